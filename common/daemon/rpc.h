@@ -1,0 +1,73 @@
+/*
+ * rpc.h - requests between daemons of one host: msgpack over nng REQ/REP on ipc://<run>/<daemon>.sock.
+ *
+ * Request: {"v": 1, "id": u64, "op": text, "body": map}. Reply: {"id": u64, "code": u64, "msg": text, "body": map}.
+ * Everything here runs on the daemon's event loop; nng's own threads only fill an inbox.
+ *
+ * A lost connection fails the request with ERR_UNAVAILABLE ("outcome unknown" if it had been sent); nothing is resent.
+ */
+#pragma once
+
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "common/proto/fields.h"
+
+#define RPC_VERSION 1u
+#define RPC_MSG_MAX (80u << 20)
+
+/* ---- server side ---- */
+struct rpc_call; /* one request that waits for its answer; may be answered later (long polls) */
+
+typedef void rpc_handler(struct rpc_call *c, const void *req);
+
+struct route {
+    const struct op *op;
+    rpc_handler *fn;
+};
+
+/* Each call must be answered exactly once, with one of these; c is gone afterwards. `req` lives until then. */
+void rpc_reply(struct rpc_call *c, const void *rep); /* the op's reply struct; NULL when its table is empty */
+void rpc_fail(struct rpc_call *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void rpc_fail_err(struct rpc_call *c, const struct err *e);
+
+struct arena *rpc_arena(struct rpc_call *c); /* freed with the call */
+uid_t rpc_peer_uid(const struct rpc_call *c);
+pid_t rpc_peer_pid(const struct rpc_call *c);
+
+struct rpc_server;
+/* rpc_server_open - listens on ipc://<run>/<name>.sock, mode 0660. At most max_calls in flight; more wait in nng. */
+int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir, const char *name,
+                    const struct route *routes, unsigned max_calls, struct err *e);
+struct rpc_server *rpc_server_free(struct rpc_server *s); /* unanswered calls are dropped */
+
+/* ---- client side ---- */
+struct rpc_client;
+
+/* rpc_done_fn - called once per request. On success e->code is 0 and rep the decoded reply, else rep is NULL. Both live
+ * only during the call. Never called from inside rpc_send(). */
+typedef void rpc_done_fn(void *arg, const void *rep, const struct err *e);
+
+/* rpc_client_open - a client of ipc://<run>/<daemon>.sock; dials in the background and again after each loss. */
+int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir, const char *daemon, struct err *e);
+struct rpc_client *rpc_client_free(struct rpc_client *c); /* outstanding requests end without their callback */
+
+/* rpc_send - starts a request. timeout_ms covers waiting for the daemon to come up, too. Any number may be in flight. */
+void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
+              void *arg);
+
+/* rpc_call_sync - for tools and tests without a loop of their own: one request on a socket of its own.
+ * The reply struct is decoded into *rep with the given arena. */
+int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, const void *req, unsigned timeout_ms,
+                  void *rep, struct arena *a, struct err *e);
+
+/* Decoding and encoding of the envelope, shared with the fuzz targets. */
+struct rpc_request {
+    uint64_t v, id;
+    struct str op, body;
+};
+struct rpc_response {
+    uint64_t id, code;
+    struct str msg, body;
+};
+extern const struct field rpc_request_fields[], rpc_response_fields[];

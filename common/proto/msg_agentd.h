@@ -1,0 +1,83 @@
+/* msg_agentd.h - what agentd answers (to apid on its own node; to other nodes through gatewayd later). */
+#pragma once
+
+#include "common/proto/fields.h"
+
+struct agent_empty {
+    char unused_;
+};
+
+#define AGENT_LOG_BYTES_MAX (1u << 20)
+/* A page of one task's log. Lines come in order; a follower asks again with the Cursor it got. */
+struct agent_logs {
+    struct str TaskID;
+    bool Stdout, Stderr;
+    int64_t Since;   /* wall ns; 0: from the start */
+    int64_t Until;   /* wall ns; 0: no end */
+    int64_t Tail;    /* the last N lines; negative: all. Only looked at when Cursor is empty */
+    struct str Cursor; /* opaque; empty: start */
+    uint64_t WaitMs; /* with nothing new, answer after this (long poll); 0: at once */
+};
+struct agent_log_line {
+    uint64_t Stream; /* 1 stdout, 2 stderr */
+    int64_t Time;    /* wall ns */
+    struct str Data; /* bytes, with the newline when the line had one */
+};
+struct agent_logs_reply {
+    struct list Lines; /* struct agent_log_line, at most AGENT_LOG_BYTES_MAX of data */
+    struct str Cursor;
+    bool End;          /* the task will write no more and everything was delivered */
+};
+
+/* An archive arrives in order, in pieces of at most 1 MiB; the first piece has Offset 0. */
+struct agent_image_load {
+    struct str UploadID; /* chosen by the caller */
+    uint64_t Offset;
+    struct str Data;
+    bool Last;           /* then the reply comes when the image is in the store */
+};
+struct agent_image_load_reply {
+    struct strs Loaded; /* "busybox:latest", or "sha256:..." for an image without a name */
+};
+
+struct agent_image_ref {
+    struct str Image;        /* name[:tag][@digest], or an id or unique id prefix */
+    struct str RegistryAuth; /* JSON text {username,password,...}; secret; may be empty */
+    bool Force;
+};
+struct agent_image_pull_reply {
+    struct str Image, Digest;
+    bool UpToDate;  /* nothing was fetched */
+};
+struct agent_image {
+    struct str ID; /* sha256:... */
+    struct strs RepoTags, RepoDigests;
+    int64_t Created; /* unix seconds */
+    uint64_t Size, Containers;
+    struct strmap Labels;
+    struct str Config; /* raw map: the OCI image configuration; only in image_inspect */
+};
+struct agent_image_list_reply {
+    struct list Images; /* struct agent_image */
+};
+struct agent_image_remove_reply {
+    struct strs Untagged, Deleted;
+};
+struct agent_image_tag {
+    struct str Image, Repo, Tag;
+};
+struct agent_image_resolve_reply {
+    struct str MediaType, Digest;
+    uint64_t Size;
+    struct str Architecture, OS;
+};
+
+struct agent_info {
+    uint64_t Containers, ContainersRunning, Images;
+    struct str Runtime, CgroupDriver, CgroupVersion, StorageDriver;
+    struct str Description; /* raw map, Node.Description */
+};
+
+extern const struct op op_agent_logs, op_agent_image_load, op_agent_image_pull, op_agent_image_list,
+    op_agent_image_inspect, op_agent_image_remove, op_agent_image_tag, op_agent_image_resolve, op_agent_info,
+    op_agent_leave; /* leave: stop and remove every task; the node is leaving its swarm */

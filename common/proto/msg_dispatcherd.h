@@ -1,0 +1,74 @@
+/*
+ * msg_dispatcherd.h - what dispatcherd answers to agents.
+ *
+ * The caller's node is a property of the connection: over the local socket it is this node; from other nodes gatewayd
+ * adds the certificate's identity.
+ */
+#pragma once
+
+#include "common/proto/fields.h"
+
+struct disp_session {
+    struct str Hostname;
+    struct str Description; /* raw map: Node.Description as Docker spells it (Platform, Resources, Engine) */
+    struct str Addr;        /* the node's address as it knows it; may be empty */
+};
+struct disp_session_reply {
+    struct str NodeID;
+    struct str SessionID;   /* a restarted dispatcherd forgets sessions: calls then fail with ERR_GONE, open a new one */
+    uint64_t HeartbeatMs;   /* a session is dead after three times this without a call */
+};
+
+/* What one node must run. Everything a node needs for a task is in here. */
+struct assignment {
+    struct str ID;           /* task */
+    uint64_t Rev;            /* of the task's desired state; grows */
+    struct str ServiceID, ServiceName;
+    struct strmap ServiceLabels;
+    uint64_t Slot;           /* 0 for global services */
+    struct str NodeID, NodeHostname;
+    struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
+    struct str Spec;         /* raw map: the TaskTemplate (ServiceSpec.TaskTemplate) */
+    struct str Ports;        /* raw array of Docker PortConfig maps, published ports resolved */
+    struct str LogDriver;    /* raw map {Name, Options} or empty: service's, else the cluster's default */
+    struct str RegistryAuth; /* X-Registry-Auth's JSON text, decoded; secret; may be empty */
+};
+
+struct disp_assignments {
+    struct str SessionID;
+    uint64_t Seq;    /* what the agent has; 0 asks for everything */
+    uint64_t WaitMs; /* answer at the latest after this, with nothing new; at most HeartbeatMs */
+};
+struct disp_assignments_reply {
+    uint64_t Seq;
+    bool Full;           /* Tasks is everything: drop whatever is not in it */
+    struct list Tasks;   /* struct assignment: new or changed */
+    struct strs Removed; /* task ids to stop (if still running) and forget */
+};
+
+struct task_port {
+    struct str Protocol, PublishMode;
+    uint64_t TargetPort, PublishedPort;
+};
+struct task_status {
+    struct str TaskID;
+    struct str State;   /* "accepted" .. "rejected" */
+    struct str Message, Err;
+    int64_t Timestamp;  /* wall ns */
+    struct str ContainerID;
+    uint64_t PID;
+    int64_t ExitCode;
+    bool HasContainer;  /* ContainerStatus is reported */
+    struct list Ports;  /* struct task_port: host-mode ports in use */
+    struct strs Addresses;
+};
+struct disp_status {
+    struct str SessionID;
+    struct list Statuses; /* struct task_status; later entries win */
+};
+struct disp_status_reply {
+    struct strs Unknown; /* ids of tasks that no longer exist: stop reporting them */
+};
+
+extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
+extern const struct op op_disp_session, op_disp_assignments, op_disp_status;

@@ -1,0 +1,42 @@
+/* msg_meshd.h - what meshd answers to agentd on its own node: one sandbox (network namespace) per task. */
+#pragma once
+
+#include "common/proto/fields.h"
+
+struct mesh_port {
+    struct str Protocol;    /* tcp, udp, sctp */
+    struct str PublishMode; /* ingress, host */
+    uint64_t TargetPort;
+    uint64_t PublishedPort; /* 0 only in host mode: meshd picks a free one */
+};
+
+struct mesh_up {
+    struct str TaskID, ServiceID;
+    struct str Mode;    /* "bridge" (default), "none" (only loopback), "host" (no namespace of its own) */
+    struct list Ports;  /* struct mesh_port */
+    struct strs Nameservers, Search, Options; /* DNSConfig; empty: the host's */
+    struct strmap Sysctls; /* net.* of the container: set in the namespace */
+};
+/* Idempotent: asking again for a task that is up gives the same answer. */
+struct mesh_up_reply {
+    struct str Netns;        /* path of the namespace; empty in host mode */
+    struct strs Addresses;   /* CIDR */
+    struct str ResolvConf;   /* content of the container's /etc/resolv.conf */
+    struct list Ports;       /* struct mesh_port with the chosen published ports */
+};
+
+struct mesh_ready {
+    struct str TaskID;
+    bool Ready; /* true: send published ports' traffic to it; false: no new connections (drain) */
+};
+struct mesh_task {
+    struct str TaskID;
+};
+struct mesh_list_reply {
+    struct strs TaskIDs;
+};
+struct mesh_empty {
+    char unused_;
+};
+
+extern const struct op op_mesh_up, op_mesh_ready, op_mesh_down, op_mesh_list;
