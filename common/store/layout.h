@@ -15,6 +15,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include "common/util/str.h"
 
 enum kind {
     KIND_CLUSTER,
@@ -70,6 +73,72 @@ struct index_info {
     enum kind refers_to;    /* KIND_COUNT: not a reference */
 };
 extern const struct index_info index_info[IX_COUNT];
+
+/*
+ * Keys. LMDB takes at most 511 bytes, and an index entry is `key 0x00 ID`:
+ * - an ID has 1..STORE_ID_MAX bytes without 0x00 (store_id_ok); raftd refuses others;
+ * - an index key longer than STORE_KEY_MAX is cut to STORE_KEY_MAX - 17 bytes and "~" and 16 hex digits of the FNV-1a
+ *   hash of the whole follow. Readers shorten what they look for in the same way, so long values are found like short
+ *   ones; two that share 303 bytes and the hash count as equal;
+ * - a 0x00 inside a value becomes 0x01; fold_case lowers A-Z; an empty or absent value is not indexed.
+ */
+#define STORE_ID_MAX 128u
+#define STORE_KEY_MAX 320u
+#define STORE_ENTRY_MAX (STORE_KEY_MAX + 1 + STORE_ID_MAX)
+_Static_assert(STORE_ENTRY_MAX <= 511, "LMDB's mdb_env_get_maxkeysize()");
+
+bool store_id_ok(struct str id);
+
+/* index_keys - calls fn for each key under which `doc` belongs into the index; the same key may come more than once.
+ * The key lives only during the call. Returns how many there were. For raftd (writing) and for tests. */
+typedef void index_key_fn(void *arg, struct str key);
+size_t index_keys(enum index ix, struct str doc, index_key_fn *fn, void *arg);
+
+/* index_key - the key for looking up `value` (paths joined with "/" already, as in "<service id>/0000000003"). */
+struct str index_key(enum index ix, struct str value, char buf[STORE_KEY_MAX]);
+
+/* index_slot_key - IX_TASK_SLOT's key. */
+struct str index_slot_key(struct str service_id, uint64_t slot, char buf[STORE_KEY_MAX]);
+
+/* index_entry - `key 0x00 ID` as it is in the database. index_entry_id - the ID behind the 0x00; {NULL,0} if none. */
+struct str index_entry(struct str key, struct str id, char buf[STORE_ENTRY_MAX]);
+struct str index_entry_id(struct str entry);
+
+/* index_db_name - "ix:" and the index's name. */
+#define STORE_DB_NAME_MAX 48u
+const char *index_db_name(enum index ix, char buf[STORE_DB_NAME_MAX]);
+
+/* The change log's key, and the one letter of its "Op". */
+#define STORE_LOG_KEY 12u
+void log_key(uint64_t revision, uint32_t seq, uint8_t key[STORE_LOG_KEY]);
+uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY]);
+
+/*
+ * Where things are, and who may open them. raftd makes every database of a map in one write transaction, together with
+ * meta "revision": a map without that is not there yet. data.mdb gets mode 0640 and lock.mdb 0660 (LMDB's readers write
+ * the lock table), group microswarm, or microswarm-secrets for the secret map. To replace a map, raftd builds the new
+ * one under another name and renames its folder, or removes the files first: readers go by data.mdb's inode. The log
+ * loses whole revisions only, oldest first.
+ */
+#define STORE_STATE_DIR "state"
+#define STORE_SECRET_DIR "secret"
+#define STORE_DATA_FILE "data.mdb"
+#define STORE_DB_LOG "log"
+#define STORE_DB_META "meta"
+#define STORE_DBS_MAX 64u      /* for mdb_env_set_maxdbs() on both sides */
+#define STORE_READERS_MAX 126u /* LMDB's default */
+
+/* Names in meta; values are msgpack. The secret map has META_REVISION only. */
+#define META_REVISION "revision"
+#define META_TERM "term"
+#define META_INITIALIZED "initialized"
+#define META_LEADER "leader"
+#define META_NODE_ID "node_id"
+#define META_CLUSTER_ID "cluster_id"
+#define META_LEADER_ID "leader_id"
+
+/* Wake-ups: ipc://<run>/raftd.wake, any message. */
+#define STORE_WAKE_SOCKET "raftd.wake"
 
 #define STORE_LOG_KEEP 100000u /* revisions kept in the change log */
 #define STORE_MAP_BYTES (8ull << 30) /* address space, not memory */
