@@ -2,7 +2,7 @@
 #   make  make deps  make check  make demo  make demo-down  make bench  make fuzz  make lint  make install
 # Each also with SANITIZE=address,undefined (or thread), into a build tree of its own.
 
-CC       ?= gcc
+CC       := gcc
 empty    :=
 space    := $(empty) $(empty)
 comma    := ,
@@ -12,10 +12,10 @@ DESTDIR  ?=
 
 PKGS     := msgpack lmdb libcrypto libsystemd libmicrohttpd libcurl jansson yaml-0.1 libnl-3.0 libnl-route-3.0 \
             libnftnl libmnl cmocka libseccomp
-WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \
-            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -O1,-D_FORTIFY_SOURCE=2 -U_FORTIFY_SOURCE)
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -O1,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,-z,relro,-z,now -Wl,--as-needed
 PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) -lnng -lpthread
 
