@@ -1,0 +1,581 @@
+"""What tests/cluster, the end-to-end tests, the demo and the benchmarks share: nodes made of namespaces, and clients.
+
+A cluster is a folder. cluster.json in it says what there is; each node has run/ (tmpfs: sockets), state/ (disk), etc/,
+log/, ctl (its process 1 listens there) and pid. Between the nodes lies a network namespace of the cluster's own, `net`,
+with a bridge: 10.77.0.1, where a client outside of the swarm stands.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REPO = os.path.dirname(TESTS)
+
+GID = 61800
+GID_SECRETS = 61899
+UIDS = {"raftd": 61801, "cad": 61802, "orchestratord": 61803, "allocatord": 61804, "schedulerd": 61805,
+        "dispatcherd": 61806, "apid": 61807, "gatewayd": 61808}  # agentd and meshd are root
+# In the order of starting.
+MANAGER = ["raftd", "cad", "allocatord", "schedulerd", "orchestratord", "dispatcherd", "gatewayd", "meshd", "agentd",
+           "apid"]
+SECRET_READERS = ("raftd", "cad", "dispatcherd")
+CGROUP_ROOT = "/sys/fs/cgroup"
+
+
+class Failure(Exception):
+    """Something a user is told in one line."""
+
+
+def bin_dir():
+    return os.environ.get("MICROSWARM_BIN") or os.path.join(REPO, "build", "bin")
+
+
+def cluster_dir():
+    return os.path.abspath(os.environ.get("MICROSWARM_CLUSTER") or "/tmp/microswarm-cluster")
+
+
+def run(*argv, check=True, timeout=60, **kw):
+    """A program's output; failing is a Failure that shows what it said."""
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, check=False, **kw)
+    if check and p.returncode != 0:
+        raise Failure("%s: exit code %d: %s" % (" ".join(argv), p.returncode, (p.stderr or p.stdout).strip()))
+    return p.stdout
+
+
+def wait_until(check, seconds, what, wake=None):
+    """Calls check() until it is true. `wake` is a descriptor or stream that becomes readable when something changed;
+    without one, or when it stays silent, check() is asked again after 10 ms, 20 ms ... 100 ms."""
+    deadline, pause = time.monotonic() + seconds, 0.01
+    while True:
+        got = check()
+        if got:
+            return got
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Failure("%s: not so after %g s" % (what, seconds))
+        ready = select.select([wake] if wake is not None else [], [], [], min(left, pause))[0]
+        if ready and not os.read(wake if isinstance(wake, int) else wake.fileno(), 65536):
+            wake = None
+        pause = min(pause * 2, 0.1)
+
+
+# ---- HTTP on a Unix socket ----
+
+class UnixHTTP(http.client.HTTPConnection):
+    def __init__(self, path, timeout=60):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class ApiError(Failure):
+    def __init__(self, status, message):
+        super().__init__("HTTP %d: %s" % (status, message))
+        self.status = status
+        self.message = message
+
+
+class Api:
+    """A bare client of the Engine API, for what the real clients don't let through."""
+
+    def __init__(self, sock, version="/v1.41", timeout=60):
+        self.sock, self.version, self.timeout = sock, version, timeout
+
+    def raw(self, method, path, body=None, headers=None, version=None):
+        c = UnixHTTP(self.sock, self.timeout)
+        h = dict(headers or {})
+        if body is not None and not isinstance(body, (bytes, str)) and not hasattr(body, "read"):
+            body = json.dumps(body)
+        if body is not None:
+            h.setdefault("Content-Type", "application/json")
+        try:
+            c.request(method, (self.version if version is None else version) + path, body, h)
+            r = c.getresponse()
+            data = r.read()
+        finally:
+            c.close()
+        return r.status, data, r
+
+    def __call__(self, method, path, body=None, **kw):
+        status, data, _ = self.raw(method, path, body, **kw)
+        try:
+            doc = json.loads(data) if data.strip() else None
+        except ValueError:
+            doc = data.decode(errors="replace")
+        if status >= 400:
+            raise ApiError(status, doc.get("message", doc) if isinstance(doc, dict) else doc)
+        return doc
+
+    def get(self, path, **kw):
+        return self("GET", path, **kw)
+
+    def post(self, path, body=None, **kw):
+        return self("POST", path, body, **kw)
+
+    def delete(self, path, **kw):
+        return self("DELETE", path, **kw)
+
+    @contextlib.contextmanager
+    def events(self, query=""):
+        """The live event stream: an object with fileno() that becomes readable with each event."""
+        c = UnixHTTP(self.sock, self.timeout)
+        c.request("GET", self.version + "/events" + query)
+        try:
+            yield c.sock
+        finally:
+            c.close()
+
+
+# ---- nodes ----
+
+class Node:
+    def __init__(self, cluster, name):
+        self.cluster, self.name = cluster, name
+        self.dir = os.path.join(cluster.dir, name)
+        self.info = cluster.doc["nodes"][name]
+        self.addr = self.info["addr"]
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    @property
+    def sock(self):
+        return self.path("run", "docker.sock")
+
+    @property
+    def api(self):
+        return Api(self.sock)
+
+    @property
+    def pid(self):
+        """The host's pid of the node's process 1; 0 when the node is off."""
+        try:
+            with open(self.path("pid"), encoding="ascii") as f:
+                pid = int(f.read())
+            with open("/proc/%d/cmdline" % pid, "rb") as f:
+                return pid if b"node_init" in f.read() else 0
+        except (OSError, ValueError):
+            return 0
+
+    # -- talking to process 1 --
+    def ctl(self, line, seconds=30):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        s.settimeout(seconds)
+        try:
+            here = os.open(self.dir, os.O_PATH)  # the path may be too long for a socket address
+            try:
+                s.connect("/proc/self/fd/%d/ctl" % here)
+            finally:
+                os.close(here)
+            s.sendall(line.encode() + b"\n")
+            out = b""
+            while True:
+                piece = s.recv(65536)
+                if not piece:
+                    break
+                out += piece
+        except socket.timeout:
+            raise Failure("%s: \"%s\": no answer within %g s; %s" % (self.name, line, seconds, self.not_ready())) from None
+        except OSError as e:
+            raise Failure("%s is off (%s)" % (self.name, e.strerror)) from None
+        finally:
+            s.close()
+        text = out.decode()
+        if text.startswith("error "):
+            raise Failure("%s: %s" % (self.name, text[6:].strip()))
+        return text
+
+    def daemons(self):
+        rows = []
+        for line in self.ctl("ls").splitlines():
+            name, pid, state, starts, status = line.split()
+            rows.append({"name": name, "pid": int(pid), "state": state, "starts": int(starts), "status": int(status)})
+        return rows
+
+    def not_ready(self):
+        with contextlib.suppress(Failure, OSError):
+            bad = [d["name"] for d in self.daemons() if d["state"] not in ("ready", "held")]
+            return "not ready: %s (see %s)" % (", ".join(bad), self.path("log"))
+        return "see " + self.path("log")
+
+    def wait_ready(self, seconds=30):
+        self.ctl("ready", seconds)
+
+    def kill(self, daemon, sig="KILL"):
+        sig = str(sig).upper().removeprefix("SIG")
+        number = int(sig) if sig.isdigit() else int(getattr(signal, "SIG" + sig, 0))
+        if not number and sig not in ("0",):
+            raise Failure("no such signal: " + sig)
+        return int(self.ctl("kill %s %d" % (daemon, number)).split()[1])
+
+    def hold(self, daemon, sig=signal.SIGTERM):
+        """Ends a daemon and keeps it down until release()."""
+        self.ctl("hold %s %d" % (daemon, int(sig)))
+
+    def release(self, daemon):
+        self.ctl("release " + daemon)
+
+    def host_pid(self, daemon):
+        inner = next(d["pid"] for d in self.daemons() if d["name"] == daemon)
+        return self.to_host_pid(inner)
+
+    def to_host_pid(self, inner):
+        ns = os.readlink("/proc/%d/ns/pid" % self.pid)
+        for p in os.listdir("/proc"):
+            if p.isdigit():
+                with contextlib.suppress(OSError, ValueError):
+                    if os.readlink("/proc/%s/ns/pid" % p) == ns:
+                        with open("/proc/%s/status" % p, encoding="ascii", errors="replace") as f:
+                            ids = next(l for l in f if l.startswith("NSpid:")).split()[1:]
+                        if int(ids[-1]) == inner:
+                            return int(p)
+        raise Failure("%s: no process %d" % (self.name, inner))
+
+    def probe(self, daemon, text="status"):
+        return nng_probe(self.path("run", daemon + ".probe"), text)
+
+    def logs(self, daemon):
+        with contextlib.suppress(OSError), open(self.path("log", daemon + ".log"), encoding="utf-8", errors="replace") as f:
+            return f.read()
+        return ""
+
+    def argv(self, *argv):
+        pid = self.pid
+        if not pid:
+            raise Failure("%s is off" % self.name)
+        # Not `ip netns exec`: that remounts /sys, and the cgroups under it are gone.
+        return ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C", "--", *argv]
+
+    def sh(self, *argv, **kw):
+        return run(*self.argv(*argv), **kw)
+
+    # -- life --
+    def start(self):
+        if self.pid:
+            raise Failure("%s is on already" % self.name)
+        for sub in ("run", "state", "etc/microswarm", "log"):
+            os.makedirs(self.path(sub), exist_ok=True)
+        os.chmod(self.dir, 0o755)
+        if not os.path.ismount(self.path("run")):
+            run("mount", "-t", "tmpfs", "-o", "mode=1770,gid=%d" % GID, "microswarm-" + self.name, self.path("run"))
+        os.chown(self.path("state"), 0, GID)
+        os.chmod(self.path("state"), 0o1770)
+        self.write_etc()
+        self.write_conf()
+        groups = make_cgroups(self.cgroup)
+        out = subprocess.run([self.cluster.tool("node_init"), self.dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             preexec_fn=lambda: enter_cgroups(groups), timeout=30, check=False)
+        if out.returncode != 0:
+            raise Failure("%s: %s%s" % (self.name, out.stderr, self.logs("init")[-2000:]))
+        with open(self.path("pid"), "w", encoding="ascii") as f:
+            f.write(out.stdout)
+        self.cluster.plug(self)
+        self.ctl("go")
+
+    @property
+    def cgroup(self):
+        return "microswarm-%s/%s" % (self.cluster.doc["id"], self.name)
+
+    def write_etc(self):
+        def put(name, text):
+            with open(self.path("etc", name), "w", encoding="utf-8") as f:
+                f.write(text)
+
+        def host(name):
+            with contextlib.suppress(OSError), open("/etc/" + name, encoding="utf-8", errors="replace") as f:
+                return f.read()
+            return ""
+
+        def without(text):  # a host may have microswarm installed, with numbers of its own
+            return "".join(l for l in text.splitlines(True) if not l.startswith("microswarm"))
+
+        put("hostname", self.name + "\n")
+        put("hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n" +
+            "".join("%s %s\n" % (n["addr"], name) for name, n in self.cluster.doc["nodes"].items()))
+        put("passwd", without(host("passwd")) + "".join(
+            "microswarm-%s:x:%d:%d::/nonexistent:/usr/sbin/nologin\n" % (d, uid, GID) for d, uid in UIDS.items()))
+        put("group", without(host("group")) + "microswarm:x:%d:\nmicroswarm-secrets:x:%d:%s\n" %
+            (GID, GID_SECRETS, ",".join("microswarm-" + d for d in SECRET_READERS)))
+        if os.path.islink("/etc/resolv.conf"):
+            put("resolv.conf", host("resolv.conf"))
+        for d in self.info["daemons"]:
+            conf = self.path("etc", "microswarm", d + ".conf")
+            with open(conf, "w", encoding="utf-8") as f:
+                f.write("# made by tests/cluster\n")
+                for name, value in self.cluster.doc["settings"].get(d, {}).items():
+                    f.write("%s = %s\n" % (name, value))
+
+    def write_conf(self):
+        lines = ["hostname " + self.name, "run " + self.path("run"), "state " + self.path("state"),
+                 "etc " + self.path("etc")]
+        lines += ["env %s=%s" % kv for kv in self.cluster.doc["env"].items()]
+        for d in self.info["daemons"]:
+            lines.append("daemon %s %d %d %s %s %s -r /run/microswarm -s /var/lib/microswarm -c /etc/microswarm/%s.conf" % (
+                d, UIDS.get(d, 0), GID, GID_SECRETS if d in SECRET_READERS else "-", self.path("log", d + ".log"),
+                os.path.join(self.cluster.doc["bin"], d), d))
+        with open(self.path("node.conf"), "w", encoding="utf-8") as f:
+            f.write("\n".join(lines) + "\n")
+
+    def power_off(self):
+        """No warning to anybody: every process killed, the tmpfs gone. What was on the disk stays."""
+        pid = self.pid
+        if pid:
+            kill_and_wait(pid)
+        self.clean()
+
+    def halt(self, seconds=60):
+        """The orderly way: SIGTERM to process 1, which stops the daemons in reverse order."""
+        pid = self.pid
+        if pid:
+            with open_pidfd(pid) as fd:
+                os.kill(pid, signal.SIGTERM)
+                if not select.select([fd], [], [], seconds)[0]:
+                    raise Failure("%s: still there %g s after SIGTERM" % (self.name, seconds))
+        self.clean()
+
+    def clean(self):
+        with contextlib.suppress(OSError):
+            os.unlink(self.path("pid"))
+        while os.path.ismount(self.path("run")):
+            run("umount", "-l", self.path("run"))
+        remove_cgroups(self.cgroup)
+        self.cluster.unplug(self)
+
+
+class Cluster:
+    """One folder with nodes. Cluster.make() starts one, Cluster() finds the one that is there."""
+
+    def __init__(self, path=None):
+        self.dir = os.path.abspath(path or cluster_dir())
+        try:
+            with open(os.path.join(self.dir, "cluster.json"), encoding="utf-8") as f:
+                self.doc = json.load(f)
+        except FileNotFoundError:
+            raise Failure("no cluster in %s: start one with `tests/cluster up`" % self.dir) from None
+
+    @classmethod
+    def make(cls, path=None, managers=1, workers=0, init=True, settings=None, env=None, binaries=None, seconds=60,
+             without=()):
+        if managers != 1 or workers:
+            raise Failure("not built yet: more than one manager, and workers (only `-m 1` works so far)")
+        path = os.path.abspath(path or cluster_dir())
+        binaries = os.path.abspath(binaries or bin_dir())
+        have = [d for d in MANAGER if os.access(os.path.join(binaries, d), os.X_OK) and d not in without]
+        if not have:
+            raise Failure("no daemon in %s: run make first (or set MICROSWARM_BIN)" % binaries)
+        if os.geteuid() != 0:
+            raise Failure("must be run as root: a node is made of namespaces, cgroups and mounts")
+        os.makedirs(path, exist_ok=True)
+        if os.path.exists(os.path.join(path, "cluster.json")):
+            raise Failure("there is a cluster in %s already: `tests/cluster down` first" % path)
+        doc = {"id": hashlib.sha256(path.encode()).hexdigest()[:8], "bin": binaries, "env": env or {},
+               "settings": settings or {}, "nodes": {}}
+        for i in range(1, managers + 1):
+            doc["nodes"]["m%d" % i] = {"role": "manager", "addr": "10.77.0.%d" % (10 + i), "daemons": have}
+        with open(os.path.join(path, "cluster.json"), "w", encoding="utf-8") as f:
+            json.dump(doc, f, indent=1)
+        c = cls(path)
+        try:
+            c.make_net()
+            for n in c.nodes():
+                n.start()
+            for n in c.nodes():
+                n.wait_ready(seconds)
+            if init:
+                c.init(seconds)
+        except BaseException as e:
+            if not os.environ.get("MICROSWARM_KEEP"):
+                c.keep_logs(e)
+                c.down()
+            raise
+        return c
+
+    def keep_logs(self, why):
+        """What the daemons said is wanted most when they did not come up."""
+        if isinstance(why, KeyboardInterrupt):
+            return
+        for n in self.nodes():
+            for d in ["init"] + n.info["daemons"]:
+                text = n.logs(d).strip()
+                if text:
+                    sys.stderr.write("--- %s %s\n%s\n" % (n.name, d, "\n".join(text.splitlines()[-12:])))
+
+    def node(self, name):
+        if name not in self.doc["nodes"]:
+            raise Failure("no node %s here: %s" % (name, ", ".join(self.doc["nodes"])))
+        return Node(self, name)
+
+    def nodes(self):
+        return [Node(self, n) for n in self.doc["nodes"]]
+
+    def tool(self, name):
+        """A test helper that was built with the daemons."""
+        path = os.path.join(os.path.dirname(self.doc["bin"]), "tests", name)
+        if not os.access(path, os.X_OK):
+            raise Failure("%s is missing: run `make test-tools`" % path)
+        return path
+
+    # -- the network between the nodes --
+    @property
+    def net(self):
+        return os.path.join(self.dir, "net")
+
+    def outside(self, *argv):
+        """The command line that runs a program as a client outside of the swarm: 10.77.0.1 on the nodes' network."""
+        return ["nsenter", "--net=" + self.net, "--", *argv]
+
+    def make_net(self):
+        with open(self.net, "w", encoding="ascii"):
+            pass
+        run("unshare", "--net=" + self.net, "ip", "-batch", "-", input="link set lo up\nlink add br0 type bridge\n"
+            "addr add 10.77.0.1/24 dev br0\nlink set br0 up\n")
+
+    def plug(self, node):
+        last = int(node.addr.rsplit(".", 1)[1])
+        run(*self.outside("ip", "-batch", "-"), input="link add %s type veth peer name eth0 netns %d\n"
+            "link set %s master br0 up\n" % (node.name, node.pid, node.name))
+        run("nsenter", "-t", str(node.pid), "-n", "ip", "-batch", "-", input="link set eth0 address 02:4d:53:00:00:%02x\n"
+            "addr add %s/24 dev eth0\nlink set eth0 up\nroute add default via 10.77.0.1\n" % (last, node.addr))
+
+    def unplug(self, node):
+        run(*self.outside("ip", "link", "del", node.name), check=False)  # gone with its other end, some time later
+
+    # -- life --
+    def init(self, seconds=30):
+        """swarm init on m1, then wait until the node is ready."""
+        m1 = self.node("m1")
+        wait_until(lambda: os.path.exists(m1.sock), seconds, "m1: docker.sock")
+        m1.api.post("/swarm/init", {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": m1.addr + ":2377"})
+        self.wait_nodes(1, seconds)
+
+    def wait_nodes(self, count, seconds=30):
+        api = self.node("m1").api
+
+        def ready():
+            try:
+                nodes = api.get("/nodes")
+            except (OSError, ApiError):
+                return False
+            return sum(n["Status"]["State"] == "ready" for n in nodes) >= count
+
+        with contextlib.ExitStack() as stack:
+            wake = None
+            with contextlib.suppress(OSError):
+                wake = stack.enter_context(api.events())
+            wait_until(ready, seconds, "%d nodes ready" % count, wake)
+
+    def down(self):
+        for n in self.nodes():
+            n.power_off()
+        if os.path.exists(self.net):
+            run("umount", self.net, check=False)
+        remove_cgroups("microswarm-" + self.doc["id"])
+        for n in self.nodes():
+            unmount_below(n.dir)
+        shutil.rmtree(self.dir, ignore_errors=True)
+        if os.path.exists(os.path.join(self.dir, "cluster.json")):
+            raise Failure("could not remove %s" % self.dir)
+
+
+def unmount_below(path):
+    """Mounts that leaked out of a node would make rm descend into them."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        points = [l.split()[4] for l in f]
+    for p in sorted((p for p in points if p == path or p.startswith(path + "/")), reverse=True):
+        run("umount", "-l", p, check=False)
+
+
+def kill_and_wait(pid, seconds=30):
+    """Ends a process 1 and with it everything in its namespace; returns when all of it is gone."""
+    with contextlib.suppress(ProcessLookupError), open_pidfd(pid) as fd:
+        signal.pidfd_send_signal(fd.fileno(), signal.SIGKILL)
+        if not select.select([fd], [], [], seconds)[0]:
+            raise Failure("process %d does not go away" % pid)
+
+
+@contextlib.contextmanager
+def open_pidfd(pid):
+    fd = os.fdopen(os.pidfd_open(pid), "rb", buffering=0)
+    try:
+        yield fd
+    finally:
+        fd.close()
+
+
+# ---- cgroups: a group of our own in each hierarchy ----
+
+def cgroup_mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        rows = [l.split(" - ") for l in f]
+    mounts = [(left.split()[4], right.split()[0]) for left, right in rows if right.startswith("cgroup")]
+    if any(kind == "cgroup" for _, kind in mounts):
+        return [path for path, kind in mounts if kind == "cgroup"]
+    return [path for path, _ in mounts[:1]]
+
+
+def make_cgroups(name):
+    made = []
+    for top in cgroup_mounts():
+        path = top
+        for part in name.split("/"):
+            path = os.path.join(path, part)
+            os.makedirs(path, exist_ok=True)
+            for f in ("cpuset.cpus", "cpuset.mems"):  # a new v1 cpuset lets nobody in before these are set
+                with contextlib.suppress(OSError):
+                    with open(os.path.join(os.path.dirname(path), f), encoding="ascii") as src:
+                        value = src.read()
+                    with open(os.path.join(path, f), "w", encoding="ascii") as dst:
+                        dst.write(value)
+        made.append(path)
+    return made
+
+
+def enter_cgroups(paths):
+    for p in paths:
+        with open(os.path.join(p, "cgroup.procs"), "w", encoding="ascii") as f:
+            f.write("0")
+
+
+def remove_cgroups(name):
+    for top in cgroup_mounts():
+        for path, _, _ in os.walk(os.path.join(top, name), topdown=False):
+            def gone(p=path):
+                try:
+                    os.rmdir(p)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    return False
+                return True
+            with contextlib.suppress(Failure):  # its last member may still be on its way out
+                wait_until(gone, 2, path)
+
+
+# ---- probes ----
+
+def nng_probe(path, text, seconds=5):
+    """One line to a daemon's probe, by the program an operator uses."""
+    return run("nngcat", "--req0", "--dial", "ipc://" + path, "--data", text, "--raw",
+               "--recv-timeout", str(seconds), "--recv-maxsz", "0", timeout=seconds + 5)
+
+
+def signal_name(status):
+    if status < 0:
+        return "-"
+    return "signal %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else "exit %d" % os.WEXITSTATUS(status)
