@@ -1,0 +1,319 @@
+#include "common/daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "common/daemon/probe.h"
+#include "common/util/check.h"
+#include "common/util/cleanup.h"
+#include "common/util/clock.h"
+
+#define CONF_FILE_MAX (1u << 20)
+
+static struct {
+    const struct daemon_spec *spec;
+    sd_event *loop;
+    struct rpc_server *server;
+    struct probe_server *probe;
+    char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], own_state[CONF_TEXT_MAX + 40], log_level[CONF_TEXT_MAX];
+    bool stopping;
+} self;
+
+static const struct conf_item common_conf[] = {
+    CONF_TEXT("run_dir", self.run_dir, RUN_DIR_DEFAULT, "sockets, probes and the state map"),
+    CONF_TEXT("state_dir", self.state_dir, STATE_DIR_DEFAULT, "what survives a reboot"),
+    CONF_TEXT("log_level", self.log_level, "info", "debug, info, warn or error"),
+    CONF_END,
+};
+
+sd_event *daemon_loop(void)
+{
+    return self.loop;
+}
+
+const char *daemon_name(void)
+{
+    return self.spec->name;
+}
+
+const char *daemon_run_dir(void)
+{
+    return self.run_dir;
+}
+
+const char *daemon_state_dir(void)
+{
+    return self.spec->writes_state ? self.own_state : self.state_dir;
+}
+
+
+void daemon_exit(int code)
+{
+    sd_event_exit(self.loop, code);
+}
+
+void daemon_drained(void)
+{
+    if (self.stopping)
+        sd_event_exit(self.loop, 0);
+}
+
+static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, void *arg)
+{
+    (void)s;
+    (void)arg;
+    if (self.stopping)
+        return 0;
+    self.stopping = true;
+    log_info("stopping signal=%u", si->ssi_signo);
+    sd_notify(0, "STOPPING=1");
+    if (!self.spec->drain || !self.spec->drain())
+        sd_event_exit(self.loop, 0);
+    return 0;
+}
+
+struct timer {
+    sd_event_source *source;
+    timer_fn *fn;
+    void *arg;
+};
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
+{
+    struct timer *t = arg;
+    (void)s;
+    (void)usec;
+    t->fn(t->arg); /* one-shot: sd-event has switched the source off; fn may arm it again or free it */
+    return 0;
+}
+
+int timer_open(struct timer **ret, timer_fn *fn, void *arg, struct err *e)
+{
+    struct timer *t = calloc(1, sizeof *t);
+    CHECK(t != NULL);
+    t->fn = fn;
+    t->arg = arg;
+    int r = sd_event_add_time(self.loop, &t->source, CLOCK_MONOTONIC, UINT64_MAX, 1, on_timer, t);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(t->source, SD_EVENT_OFF);
+    if (r < 0) {
+        timer_free(t);
+        return err_errno(e, -r, "add timer");
+    }
+    *ret = t;
+    return 0;
+}
+
+void timer_arm(struct timer *t, uint64_t at_mono_ms)
+{
+    if (at_mono_ms == UINT64_MAX) {
+        sd_event_source_set_enabled(t->source, SD_EVENT_OFF);
+        return;
+    }
+    sd_event_source_set_time(t->source, at_mono_ms * 1000u);
+    sd_event_source_set_enabled(t->source, SD_EVENT_ONESHOT);
+}
+
+struct timer *timer_free(struct timer *t)
+{
+    if (t) {
+        sd_event_source_disable_unref(t->source);
+        free(t);
+    }
+    return NULL;
+}
+
+/* ---- starting ---- */
+
+static void print_help(const struct daemon_spec *spec)
+{
+    printf("Usage: %s [-c FILE] [-r RUN_DIR] [-s STATE_DIR] [-o NAME=VALUE]... [-n] [-V] [-h]\n\nSettings:\n",
+           spec->name);
+    for (int k = 0; k < 2; k++) {
+        for (const struct conf_item *it = k ? spec->conf : common_conf; it && it->name; it++)
+            printf("  %-28s %s (default: %s)\n", it->name, it->help ? it->help : "", it->def);
+    }
+    printf("\nProbe commands (nngcat --req0 --dial ipc://%s/%s.probe --data COMMAND --ascii):\n", RUN_DIR_DEFAULT,
+           spec->name);
+    printf("  help, version, status, metrics, log LEVEL\n");
+    for (const struct probe *p = spec->probes; p && p->name; p++)
+        printf("  %s %s: %s\n", p->name, p->args_help ? p->args_help : "", p->help);
+}
+
+static int read_conf_file(const char *path, bool must_exist, struct err *e)
+{
+    _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT && !must_exist ? 0 : err_errno(e, errno, "open %s", path);
+    _cleanup_(freep) char *text = malloc(CONF_FILE_MAX);
+    CHECK(text != NULL);
+    ssize_t n = read(fd, text, CONF_FILE_MAX);
+    if (n < 0)
+        return err_errno(e, errno, "read %s", path);
+    if (n == CONF_FILE_MAX)
+        return err_set(e, ERR_TOO_BIG, "%s: larger than 1 MiB", path);
+    int r = conf_parse(self.spec->conf, common_conf, text, (size_t)n, e);
+    return r < 0 ? err_wrap(e, "%s", path) : 0;
+}
+
+static int set_option(const char *arg, struct err *e)
+{
+    return conf_parse(self.spec->conf, common_conf, arg, strlen(arg), e) < 0 ? err_wrap(e, "-o") : 0;
+}
+
+struct flags {
+    const char *conf_file, *run_dir, *state_dir, *options[64];
+    size_t noptions;
+    bool check_only;
+};
+
+/* 0 to go on, 1 to leave with success, negative for a usage error. */
+static int parse_flags(int argc, char **argv, struct flags *f)
+{
+    int c;
+    while ((c = getopt(argc, argv, "c:r:s:o:nVh")) != -1) {
+        switch (c) {
+        case 'c':
+            f->conf_file = optarg;
+            break;
+        case 'r':
+            f->run_dir = optarg;
+            break;
+        case 's':
+            f->state_dir = optarg;
+            break;
+        case 'o':
+            if (f->noptions == sizeof f->options / sizeof *f->options)
+                return -1;
+            f->options[f->noptions++] = optarg;
+            break;
+        case 'n':
+            f->check_only = true;
+            break;
+        case 'V':
+            printf("%s %s\n", self.spec->name, MICROSWARM_VERSION);
+            return 1;
+        case 'h':
+            print_help(self.spec);
+            return 1;
+        default:
+            return -1;
+        }
+    }
+    return optind == argc ? 0 : -1;
+}
+
+static int configure(const struct flags *f, struct err *e)
+{
+    char path[256];
+    int r = 0;
+    conf_defaults(common_conf);
+    conf_defaults(self.spec->conf);
+    snprintf(path, sizeof path, CONF_DIR_DEFAULT "/%s.conf", self.spec->name);
+    r = read_conf_file(f->conf_file ? f->conf_file : path, f->conf_file != NULL, e);
+    if (r == 0 && f->run_dir)
+        r = conf_set(common_conf, "run_dir", f->run_dir, e);
+    if (r == 0 && f->state_dir)
+        r = conf_set(common_conf, "state_dir", f->state_dir, e);
+    for (size_t i = 0; r == 0 && i < f->noptions; i++)
+        r = set_option(f->options[i], e);
+    if (r == 0 && log_set_level(self.log_level) < 0)
+        r = err_set(e, ERR_INVALID, "log_level: \"%s\": must be debug, info, warn or error", self.log_level);
+    return r;
+}
+
+static int make_state_dir(struct err *e)
+{
+    snprintf(self.own_state, sizeof self.own_state, "%s/%s", self.state_dir, self.spec->name);
+    if (!self.spec->writes_state || mkdir(self.own_state, 0700) == 0 || errno == EEXIST)
+        return 0;
+    return err_errno(e, errno, "make %s", self.own_state);
+}
+
+static int open_loop(struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL); /* before nng makes its threads, which inherit it */
+    signal(SIGPIPE, SIG_IGN);
+    int r = sd_event_default(&self.loop);
+    if (r >= 0)
+        r = sd_event_add_signal(self.loop, NULL, SIGTERM, on_terminate, NULL);
+    if (r >= 0)
+        r = sd_event_add_signal(self.loop, NULL, SIGINT, on_terminate, NULL);
+    if (r >= 0)
+        r = sd_event_set_watchdog(self.loop, true);
+    return r < 0 ? err_errno(e, -r, "make event loop") : 0;
+}
+
+static int run(struct err *e)
+{
+    const struct daemon_spec *spec = self.spec;
+    int r = make_state_dir(e);
+    if (r == 0)
+        r = open_loop(e);
+    if (r == 0)
+        r = probe_open(&self.probe, self.loop, self.run_dir, spec, e);
+    if (r == 0 && spec->start)
+        r = spec->start(e);
+    if (r == 0 && spec->routes)
+        r = rpc_server_open(&self.server, self.loop, self.run_dir, spec->name, spec->routes, spec->max_calls, e);
+    if (r < 0)
+        return err_wrap(e, "start %s", spec->name);
+    log_info("ready version=%s pid=%d", MICROSWARM_VERSION, (int)getpid());
+    sd_notify(0, "READY=1");
+    r = sd_event_loop(self.loop);
+    sd_notify(0, "STOPPING=1");
+    self.server = rpc_server_free(self.server);
+    if (spec->stop)
+        spec->stop();
+    self.probe = probe_close(self.probe);
+    self.loop = sd_event_unref(self.loop);
+    return r < 0 ? err_errno(e, -r, "event loop") : r;
+}
+
+int daemon_main(int argc, char **argv, const struct daemon_spec *spec)
+{
+    struct flags f = { 0 };
+    struct err e = ERR_INIT;
+    self.spec = spec;
+    log_init(spec->name);
+    int r = parse_flags(argc, argv, &f);
+    if (r != 0) {
+        if (r < 0)
+            fprintf(stderr, "%s: try %s -h\n", spec->name, spec->name);
+        return r < 0 ? 2 : 0;
+    }
+    if (configure(&f, &e) < 0) {
+        log_msg(LOG_L_FATAL, "%s", e.msg);
+        return 2;
+    }
+    if (f.check_only)
+        return 0;
+#ifndef __SANITIZE_ADDRESS__
+    prctl(PR_SET_DUMPABLE, 0); /* keys and secrets stay out of core files and of other processes' reach */
+#endif
+    mallopt(M_ARENA_MAX, 1); /* nng's threads allocate little: one heap instead of one each */
+    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+    r = run(&e);
+    if (r < 0) {
+        log_msg(LOG_L_FATAL, "%s", e.msg);
+        sd_notifyf(0, "STATUS=%s\nERRNO=%d", e.msg, EIO);
+        return 1;
+    }
+    log_info("stopped");
+    return r;
+}

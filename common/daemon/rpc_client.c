@@ -1,0 +1,289 @@
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/req.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/daemon/inbox.h"
+#include "common/daemon/rpc.h"
+#include "common/util/check.h"
+#include "common/util/clock.h"
+
+#define REPLY_ARENA_BYTES (512u << 20)
+#define RECONNECT_MIN_MS 2
+#define RECONNECT_MAX_MS 100
+
+/* A request owns an nng context; finished ones wait in a free list for the next request. */
+enum req_state { REQ_IDLE, REQ_SENDING, REQ_RECEIVING, REQ_FAILED_EARLY };
+
+struct rpc_req {
+    struct inbox_item item;
+    struct rpc_client *client;
+    struct rpc_req *next_all, *next_idle;
+    enum req_state state;
+    nng_ctx ctx;
+    nng_aio *aio;
+    const struct op *op;
+    rpc_done_fn *done;
+    void *arg;
+    uint64_t id;
+    struct mono_ms deadline;
+    struct err early; /* REQ_FAILED_EARLY: why */
+};
+
+struct rpc_client {
+    char daemon[32];
+    nng_socket sock;
+    struct rpc_req *all, *idle;
+    uint64_t next_id;
+};
+
+/* encode_request - the whole request as an nng message, given. */
+static int encode_request(nng_msg **ret, const struct op *op, const void *req, uint64_t id, struct err *e)
+{
+    struct buf body = { .limit = RPC_MSG_MAX };
+    struct buf b = { .limit = RPC_MSG_MAX };
+    nng_msg *m = NULL;
+    fields_encode(req, op->req, &body);
+    struct rpc_request rq = { .v = RPC_VERSION, .id = id, .op = str_from(op->name), .body = buf_str(&body) };
+    fields_encode(&rq, rpc_request_fields, &b);
+    int r = 0;
+    if (b.failed || body.failed)
+        r = err_set(e, ERR_TOO_BIG, "%s: the request exceeds %u bytes", op->name, RPC_MSG_MAX);
+    else if (nng_msg_alloc(&m, 0) != 0 || nng_msg_append(m, b.p, b.n) != 0)
+        r = err_set(e, ERR_NOMEM, "%s: out of memory", op->name);
+    buf_done(&b);
+    buf_done(&body);
+    if (r < 0 && m)
+        nng_msg_free(m);
+    else
+        *ret = m;
+    return r;
+}
+
+/* decode_reply - 0 and the reply struct in the arena, or the daemon's error, or ours about its bytes. */
+static int decode_reply(struct str in, const struct op *op, uint64_t id, void *rep, struct arena *a, struct err *e)
+{
+    struct rpc_response rs;
+    if (fields_decode(&rs, rpc_response_fields, sizeof rs, in, FIELDS_STRICT, a, e) < 0)
+        return err_set(e, ERR_INTERNAL, "%s: malformed reply", op->name);
+    if (rs.id != id)
+        return err_set(e, ERR_INTERNAL, "%s: reply to another request", op->name);
+    if (rs.code != ERR_OK)
+        return err_set(e, (int)rs.code, STR_FMT, STR_ARG(rs.msg));
+    static const char empty_map[] = "\x80";
+    if (rs.body.n == 0)
+        rs.body = (struct str){ empty_map, 1 };
+    if (fields_decode(rep, op->rep, op->rep_size, rs.body, FIELDS_VIEW, a, e) < 0)
+        return err_wrap(e, "%s: reply", op->name);
+    return 0;
+}
+
+static void set_timeout(struct rpc_req *q)
+{
+    uint64_t now = clock_mono().ms;
+    uint64_t left = q->deadline.ms > now ? q->deadline.ms - now : 1;
+    nng_aio_set_timeout(q->aio, left > INT32_MAX ? INT32_MAX : (nng_duration)left);
+}
+
+static void finish(struct rpc_req *q, const void *rep, const struct err *e)
+{
+    rpc_done_fn *done = q->done;
+    void *arg = q->arg;
+    q->state = REQ_IDLE;
+    q->next_idle = q->client->idle;
+    q->client->idle = q;
+    done(arg, rep, e); /* may start new requests, or free the client */
+}
+
+static void fail_nng(struct rpc_req *q, int r, bool sent)
+{
+    struct err e = ERR_INIT;
+    const char *name = q->client->daemon;
+    if (!sent)
+        err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name, nng_strerror(r));
+    else if (r == NNG_ETIMEDOUT)
+        err_set(&e, ERR_TIMEOUT, "%s did not answer in time; the outcome of %s is unknown", name, q->op->name);
+    else
+        err_set(&e, ERR_UNAVAILABLE, "connection to %s was lost (%s); the outcome of %s is unknown", name,
+                nng_strerror(r), q->op->name);
+    finish(q, NULL, &e);
+}
+
+static void on_reply(struct rpc_req *q)
+{
+    struct err e = ERR_INIT;
+    struct arena a;
+    nng_msg *m = nng_aio_get_msg(q->aio);
+    nng_aio_set_msg(q->aio, NULL);
+    arena_init(&a, REPLY_ARENA_BYTES);
+    void *rep = arena_alloc(&a, q->op->rep_size);
+    int r = rep ? decode_reply((struct str){ nng_msg_body(m), nng_msg_len(m) }, q->op, q->id, rep, &a, &e) : err_set(&e, ERR_NOMEM, "out of memory");
+    finish(q, r == 0 ? rep : NULL, &e);
+    arena_done(&a);
+    nng_msg_free(m);
+}
+
+static void on_inbox(struct inbox_item *item)
+{
+    struct rpc_req *q = (struct rpc_req *)item;
+    if (q->state == REQ_FAILED_EARLY) {
+        struct err e = q->early;
+        finish(q, NULL, &e);
+        return;
+    }
+    int r = nng_aio_result(q->aio);
+    if (q->state == REQ_SENDING && r != 0) {
+        nng_msg *m = nng_aio_get_msg(q->aio);
+        if (m)
+            nng_msg_free(m);
+        nng_aio_set_msg(q->aio, NULL);
+        fail_nng(q, r, false);
+    } else if (q->state == REQ_SENDING) {
+        q->state = REQ_RECEIVING;
+        set_timeout(q);
+        nng_ctx_recv(q->ctx, q->aio);
+    } else if (r != 0) {
+        fail_nng(q, r, true);
+    } else {
+        on_reply(q);
+    }
+}
+
+static void on_aio(void *arg)
+{
+    struct rpc_req *q = arg;
+    inbox_post(&q->item);
+}
+
+static struct rpc_req *take_req(struct rpc_client *c)
+{
+    struct rpc_req *q = c->idle;
+    if (q) {
+        c->idle = q->next_idle;
+        return q;
+    }
+    q = calloc(1, sizeof *q);
+    CHECK(q != NULL);
+    q->client = c;
+    q->item.fn = on_inbox;
+    CHECK(nng_aio_alloc(&q->aio, on_aio, q) == 0);
+    CHECK(nng_ctx_open(&q->ctx, c->sock) == 0);
+    q->next_all = c->all;
+    c->all = q;
+    return q;
+}
+
+void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
+              void *arg)
+{
+    struct rpc_req *q = take_req(c);
+    nng_msg *m;
+    q->op = op;
+    q->done = done;
+    q->arg = arg;
+    q->id = ++c->next_id;
+    q->deadline = (struct mono_ms){ clock_mono().ms + timeout_ms };
+    if (encode_request(&m, op, req, q->id, &q->early) < 0) {
+        q->state = REQ_FAILED_EARLY;
+        inbox_post(&q->item);
+        return;
+    }
+    q->state = REQ_SENDING;
+    set_timeout(q);
+    nng_aio_set_msg(q->aio, m);
+    nng_ctx_send(q->ctx, q->aio);
+}
+
+/* A REQ socket that never resends: a lost connection ends the request with an error instead (its outcome is unknown). */
+static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, struct err *e)
+{
+    char url[256];
+    nng_dialer d;
+    int r;
+    if (snprintf(url, sizeof url, "ipc://%s/%s.sock", run_dir, daemon) >= (int)sizeof url)
+        return err_set(e, ERR_INVALID, "run folder: name too long");
+    if ((r = nng_req0_open(sock)) != 0)
+        return err_set(e, ERR_INTERNAL, "open socket: %s", nng_strerror(r));
+    if ((r = nng_socket_set_ms(*sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE)) != 0 ||
+        (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS)) != 0 ||
+        (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS)) != 0 ||
+        (r = nng_socket_set_size(*sock, NNG_OPT_RECVMAXSZ, RPC_MSG_MAX)) != 0 ||
+        (r = nng_dialer_create(&d, *sock, url)) != 0 || (r = nng_dialer_start(d, NNG_FLAG_NONBLOCK)) != 0) {
+        nng_close(*sock);
+        return err_set(e, ERR_IO, "dial %s: %s", url, nng_strerror(r));
+    }
+    return 0;
+}
+
+int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir, const char *daemon, struct err *e)
+{
+    int r = inbox_ref(loop, e);
+    if (r < 0)
+        return r;
+    struct rpc_client *c = calloc(1, sizeof *c);
+    CHECK(c != NULL);
+    snprintf(c->daemon, sizeof c->daemon, "%s", daemon);
+    r = open_req(&c->sock, run_dir, daemon, e);
+    if (r < 0) {
+        free(c);
+        inbox_unref();
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+struct rpc_client *rpc_client_free(struct rpc_client *c)
+{
+    if (!c)
+        return NULL;
+    nng_close(c->sock);
+    while (c->all) {
+        struct rpc_req *q = c->all;
+        c->all = q->next_all;
+        nng_aio_stop(q->aio);
+        inbox_forget(&q->item);
+        bool holds = q->state == REQ_SENDING ? nng_aio_result(q->aio) != 0
+                                             : q->state == REQ_RECEIVING && nng_aio_result(q->aio) == 0;
+        if (holds && nng_aio_get_msg(q->aio))
+            nng_msg_free(nng_aio_get_msg(q->aio));
+        nng_aio_free(q->aio);
+        free(q);
+    }
+    inbox_unref();
+    free(c);
+    return NULL;
+}
+
+int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, const void *req, unsigned timeout_ms,
+                  void *rep, struct arena *a, struct err *e)
+{
+    nng_socket sock;
+    nng_msg *m;
+    int r = open_req(&sock, run_dir, daemon, e);
+    if (r < 0)
+        return r;
+    nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, (nng_duration)timeout_ms);
+    nng_socket_set_ms(sock, NNG_OPT_RECVTIMEO, (nng_duration)timeout_ms);
+    r = encode_request(&m, op, req, 1, e);
+    if (r < 0)
+        goto out;
+    int n = nng_sendmsg(sock, m, 0);
+    if (n != 0) {
+        nng_msg_free(m);
+        r = err_set(e, ERR_UNAVAILABLE, "%s does not answer: %s", daemon, nng_strerror(n));
+        goto out;
+    }
+    n = nng_recvmsg(sock, &m, 0);
+    if (n != 0) {
+        r = err_set(e, n == NNG_ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE, "%s: %s", daemon, nng_strerror(n));
+        goto out;
+    }
+    /* The struct points into the message, which goes now: decode from a copy in the arena. */
+    struct str copy = arena_str(a, (struct str){ nng_msg_body(m), nng_msg_len(m) });
+    nng_msg_free(m);
+    r = copy.p ? decode_reply(copy, op, 1, rep, a, e) : err_set(e, ERR_NOMEM, "%s: reply too large", daemon);
+out:
+    nng_close(sock);
+    return r;
+}

@@ -1,0 +1,327 @@
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/rep.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "common/daemon/inbox.h"
+#include "common/daemon/log.h"
+#include "common/daemon/rpc.h"
+#include "common/util/check.h"
+
+#define CALL_ARENA_BYTES (512u << 20)
+
+/* One slot is one nng context: it receives, has one call out, sends the answer, and receives again. */
+enum slot_state { SLOT_RECEIVING, SLOT_CALLED, SLOT_SENDING, SLOT_DEAD };
+
+struct rpc_call {
+    struct inbox_item item;
+    struct rpc_server *server;
+    struct rpc_call *next; /* all slots of the server */
+    enum slot_state state;
+    nng_ctx ctx;
+    nng_aio *aio;
+    nng_msg *msg;          /* the request; texts point into it */
+    struct arena arena;
+    const struct op *op;
+    uint64_t id;
+    uid_t uid;
+    pid_t pid;
+};
+
+struct rpc_server {
+    nng_socket sock;
+    const struct route *routes;
+    struct rpc_call *slots;
+    unsigned nslots, max_slots, nreceiving;
+    bool closing;
+};
+
+const struct field rpc_request_fields[] = {
+    FIELD_U64(struct rpc_request, v, 1, UINT32_MAX),
+    FIELD_U64(struct rpc_request, id, 0, UINT64_MAX),
+    FIELD_STR(struct rpc_request, op, 1, 64),
+    FIELD_RAW_REQ(struct rpc_request, body),
+    FIELD_END,
+};
+const struct field rpc_response_fields[] = {
+    FIELD_U64(struct rpc_response, id, 0, UINT64_MAX),
+    FIELD_U64(struct rpc_response, code, 0, ERR_CODE_COUNT - 1),
+    FIELD_STR(struct rpc_response, msg, 0, 4096),
+    FIELD_RAW(struct rpc_response, body),
+    FIELD_END,
+};
+
+static void slot_receive(struct rpc_call *c)
+{
+    c->state = SLOT_RECEIVING;
+    c->server->nreceiving++;
+    nng_ctx_recv(c->ctx, c->aio);
+}
+
+static void slot_clear(struct rpc_call *c)
+{
+    arena_done(&c->arena);
+    if (c->msg)
+        nng_msg_free(c->msg);
+    c->msg = NULL;
+}
+
+static void slot_send(struct rpc_call *c, int code, const char *text, const struct field *table, const void *rep)
+{
+    struct buf b = { .limit = RPC_MSG_MAX };
+    struct buf body = { .limit = RPC_MSG_MAX };
+    if (code == ERR_OK && table && rep)
+        fields_encode(rep, table, &body);
+    if (body.failed) {
+        code = ERR_TOO_BIG;
+        text = "the reply exceeds the message limit";
+    }
+    struct rpc_response r = { .id = c->id, .code = (uint64_t)code, .msg = str_from(text) };
+    if (code == ERR_OK)
+        r.body = buf_str(&body);
+    fields_encode(&r, rpc_response_fields, &b);
+    nng_msg *m;
+    bool ok = !b.failed && nng_msg_alloc(&m, 0) == 0 && nng_msg_append(m, b.p, b.n) == 0;
+    buf_done(&b);
+    buf_done(&body);
+    slot_clear(c);
+    if (!ok) { /* out of memory: the caller's timeout has to tell it */
+        log_error("reply dropped: out of memory op=%s", c->op ? c->op->name : "?");
+        slot_receive(c);
+        return;
+    }
+    c->state = SLOT_SENDING;
+    nng_aio_set_msg(c->aio, m);
+    nng_ctx_send(c->ctx, c->aio);
+}
+
+void rpc_reply(struct rpc_call *c, const void *rep)
+{
+    CHECK(c->state == SLOT_CALLED);
+    slot_send(c, ERR_OK, "", c->op->rep, rep);
+}
+
+void rpc_fail(struct rpc_call *c, int code, const char *fmt, ...)
+{
+    char text[sizeof((struct err *)0)->msg];
+    va_list ap;
+    CHECK(c->state == SLOT_CALLED);
+    CHECK(code > ERR_OK && code < ERR_CODE_COUNT);
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    slot_send(c, code, text, NULL, NULL);
+}
+
+void rpc_fail_err(struct rpc_call *c, const struct err *e)
+{
+    rpc_fail(c, e->code ? e->code : ERR_INTERNAL, "%s", e->msg);
+}
+
+struct arena *rpc_arena(struct rpc_call *c)
+{
+    return &c->arena;
+}
+
+uid_t rpc_peer_uid(const struct rpc_call *c)
+{
+    return c->uid;
+}
+
+pid_t rpc_peer_pid(const struct rpc_call *c)
+{
+    return c->pid;
+}
+
+static const struct route *find_route(const struct rpc_server *s, struct str name)
+{
+    for (const struct route *r = s->routes; r && r->op; r++) {
+        if (str_is(name, r->op->name))
+            return r;
+    }
+    return NULL;
+}
+
+static void read_peer(struct rpc_call *c)
+{
+    uint64_t uid = (uint64_t)-1, pid = 0;
+    nng_pipe p = nng_msg_get_pipe(c->msg);
+    if (nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_UID, &uid) != 0)
+        uid = (uint64_t)-1; /* the peer is gone: it is nobody */
+    if (nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_PID, &pid) != 0)
+        pid = 0;
+    c->uid = (uid_t)uid;
+    c->pid = (pid_t)pid;
+}
+
+static void dispatch(struct rpc_call *c)
+{
+    struct err e = ERR_INIT;
+    struct rpc_request rq;
+    struct str in = { nng_msg_body(c->msg), nng_msg_len(c->msg) };
+    c->op = NULL;
+    c->id = 0;
+    arena_init(&c->arena, CALL_ARENA_BYTES);
+    read_peer(c);
+    if (fields_decode(&rq, rpc_request_fields, sizeof rq, in, FIELDS_STRICT, &c->arena, &e) < 0) {
+        rpc_fail(c, ERR_INVALID, "request: %s", e.msg);
+        return;
+    }
+    c->id = rq.id;
+    const struct route *rt = find_route(c->server, rq.op);
+    if (rq.v != RPC_VERSION) {
+        rpc_fail(c, ERR_INVALID, "request: v: must be %u", RPC_VERSION);
+        return;
+    }
+    if (!rt) {
+        rpc_fail(c, ERR_UNIMPLEMENTED, "request: op: \"" STR_FMT "\" is not known here", STR_ARG(rq.op));
+        return;
+    }
+    c->op = rt->op;
+    void *req = arena_alloc(&c->arena, rt->op->req_size);
+    if (!req) {
+        rpc_fail(c, ERR_NOMEM, "%s: out of memory", rt->op->name);
+        return;
+    }
+    if (fields_decode(req, rt->op->req, rt->op->req_size, rq.body, FIELDS_STRICT, &c->arena, &e) < 0) {
+        rpc_fail(c, e.code, "%s: %s", rt->op->name, e.msg);
+        return;
+    }
+    rt->fn(c, req);
+}
+
+static int add_slot(struct rpc_server *s, struct err *e);
+
+static void on_inbox(struct inbox_item *item)
+{
+    struct rpc_call *c = (struct rpc_call *)item;
+    struct rpc_server *s = c->server;
+    int r = nng_aio_result(c->aio);
+    if (c->state == SLOT_SENDING) {
+        if (r != 0) {
+            nng_msg *m = nng_aio_get_msg(c->aio); /* the peer hung up: nobody wants it */
+            if (m)
+                nng_msg_free(m);
+            nng_aio_set_msg(c->aio, NULL);
+        }
+        slot_receive(c);
+        return;
+    }
+    s->nreceiving--;
+    if (r == NNG_ECLOSED || s->closing) {
+        c->state = SLOT_DEAD;
+        return;
+    }
+    if (r != 0) {
+        slot_receive(c);
+        return;
+    }
+    c->state = SLOT_CALLED;
+    c->msg = nng_aio_get_msg(c->aio);
+    nng_aio_set_msg(c->aio, NULL);
+    if (s->nreceiving == 0 && s->nslots < s->max_slots) {
+        struct err e = ERR_INIT;
+        if (add_slot(s, &e) < 0)
+            log_warn("no more room for requests: %s", e.msg);
+    }
+    dispatch(c);
+}
+
+static void on_aio(void *arg)
+{
+    struct rpc_call *c = arg;
+    inbox_post(&c->item);
+}
+
+static int add_slot(struct rpc_server *s, struct err *e)
+{
+    struct rpc_call *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    c->server = s;
+    c->item.fn = on_inbox;
+    int r = nng_aio_alloc(&c->aio, on_aio, c);
+    if (r == 0)
+        r = nng_ctx_open(&c->ctx, s->sock);
+    if (r != 0) {
+        if (c->aio)
+            nng_aio_free(c->aio);
+        free(c);
+        return err_set(e, ERR_INTERNAL, "open context: %s", nng_strerror(r));
+    }
+    c->next = s->slots;
+    s->slots = c;
+    s->nslots++;
+    slot_receive(c);
+    return 0;
+}
+
+static int listen_on(nng_socket sock, const char *run_dir, const char *name, struct err *e)
+{
+    char url[256];
+    nng_listener l;
+    int r;
+    if (snprintf(url, sizeof url, "ipc://%s/%s.sock", run_dir, name) >= (int)sizeof url)
+        return err_set(e, ERR_INVALID, "run folder: name too long");
+    if ((r = nng_listener_create(&l, sock, url)) != 0 ||
+        (r = nng_listener_set_int(l, NNG_OPT_IPC_PERMISSIONS, 0660)) != 0 ||
+        (r = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, RPC_MSG_MAX)) != 0)
+        return err_set(e, ERR_IO, "listen on %s: %s", url, nng_strerror(r));
+    mode_t old = umask(0007);
+    r = nng_listener_start(l, 0);
+    umask(old);
+    return r != 0 ? err_set(e, ERR_IO, "listen on %s: %s", url, nng_strerror(r)) : 0;
+}
+
+int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir, const char *name,
+                    const struct route *routes, unsigned max_calls, struct err *e)
+{
+    int r = inbox_ref(loop, e);
+    if (r < 0)
+        return r;
+    struct rpc_server *s = calloc(1, sizeof *s);
+    CHECK(s != NULL);
+    s->routes = routes;
+    s->max_slots = max_calls ? max_calls : 64;
+    r = nng_rep0_open(&s->sock);
+    if (r != 0) {
+        free(s);
+        inbox_unref();
+        return err_set(e, ERR_INTERNAL, "open socket: %s", nng_strerror(r));
+    }
+    r = add_slot(s, e);
+    if (r == 0)
+        r = listen_on(s->sock, run_dir, name, e);
+    if (r < 0) {
+        rpc_server_free(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+struct rpc_server *rpc_server_free(struct rpc_server *s)
+{
+    if (!s)
+        return NULL;
+    s->closing = true;
+    nng_close(s->sock);
+    while (s->slots) {
+        struct rpc_call *c = s->slots;
+        s->slots = c->next;
+        nng_aio_stop(c->aio); /* its callback has run when this returns */
+        inbox_forget(&c->item);
+        if (c->state == SLOT_SENDING && nng_aio_result(c->aio) != 0 && nng_aio_get_msg(c->aio))
+            nng_msg_free(nng_aio_get_msg(c->aio));
+        if (c->state == SLOT_RECEIVING && nng_aio_result(c->aio) == 0 && nng_aio_get_msg(c->aio))
+            nng_msg_free(nng_aio_get_msg(c->aio));
+        nng_aio_free(c->aio);
+        slot_clear(c);
+        free(c);
+    }
+    inbox_unref();
+    free(s);
+    return NULL;
+}

@@ -1,0 +1,121 @@
+#include "common/proto/msg_agentd.h"
+
+#define REF_MAX 512
+#define WAIT_MAX_MS 600000
+
+static const struct field empty_fields[] = { FIELD_END };
+static const struct field logs_fields[] = {
+    FIELD_STR(struct agent_logs, TaskID, 1, 64),
+    FIELD_BOOL(struct agent_logs, Stdout),
+    FIELD_BOOL(struct agent_logs, Stderr),
+    FIELD_I64(struct agent_logs, Since, 0, INT64_MAX),
+    FIELD_I64(struct agent_logs, Until, 0, INT64_MAX),
+    FIELD_I64(struct agent_logs, Tail, INT64_MIN, INT64_MAX),
+    FIELD_STR(struct agent_logs, Cursor, 0, 256),
+    FIELD_U64(struct agent_logs, WaitMs, 0, WAIT_MAX_MS),
+    FIELD_END,
+};
+static const struct field log_line_fields[] = {
+    FIELD_U64(struct agent_log_line, Stream, 1, 2),
+    FIELD_I64(struct agent_log_line, Time, INT64_MIN, INT64_MAX),
+    FIELD_BIN(struct agent_log_line, Data, 0, AGENT_LOG_BYTES_MAX),
+    FIELD_END,
+};
+static const struct field logs_reply_fields[] = {
+    FIELD_LIST(struct agent_logs_reply, Lines, log_line_fields, struct agent_log_line, FIELD_LIST_MAX),
+    FIELD_STR(struct agent_logs_reply, Cursor, 0, 256),
+    FIELD_BOOL(struct agent_logs_reply, End),
+    FIELD_END,
+};
+static const struct field image_load_fields[] = {
+    FIELD_STR(struct agent_image_load, UploadID, 1, 64),
+    FIELD_U64(struct agent_image_load, Offset, 0, UINT64_MAX),
+    FIELD_BIN(struct agent_image_load, Data, 0, 1u << 20),
+    FIELD_BOOL(struct agent_image_load, Last),
+    FIELD_END,
+};
+static const struct field image_load_reply_fields[] = {
+    FIELD_STRS(struct agent_image_load_reply, Loaded, 10000),
+    FIELD_END,
+};
+static const struct field image_ref_fields[] = {
+    FIELD_STR(struct agent_image_ref, Image, 1, REF_MAX),
+    FIELD_STR(struct agent_image_ref, RegistryAuth, 0, FIELD_TEXT_MAX),
+    FIELD_BOOL(struct agent_image_ref, Force),
+    FIELD_END,
+};
+static const struct field image_pull_reply_fields[] = {
+    FIELD_STR(struct agent_image_pull_reply, Image, 0, REF_MAX),
+    FIELD_STR(struct agent_image_pull_reply, Digest, 0, 128),
+    FIELD_BOOL(struct agent_image_pull_reply, UpToDate),
+    FIELD_END,
+};
+static const struct field image_fields[] = {
+    FIELD_STR(struct agent_image, ID, 1, 128),
+    FIELD_STRS(struct agent_image, RepoTags, 10000),
+    FIELD_STRS(struct agent_image, RepoDigests, 10000),
+    FIELD_I64(struct agent_image, Created, INT64_MIN, INT64_MAX),
+    FIELD_U64(struct agent_image, Size, 0, UINT64_MAX),
+    FIELD_U64(struct agent_image, Containers, 0, UINT64_MAX),
+    FIELD_STRMAP(struct agent_image, Labels, 10000),
+    FIELD_RAW(struct agent_image, Config),
+    FIELD_END,
+};
+static const struct field image_list_reply_fields[] = {
+    FIELD_LIST(struct agent_image_list_reply, Images, image_fields, struct agent_image, 100000),
+    FIELD_END,
+};
+static const struct field image_remove_reply_fields[] = {
+    FIELD_STRS(struct agent_image_remove_reply, Untagged, 10000),
+    FIELD_STRS(struct agent_image_remove_reply, Deleted, 10000),
+    FIELD_END,
+};
+static const struct field image_tag_fields[] = {
+    FIELD_STR(struct agent_image_tag, Image, 1, REF_MAX),
+    FIELD_STR(struct agent_image_tag, Repo, 1, REF_MAX),
+    FIELD_STR(struct agent_image_tag, Tag, 0, 128),
+    FIELD_END,
+};
+static const struct field image_resolve_reply_fields[] = {
+    FIELD_STR(struct agent_image_resolve_reply, MediaType, 0, 256),
+    FIELD_STR(struct agent_image_resolve_reply, Digest, 0, 128),
+    FIELD_U64(struct agent_image_resolve_reply, Size, 0, UINT64_MAX),
+    FIELD_STR(struct agent_image_resolve_reply, Architecture, 0, 64),
+    FIELD_STR(struct agent_image_resolve_reply, OS, 0, 64),
+    FIELD_END,
+};
+static const struct field info_fields[] = {
+    FIELD_U64(struct agent_info, Containers, 0, UINT64_MAX),
+    FIELD_U64(struct agent_info, ContainersRunning, 0, UINT64_MAX),
+    FIELD_U64(struct agent_info, Images, 0, UINT64_MAX),
+    FIELD_STR(struct agent_info, Runtime, 0, 64),
+    FIELD_STR(struct agent_info, CgroupDriver, 0, 64),
+    FIELD_STR(struct agent_info, CgroupVersion, 0, 8),
+    FIELD_STR(struct agent_info, StorageDriver, 0, 64),
+    FIELD_RAW(struct agent_info, Description),
+    FIELD_END,
+};
+
+#define EMPTY empty_fields, sizeof(struct agent_empty)
+#define REF image_ref_fields, sizeof(struct agent_image_ref)
+
+const struct op op_agent_logs = { "logs", "A page of a task's log (long poll).", logs_fields,
+                                  sizeof(struct agent_logs), logs_reply_fields, sizeof(struct agent_logs_reply) };
+const struct op op_agent_image_load = { "image_load", "A piece of an image archive; the last one loads it.",
+                                        image_load_fields, sizeof(struct agent_image_load), image_load_reply_fields,
+                                        sizeof(struct agent_image_load_reply) };
+const struct op op_agent_image_pull = { "image_pull", "Fetches an image from its registry.", REF,
+                                        image_pull_reply_fields, sizeof(struct agent_image_pull_reply) };
+const struct op op_agent_image_list = { "image_list", "All images of this node.", EMPTY, image_list_reply_fields,
+                                        sizeof(struct agent_image_list_reply) };
+const struct op op_agent_image_inspect = { "image_inspect", "One image with its configuration.", REF, image_fields,
+                                           sizeof(struct agent_image) };
+const struct op op_agent_image_remove = { "image_remove", "Removes a name, and the image with its last name.", REF,
+                                          image_remove_reply_fields, sizeof(struct agent_image_remove_reply) };
+const struct op op_agent_image_tag = { "image_tag", "Gives an image another name.", image_tag_fields,
+                                       sizeof(struct agent_image_tag), EMPTY };
+const struct op op_agent_image_resolve = { "image_resolve", "Asks the registry for the digest behind a name.", REF,
+                                           image_resolve_reply_fields, sizeof(struct agent_image_resolve_reply) };
+const struct op op_agent_info = { "info", "What the executor has and runs.", EMPTY, info_fields,
+                                  sizeof(struct agent_info) };
+const struct op op_agent_leave = { "leave", "Stops and removes every task: the node leaves its swarm.", EMPTY, EMPTY };
