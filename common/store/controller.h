@@ -16,6 +16,7 @@
 #include "common/store/store.h"
 #include "common/store/txn.h"
 #include "common/util/clock.h"
+#include "common/util/table.h"
 
 #define CONTROLLER_NEVER INT64_MAX
 
@@ -42,7 +43,7 @@ struct controller_ops {
     /* Every change of this turn was told, also while a transaction is in flight: the place to answer long polls. */
     void (*seen)(void *arg, struct store_snap *snap, const struct store_meta *meta); /* may be NULL */
     void (*pass)(void *arg, struct controller_pass *p);
-    /* The last pass's transaction: e->code 0 when applied. Else whatever it was to do must be marked again. */
+    /* What became of a pass: e->code 0 when its transaction was applied, or it had nothing to write. Else whatever it was to do must be marked again. */
     void (*done)(void *arg, const struct err *e);
     void (*standby)(void *arg); /* not leader any more (or not in a swarm); may be NULL */
 };
@@ -80,8 +81,16 @@ struct store *controller_store(struct controller *c);
 void controller_status(const struct controller *c, struct buf *out);  /* `,"key":value` pairs for the status probe */
 void controller_metrics(const struct controller *c, struct buf *out); /* Prometheus lines */
 
-/* Marks: ids that need looking at. The usual way to keep work through a failed transaction: marks_take() moves them
- * aside for a pass, marks_keep() or marks_return() says what became of the transaction. */
+/*
+ * Marks: ids that need looking at, kept through a failed transaction. A pass pops them; marks_settle() in `done` forgets
+ * what was popped, or marks it again.
+ */
 struct marks {
     struct table pending, taken;
 };
+void marks_init(struct marks *m);
+void marks_done(struct marks *m);
+void marks_clear(struct marks *m);
+void marks_add(struct marks *m, struct str id);
+bool marks_pop(struct marks *m, struct str *ret_id); /* id lives until marks_settle() */
+void marks_settle(struct marks *m, bool ok);
