@@ -29,26 +29,30 @@ BINS     := $(foreach d,$(DAEMONS) $(TOOLS),$(if $(wildcard $d/*_main.c),$B/bin/
 
 all: $(BINS)
 
+# One short line for each command; V=1 shows them whole.
+say       = $(if $(V),,@echo '  $1 $(patsubst $B/%,%,$@)';)
+say_late  = $(if $(V),,@echo '  $1 $$(patsubst $B/%,%,$$@)';)
+
 define folder
 $B/$1.a: $(patsubst %.c,$B/%.o,$(filter-out %_main.c %_test.c %_fuzz.c %_bench.c,$(wildcard $1/*.c)))
 	@mkdir -p $$(@D); rm -f $$@; $(AR) rcs $$@ $$^
 $(patsubst %.c,$B/%,$(wildcard $1/*_test.c)): %: %.o $B/$1.a $(LIBA)
-	$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS) -lcmocka
+	$(call say_late,LD) $(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS) -lcmocka
 $(patsubst %.c,$B/%,$(wildcard $1/*_bench.c)): %: %.o $B/$1.a $(LIBA)
-	$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS)
+	$(call say_late,LD) $(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS)
 endef
 $(foreach d,$(LIBS) $(DAEMONS) $(TOOLS),$(eval $(call folder,$d)))
 
 define binary
 $B/bin/$1: $(patsubst %.c,$B/%.o,$(wildcard $1/*_main.c)) $B/$1.a $(LIBA)
 	@mkdir -p $$(@D)
-	$(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS)
+	$(call say_late,LD) $(CC) $(LDFLAGS) -o $$@ $$^ $(LIBA) $(PKGLIBS)
 endef
 $(foreach d,$(DAEMONS) $(TOOLS),$(eval $(call binary,$d)))
 
 $B/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC) $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 UNIT_TESTS := $(foreach d,$(LIBS) $(DAEMONS) $(TOOLS),$(patsubst %.c,$B/%,$(wildcard $d/*_test.c)))
 unit-tests: $(UNIT_TESTS)

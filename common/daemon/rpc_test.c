@@ -1,0 +1,327 @@
+/* Requests over a real nng socket, server and client on one loop. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/daemon/daemon.h"
+#include "common/daemon/probe.h"
+#include "common/proto/msg_raftd.h"
+
+static char dir[] = "/tmp/rpc_test.XXXXXX";
+static sd_event *loop;
+static struct rpc_call *held[300];
+static int nheld;
+
+static void on_txn(struct rpc_call *c, const void *req)
+{
+    const struct raftd_txn *t = req;
+    if (t->Term == 13) {
+        rpc_fail(c, ERR_CONFLICT, "term %d is unlucky", 13);
+        return;
+    }
+    assert_int_equal(rpc_peer_uid(c), getuid());
+    assert_int_equal(rpc_peer_pid(c), getpid());
+    rpc_reply(c, &(struct raftd_txn_reply){ .Revision = t->Term + t->Changes.n });
+}
+
+static void on_barrier(struct rpc_call *c, const void *req)
+{
+    (void)req;
+    held[nheld++] = c; /* a long poll: answered later */
+}
+
+static const struct route routes[] = { { &op_raftd_txn, on_txn }, { &op_raftd_barrier, on_barrier }, { 0 } };
+
+struct outcome {
+    int done, code;
+    uint64_t revision;
+    char msg[200];
+};
+
+static void on_done(void *arg, const void *rep, const struct err *e)
+{
+    struct outcome *o = arg;
+    o->done++;
+    o->code = e->code;
+    snprintf(o->msg, sizeof o->msg, "%s", e->msg);
+    if (rep)
+        o->revision = ((const struct raftd_txn_reply *)rep)->Revision;
+}
+
+/* Runs the loop until *flag reaches n; fails the test after 10 s without an event. */
+static void run_until(const int *flag, int n)
+{
+    while (*flag < n)
+        assert_true(sd_event_run(loop, 10000000) > 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_true(sd_event_new(&loop) >= 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    char cmd[100];
+    (void)state;
+    sd_event_unref(loop);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+    return system(cmd);
+}
+
+static struct rpc_server *serve(unsigned max_calls)
+{
+    struct err e = ERR_INIT;
+    struct rpc_server *s = NULL;
+    nheld = 0;
+    assert_int_equal(rpc_server_open(&s, loop, dir, "raftd", routes, max_calls, &e), 0);
+    return s;
+}
+
+static struct rpc_client *dial(void)
+{
+    struct err e = ERR_INIT;
+    struct rpc_client *c = NULL;
+    assert_int_equal(rpc_client_open(&c, loop, dir, "raftd", &e), 0);
+    return c;
+}
+
+static void answers_and_errors_come_back(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome ok = { 0 }, bad = { 0 };
+    struct txn_change ch = { .Op = STR("delete"), .Kind = STR("task"), .ID = STR("t1") };
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 7, .Changes = { &ch, 1 } }, 5000, on_done, &ok);
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 13 }, 5000, on_done, &bad);
+    run_until(&ok.done, 1);
+    run_until(&bad.done, 1);
+    assert_int_equal(ok.code, 0);
+    assert_int_equal(ok.revision, 8);
+    assert_int_equal(bad.code, ERR_CONFLICT);
+    assert_string_equal(bad.msg, "term 13 is unlucky");
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void bad_fields_are_named(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    struct txn_change ch = { .Op = STR("delete"), .Kind = STR("task") };
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Changes = { &ch, 1 } }, 5000, on_done, &o);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_INVALID);
+    assert_non_null(strstr(o.msg, "Changes[0].ID: must have between 1 and 256 bytes"));
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void unknown_operations_are_refused(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &o);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_UNIMPLEMENTED);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void a_server_that_is_not_there_is_unavailable(void **state)
+{
+    (void)state;
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 50, on_done, &o);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_UNAVAILABLE);
+    rpc_client_free(c);
+}
+
+static void a_request_waits_for_its_server_to_come_up(void **state)
+{
+    (void)state;
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 10000, on_done, &o);
+    struct rpc_server *s = serve(4);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, 0);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void no_answer_in_time_is_a_timeout(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 100, on_done, &o);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_TIMEOUT);
+    assert_int_equal(nheld, 1);
+    rpc_reply(held[0], &(struct raftd_txn_reply){ 0 }); /* to nobody */
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void a_lost_connection_ends_the_request_without_resending(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o);
+    run_until(&nheld, 1);
+    rpc_server_free(s);
+    s = serve(4);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_UNAVAILABLE);
+    assert_non_null(strstr(o.msg, "unknown"));
+    assert_int_equal(nheld, 0);
+    struct outcome again = { 0 };
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 2 }, 10000, on_done, &again);
+    run_until(&again.done, 1);
+    assert_int_equal(again.code, 0);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void many_calls_are_in_flight_at_once(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(256);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    for (int i = 0; i < 200; i++)
+        rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o);
+    run_until(&nheld, 200);
+    for (int i = 199; i >= 0; i--)
+        rpc_reply(held[i], &(struct raftd_txn_reply){ .Revision = 5 });
+    run_until(&o.done, 200);
+    assert_int_equal(o.code, 0);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void more_calls_than_slots_wait(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(2);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    for (int i = 0; i < 20; i++)
+        rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o);
+    for (int answered = 0; answered < 20; answered++) {
+        run_until(&nheld, answered + 1);
+        assert_true(nheld - answered <= 2);
+        rpc_reply(held[answered], &(struct raftd_txn_reply){ 0 });
+    }
+    run_until(&o.done, 20);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void a_client_may_go_with_requests_in_flight(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o);
+    run_until(&nheld, 1);
+    rpc_client_free(c);
+    assert_int_equal(o.done, 0);
+    rpc_server_free(s);
+}
+
+static void *call_sync(void *arg)
+{
+    struct outcome *o = arg;
+    struct err e = ERR_INIT;
+    struct arena a;
+    struct raftd_txn_reply rep;
+    arena_init(&a, 1 << 20);
+    o->code = -rpc_call_sync(dir, "raftd", &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, &rep, &a, &e);
+    o->revision = rep.Revision;
+    arena_done(&a);
+    return NULL;
+}
+
+static void sync_calls_need_no_loop_of_their_own(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct outcome o = { 0 };
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, call_sync, &o), 0);
+    run_until(&nheld, 1);
+    rpc_reply(held[0], &(struct raftd_txn_reply){ .Revision = 42 });
+    pthread_join(t, NULL);
+    assert_int_equal(o.code, 0);
+    assert_int_equal(o.revision, 42);
+    rpc_server_free(s);
+}
+
+/* ---- probes ---- */
+
+static void cmd_echo(const char *args, struct buf *out)
+{
+    buf_json_str(out, str_from(args));
+}
+static const struct probe probes[] = { { "echo", "<text>", "says it again", cmd_echo }, { 0 } };
+static const struct daemon_spec spec = { .name = "testd", .probes = probes };
+
+static void probe_is(const char *line, const char *want)
+{
+    struct buf out = BUF_INIT;
+    probe_answer(&spec, str_from(line), &out);
+    assert_string_equal(buf_cstr(&out), want);
+    buf_done(&out);
+}
+
+static void probes_answer_one_line(void **state)
+{
+    (void)state;
+    probe_is("echo  a b \n", "\"a b\"");
+    probe_is("version", "{\"daemon\":\"testd\",\"version\":\"" MICROSWARM_VERSION "\"}");
+    probe_is("nonsense", "{\"error\":\"unknown command, try help: \\\"nonsense\\\"\"}");
+    probe_is("log loud", "{\"error\":\"log: level must be debug, info, warn or error, not \\\"loud\\\"\"}");
+    probe_is("log info", "{\"log\":\"info\"}");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(answers_and_errors_come_back),
+        cmocka_unit_test(bad_fields_are_named),
+        cmocka_unit_test(unknown_operations_are_refused),
+        cmocka_unit_test(a_server_that_is_not_there_is_unavailable),
+        cmocka_unit_test(a_request_waits_for_its_server_to_come_up),
+        cmocka_unit_test(no_answer_in_time_is_a_timeout),
+        cmocka_unit_test(a_lost_connection_ends_the_request_without_resending),
+        cmocka_unit_test(many_calls_are_in_flight_at_once),
+        cmocka_unit_test(more_calls_than_slots_wait),
+        cmocka_unit_test(a_client_may_go_with_requests_in_flight),
+        cmocka_unit_test(sync_calls_need_no_loop_of_their_own),
+        cmocka_unit_test(probes_answer_one_line),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
