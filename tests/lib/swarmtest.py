@@ -579,3 +579,272 @@ def signal_name(status):
     if status < 0:
         return "-"
     return "signal %d" % os.WTERMSIG(status) if os.WIFSIGNALED(status) else "exit %d" % os.WEXITSTATUS(status)
+
+
+# ---- end-to-end tests ----
+
+class Skip(Exception):
+    """Raised by a test that can't run here."""
+
+
+SANITIZED = bool(os.environ.get("MICROSWARM_SANITIZED"))
+SLOW = 4 if SANITIZED else 1  # deadlines grow under sanitizers
+DOCKERS = [d for d in ("/usr/local/bin/docker", "/usr/bin/docker") if os.access(d, os.X_OK)]
+
+
+class Swarm:
+    """A swarm of one node for one test file, with the clients people use."""
+
+    def __init__(self, name, **kw):
+        import tempfile
+        self.tmp = tempfile.mkdtemp(prefix="msw-%s-" % name)
+        os.chmod(self.tmp, 0o755)
+        self.home = os.path.join(self.tmp, "home")  # docker's own configuration must not leak in
+        os.makedirs(self.home)
+        env = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if k in os.environ}
+        self.cluster = Cluster.make(os.path.join(self.tmp, "c"), env=env, seconds=60 * SLOW, **kw)
+        self.m1 = self.cluster.node("m1")
+        self.api = self.m1.api
+        self.images = {}
+        self.expected = set()  # (daemon, how it ended) that a test brings about itself
+
+    # -- clients --
+    def docker_env(self):
+        return dict(os.environ, HOME=self.home, DOCKER_HOST="unix://" + self.m1.sock)
+
+    def docker(self, *argv, check=True, timeout=None, client=None, **kw):
+        """The unmodified docker client's output; failing raises with what it said."""
+        client = client or (DOCKERS[0] if DOCKERS else None)
+        if not client:
+            raise Skip("no docker client")
+        return run(client, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(), **kw).strip()
+
+    def docker_fails(self, *argv, say="", **kw):
+        """The error text of a docker command that must fail; it must contain `say`."""
+        try:
+            out = self.docker(*argv, **kw)
+        except Failure as e:
+            if say and say.lower() not in str(e).lower():
+                raise Failure("wrong error: %s\n  wanted: %s" % (e, say)) from None
+            return str(e)
+        raise Failure("docker %s: should fail, but answered: %s" % (" ".join(argv), out))
+
+    def swarmctl(self, *argv, check=True, timeout=None, **kw):
+        prog = os.path.join(self.cluster.doc["bin"], "swarmctl")
+        if not os.access(prog, os.X_OK):
+            raise Skip("swarmctl is not built")
+        return run(prog, "-H", "unix://" + self.m1.sock, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(),
+                   **kw).strip()
+
+    # -- images --
+    def archive(self, kind, *options):
+        """The path of a docker-archive, made once per file."""
+        key = (kind,) + options
+        if key not in self.images:
+            path = os.path.join(self.tmp, "image%d.tar" % len(self.images))
+            run(os.path.join(TESTS, "mkimage"), kind, "-o", path, *options,
+                env=dict(os.environ, MICROSWARM_TOOLS=os.path.join(os.path.dirname(self.cluster.doc["bin"]), "tests")))
+            self.images[key] = path
+        return self.images[key]
+
+    def load(self, kind, *options):
+        return self.docker("load", "-q", "-i", self.archive(kind, *options))
+
+    # -- services --
+    def create(self, name, image, *options, args=(), client=None):
+        """docker service create -d; returns the service's id."""
+        return self.docker("service", "create", "-d", "--no-resolve-image", "--name", name, *options, image, *args,
+                           client=client).splitlines()[-1]
+
+    def tasks(self, service, **filters):
+        f = {"service": [service]}
+        f.update({k: [v] for k, v in filters.items()})
+        import urllib.parse
+        return self.api.get("/tasks?filters=" + urllib.parse.quote(json.dumps(f)))
+
+    def running(self, service):
+        return [t for t in self.tasks(service) if t["Status"]["State"] == "running" and t["DesiredState"] == "running"]
+
+    def wait(self, check, what, seconds=30):
+        """wait_until() that looks again as soon as the store has changed."""
+        with StoreEvents(self.m1) as wake:
+            def safe():
+                try:
+                    return check()
+                except (OSError, http.client.HTTPException):
+                    return None  # apid may be on its way up
+                except ApiError as e:
+                    if e.status in (500, 503):
+                        return None
+                    raise
+            try:
+                return wait_until(safe, seconds * SLOW, what, wake)
+            except Failure as e:
+                raise Failure("%s%s" % (e, self.account())) from None
+
+    def account(self):
+        """The state of every task, for a failure's text."""
+        with contextlib.suppress(Exception):
+            rows = ["  %s slot %s %s/%s %s %s" % (t["ID"][:10], t.get("Slot"), t["DesiredState"], t["Status"]["State"],
+                                                  t["Status"].get("Message", ""), t["Status"].get("Err", ""))
+                    for t in self.api.get("/tasks")]
+            return "\n" + "\n".join(rows[-30:])
+        return ""
+
+    def wait_running(self, service, n=1, seconds=30):
+        def enough():
+            r = self.running(service)
+            return r if len(r) == n else None
+        return self.wait(enough, "%s: %d tasks running" % (service, n), seconds) if n else self.wait(
+            lambda: not self.running(service) or None, "%s: no task running" % service, seconds)
+
+    def wait_state(self, service, state, seconds=30):
+        """A task of the service that is in this state."""
+        return self.wait(lambda: next((t for t in self.tasks(service) if t["Status"]["State"] == state), None),
+                         "%s: a task %s" % (service, state), seconds)
+
+    def inspect(self, service):
+        return self.api.get("/services/" + service)
+
+    def remove(self, *services, seconds=30):
+        """Removes services and waits until none of their tasks is left."""
+        for s in services:
+            sid = self.inspect(s)["ID"]
+            self.api.delete("/services/" + s)
+            self.wait(lambda s=sid: not any(t["ServiceID"] == s for t in self.api.get("/tasks")) or None,
+                      "%s: its tasks are gone" % s, seconds)
+
+    def remove_all(self):
+        services = [s["ID"] for s in self.api.get("/services")]
+        for s in services:
+            with contextlib.suppress(ApiError):
+                self.api.delete("/services/" + s)
+        self.wait(lambda: not self.api.get("/tasks") or None, "all tasks are gone", 40)
+
+    def container_pid(self, task):
+        """The container's first process, as a pid of the node."""
+        return task["Status"]["ContainerStatus"]["PID"]
+
+    def in_container(self, task, *argv, check=True):
+        """Runs a program of the container in all its namespaces, without any help by the swarm."""
+        return self.m1.sh("nsenter", "-t", str(self.container_pid(task)), "-a", "--", *argv, check=check)
+
+    def kill_container(self, task, sig="KILL"):
+        self.m1.sh("kill", "-" + sig, str(self.container_pid(task)))
+
+    def logs(self, service, *options):
+        return self.docker("service", "logs", "--raw", *options, service)
+
+    def http(self, url, outside=True, seconds=5):
+        """A request from outside of the swarm (or from the node itself)."""
+        argv = ["curl", "-sS", "--max-time", str(seconds), url]
+        return run(*(self.cluster.outside(*argv) if outside else self.m1.argv(*argv)))
+
+    # -- the end --
+    def findings(self):
+        """What must not be in any log: a sanitizer's report, a broken invariant, a daemon that crashed by itself."""
+        bad = []
+        for d in self.m1.info["daemons"]:
+            text = self.m1.logs(d)
+            for m in re.finditer(r".*(ERROR: \w+Sanitizer|runtime error:|check failed|CHECK failed|Assertion).*", text):
+                bad.append("%s: %s" % (d, text[m.start():m.start() + 3000]))
+                break
+        for line in self.m1.logs("init").splitlines():
+            m = re.match(r"node_init: (\w+) ended: (signal|exit code) (\d+)", line)
+            if m and not (m.group(2) == "signal" and m.group(3) in ("9", "15")) and (m.group(1), int(m.group(3))) not in self.expected:
+                bad.append(line)
+        return bad
+
+    def close(self):
+        if os.environ.get("MICROSWARM_KEEP"):
+            print("kept: MICROSWARM_CLUSTER=%s" % self.cluster.dir)
+            return
+        self.cluster.down()
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
+
+class StoreEvents:
+    """raftd's live feed of changes, as a stream that becomes readable with each of them."""
+
+    def __init__(self, node):
+        self.path = node.path("run", "raftd.events")
+
+    def __enter__(self):
+        self.p = subprocess.Popen(["nngcat", "--sub0", "--dial", "ipc://" + self.path, "--subscribe", "", "--raw"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return self.p.stdout
+
+    def __exit__(self, *exc):
+        self.p.kill()
+        self.p.wait()
+        self.p.stdout.close()
+
+
+def eq(got, want, what=""):
+    if got != want:
+        raise Failure("%s%r, wanted %r" % (what + ": " if what else "", got, want))
+
+
+def contains(text, part, what=""):
+    if part not in text:
+        raise Failure("%s%r is not in %r" % (what + ": " if what else "", part, text))
+
+
+def main(setup=None, **kw):
+    """Runs the calling file's test_* functions in order, each with the file's swarm; words on the command line choose."""
+    import __main__ as mod
+    import traceback
+    name = re.sub(r"^test_|\.py$", "", os.path.basename(sys.argv[0]))
+    tests = [(k, f) for k, f in vars(mod).items() if k.startswith("test_") and callable(f)]
+    if len(sys.argv) > 1:
+        tests = [(k, f) for k, f in tests if any(w in k for w in sys.argv[1:])]
+    if os.geteuid() != 0:
+        print("skip %s: must be run as root" % name)
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("time limit"))
+    failed, swarm = 0, None
+    try:
+        try:
+            swarm = Swarm(name, **kw)
+            if setup:
+                setup(swarm)
+        except Skip as e:
+            print("skip %s: %s" % (name, e))
+            return
+        except Exception as e:  # pylint: disable=broad-except
+            print("not ok %s: the swarm did not start: %s" % (name, e))
+            failed = 1
+            if not isinstance(e, Failure):
+                traceback.print_exc(file=sys.stdout)
+            tests = []
+        for k, f in tests:
+            t0 = time.monotonic()
+            marks = {d: len(swarm.m1.logs(d)) for d in swarm.m1.info["daemons"]}
+            try:
+                f(swarm)
+                print("ok %s (%.2f s)" % (k, time.monotonic() - t0), flush=True)
+            except Skip as e:
+                print("skip %s: %s" % (k, e), flush=True)
+            except Exception as e:  # pylint: disable=broad-except
+                failed += 1
+                print("not ok %s: %s" % (k, e))
+                if not isinstance(e, Failure):
+                    traceback.print_exc(file=sys.stdout)
+                else:
+                    tb = traceback.extract_tb(e.__traceback__)
+                    print("  " + " < ".join("%s:%d" % (os.path.basename(x.filename), x.lineno) for x in reversed(tb)))
+                for d, n in marks.items():
+                    text = swarm.m1.logs(d)[n:].strip()
+                    if text:
+                        print("  --- %s\n    %s" % (d, "\n    ".join(text.splitlines()[-15:])))
+                sys.stdout.flush()
+            with contextlib.suppress(Exception):
+                swarm.remove_all()
+        if swarm:
+            for finding in swarm.findings():
+                failed += 1
+                print("not ok %s: in the logs: %s" % (name, finding))
+    finally:
+        if swarm:
+            swarm.close()
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,25 @@
+# make install DESTDIR= PREFIX=: binaries, units, users, folders, manual pages, completions, an example of each setting.
+SBINDIR  ?= $(PREFIX)/sbin
+BINDIR   ?= $(PREFIX)/bin
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
+MANDIR   ?= $(PREFIX)/share/man
+DOCDIR   ?= $(PREFIX)/share/doc/microswarm
+BASHDIR  ?= $(PREFIX)/share/bash-completion/completions
+HAVE_DAEMONS = $(foreach d,$(DAEMONS),$(if $(wildcard $d/*_main.c),$d))
+
+install: all
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DOCDIR) $(DESTDIR)/etc/microswarm
+	for d in $(HAVE_DAEMONS); do install -m 755 $B/bin/$$d $(DESTDIR)$(SBINDIR)/microswarm-$$d || exit 1; done
+	for t in $(wildcard $(TOOLS:%=$B/bin/%)); do install -m 755 $$t $(DESTDIR)$(BINDIR)/ || exit 1; done
+	for u in systemd/*.service systemd/*.target; do \
+		sed 's#/usr/sbin/#$(SBINDIR)/#' $$u > $(DESTDIR)$(UNITDIR)/$${u#systemd/} && chmod 644 $(DESTDIR)$(UNITDIR)/$${u#systemd/} || exit 1; done
+	install -m 644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/microswarm.conf
+	install -m 644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microswarm.conf
+	for m in $(wildcard */*.8); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man8/microswarm-$${m##*/} || exit 1; done
+	for m in $(wildcard */*.1); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man1/ || exit 1; done
+	if [ -x $B/bin/swarmctl ] && $B/bin/swarmctl completion bash >/dev/null 2>&1; then \
+		install -d $(DESTDIR)$(BASHDIR) && $B/bin/swarmctl completion bash > $(DESTDIR)$(BASHDIR)/swarmctl; fi
+	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/
+
+.PHONY: install
