@@ -1,0 +1,267 @@
+/*
+ * Scenarios in testdata/core: `service` and `task` lines, `now`, then ---- and what the core decides. REWRITE=1
+ * rewrites the expected part. Times are seconds since zero, as decimals.
+ */
+#include "orchestratord/orch_core.h"
+
+#include <glob.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "common/util/check.h"
+
+#define SCENARIOS "orchestratord/testdata/core/*.txt"
+#define TASKS_MAX 64
+
+struct scenario {
+    struct arena arena;
+    struct orch_service svc;
+    struct orch_task tasks[TASKS_MAX];
+    size_t n;
+    int64_t now;
+};
+
+static int64_t seconds(const char *v)
+{
+    return (int64_t)(strtod(v, NULL) * 1e9 + (v[0] == '-' ? -0.5 : 0.5));
+}
+
+static enum orch_condition condition(const char *v)
+{
+    return strcmp(v, "none") == 0 ? ORCH_NONE : strcmp(v, "on-failure") == 0 ? ORCH_ON_FAILURE : ORCH_ANY;
+}
+
+static bool set_restart(struct orch_restart *r, const char *k, const char *v)
+{
+    if (strcmp(k, "restart") == 0)
+        r->condition = condition(v);
+    else if (strcmp(k, "restart-delay") == 0)
+        r->delay_ns = seconds(v);
+    else if (strcmp(k, "attempts") == 0)
+        r->max_attempts = strtoull(v, NULL, 10);
+    else if (strcmp(k, "window") == 0)
+        r->window_ns = seconds(v);
+    else
+        return false;
+    return true;
+}
+
+static void set_service(struct orch_service *s, const char *k, const char *v)
+{
+    if (strcmp(k, "gone") == 0)
+        s->exists = false;
+    else if (strcmp(k, "replicas") == 0)
+        s->replicas = strtoull(v, NULL, 10);
+    else if (strcmp(k, "history") == 0)
+        s->history_limit = strtoll(v, NULL, 10);
+    else if (strcmp(k, "update") == 0)
+        s->update = orch_update_parse(str_from(v));
+    else if (strcmp(k, "parallelism") == 0)
+        s->parallelism = strtoull(v, NULL, 10);
+    else if (strcmp(k, "update-delay") == 0)
+        s->update_delay_ns = seconds(v);
+    else if (strcmp(k, "order") == 0)
+        s->start_first = strcmp(v, "start-first") == 0;
+    else
+        CHECK(set_restart(&s->restart, k, v));
+}
+
+static void set_task(struct scenario *sc, struct orch_task *t, const char *k, const char *v)
+{
+    if (strcmp(k, "slot") == 0)
+        t->slot = strtoull(v, NULL, 10);
+    else if (strcmp(k, "state") == 0)
+        t->state = task_state_parse(str_from(v));
+    else if (strcmp(k, "desired") == 0)
+        t->desired = task_state_parse(str_from(v));
+    else if (strcmp(k, "node") == 0)
+        t->node_id = arena_str(&sc->arena, str_from(v));
+    else if (strcmp(k, "replaces") == 0)
+        t->replaces = arena_str(&sc->arena, str_from(v));
+    else if (strcmp(k, "created") == 0)
+        t->created_ns = seconds(v);
+    else if (strcmp(k, "at") == 0)
+        t->status_ns = seconds(v);
+    else if (strcmp(k, "start") == 0)
+        t->start_ns = seconds(v);
+    else if (strcmp(k, "restarts") == 0)
+        t->restarts = strtoull(v, NULL, 10);
+    else if (strcmp(k, "old") == 0)
+        t->current = false, t->spec = 1;
+    else if (strcmp(k, "down") == 0)
+        t->node_down = true;
+    else if (strcmp(k, "gone") == 0)
+        t->node_down = t->node_gone = true;
+    else if (strcmp(k, "drain") == 0)
+        t->node_drain = true;
+    else
+        CHECK(set_restart(&t->restart, k, v));
+}
+
+static void read_line(struct scenario *sc, char *line)
+{
+    char *save = NULL, *word = strtok_r(line, " \t", &save), *k;
+    struct orch_task *t = NULL;
+    if (!word || word[0] == '#')
+        return;
+    if (strcmp(word, "now") == 0) {
+        sc->now = seconds(strtok_r(NULL, " ", &save));
+        return;
+    }
+    if (strcmp(word, "task") == 0) {
+        CHECK(sc->n < TASKS_MAX);
+        t = &sc->tasks[sc->n++];
+        *t = (struct orch_task){ .id = arena_str(&sc->arena, str_from(strtok_r(NULL, " ", &save))), .slot = 1,
+                                 .state = TASK_RUNNING, .desired = TASK_RUNNING, .current = true,
+                                 .restart = sc->svc.restart };
+    } else {
+        CHECK(strcmp(word, "service") == 0);
+    }
+    while ((k = strtok_r(NULL, " \t", &save)) != NULL) {
+        char *v = strchr(k, '=');
+        if (v)
+            *v++ = 0;
+        if (t)
+            set_task(sc, t, k, v ? v : "");
+        else
+            set_service(&sc->svc, k, v ? v : "");
+    }
+}
+
+static void print_time(struct buf *b, const char *what, int64_t ns)
+{
+    buf_printf(b, " %s=%.9g", what, (double)ns / 1e9);
+}
+
+static void run(struct scenario *sc, struct buf *b)
+{
+    struct orch_out out;
+    orch_reconcile(&sc->svc, sc->tasks, sc->n, sc->now, &sc->arena, &out);
+    for (size_t i = 0; i < sc->n; i++) {
+        struct orch_task *t = &sc->tasks[i];
+        CHECK(t->want >= t->desired);
+        if (t->drop)
+            buf_printf(b, "delete " STR_FMT "\n", STR_ARG(t->id));
+        else if (t->want != t->desired)
+            buf_printf(b, "desire " STR_FMT " %s\n", STR_ARG(t->id), task_state_name(t->want));
+    }
+    for (size_t i = 0; i < out.ncreate; i++) {
+        struct orch_create *c = &out.create[i];
+        buf_printf(b, "create slot=%" PRIu64 " %s", c->slot, task_state_name(c->desired));
+        if (c->start_ns)
+            print_time(b, "start", c->start_ns);
+        if (c->replaces.n)
+            buf_printf(b, " replaces=" STR_FMT, STR_ARG(c->replaces));
+        if (c->restarts)
+            buf_printf(b, " restarts=%" PRIu64, c->restarts);
+        buf_putc(b, '\n');
+    }
+    if (out.update != sc->svc.update)
+        buf_printf(b, "update %s\n", orch_update_name(out.update));
+    if (out.next_ns != ORCH_NEVER) {
+        buf_puts(b, "again");
+        print_time(b, "at", out.next_ns);
+        buf_putc(b, '\n');
+    }
+}
+
+static char *read_file(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char *text = calloc(1, 1 << 20);
+    CHECK(f != NULL && text != NULL);
+    CHECK(fread(text, 1, (1 << 20) - 1, f) > 0);
+    fclose(f);
+    return text;
+}
+
+/* A file holds many scenarios: input, "----", output, empty line. */
+static bool run_file(const char *path, bool rewrite)
+{
+    char *text = read_file(path), *at = text;
+    struct buf all = BUF_INIT;
+    bool same = true;
+    while (*at) {
+        struct buf got = BUF_INIT;
+        struct scenario *sc = calloc(1, sizeof *sc);
+        CHECK(sc != NULL);
+        arena_init(&sc->arena, 16 << 20);
+        sc->svc = (struct orch_service){ .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1,
+                                         .restart = { .delay_ns = 5000000000ll } };
+        sc->now = 100 * 1000000000ll;
+        char *sep = strstr(at, "----\n");
+        CHECK(sep != NULL);
+        buf_put(&all, at, (size_t)(sep - at));
+        buf_puts(&all, "----\n");
+        char *want = sep + 5, *end = want[0] == '\n' ? want : strstr(want, "\n\n");
+        if (end && end != want)
+            end++;
+        if (!end)
+            end = want + strlen(want);
+        *sep = 0;
+        for (char *line = at, *nl; line && *line; line = nl) {
+            if ((nl = strchr(line, '\n')))
+                *nl++ = 0;
+            read_line(sc, line);
+        }
+        run(sc, &got);
+        if (got.n != (size_t)(end - want) || (got.n && memcmp(got.p, want, got.n) != 0)) {
+            same = false;
+            if (!rewrite)
+                printf("%s: got\n%s--- instead of\n%.*s", path, buf_cstr(&got), (int)(end - want), want);
+        }
+        buf_put(&all, got.p ? got.p : "", got.n);
+        at = end;
+        while (*at == '\n')
+            buf_putc(&all, *at++);
+        arena_done(&sc->arena);
+        free(sc);
+        buf_done(&got);
+    }
+    if (rewrite && !same) {
+        FILE *f = fopen(path, "w");
+        CHECK(f != NULL && fwrite(all.p, 1, all.n, f) == all.n && fclose(f) == 0);
+    }
+    buf_done(&all);
+    free(text);
+    return same || rewrite;
+}
+
+static void test_scenarios(void **state)
+{
+    glob_t g = { 0 };
+    bool ok = true;
+    (void)state;
+    assert_int_equal(glob(SCENARIOS, 0, NULL, &g), 0);
+    for (size_t i = 0; i < g.gl_pathc; i++)
+        ok &= run_file(g.gl_pathv[i], getenv("REWRITE") != NULL);
+    globfree(&g);
+    assert_true(ok);
+}
+
+static void test_absurd_replica_count_comes_in_portions(void **state)
+{
+    struct arena a;
+    struct orch_out out;
+    struct orch_service svc = { .exists = true, .replicas = UINT64_MAX };
+    (void)state;
+    arena_init(&a, 64 << 20);
+    orch_reconcile(&svc, NULL, 0, 1, &a, &out);
+    assert_int_equal(out.ncreate, ORCH_CREATE_MAX);
+    assert_true(out.more);
+    arena_done(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scenarios),
+        cmocka_unit_test(test_absurd_replica_count_comes_in_portions),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
