@@ -1,0 +1,35 @@
+/*
+ * orch_pass.h - from the store to the core and back: which services need a decision, and the transaction that comes of
+ * it. The only input besides the snapshot is a source of identifiers.
+ */
+#pragma once
+
+#include "common/store/controller.h"
+#include "common/util/id.h"
+#include "orchestratord/orch_core.h"
+
+struct orch {
+    struct marks services;   /* to decide about */
+    struct table watch;      /* service ID -> struct orch_watch */
+    struct table bad_nodes;  /* node ID -> struct orch_node; good nodes are not in it */
+    struct arena scratch;    /* for looking at one document */
+    struct buf doc;          /* for building one */
+    int64_t history_limit;
+    void (*new_id)(void *arg, char id[ID_SIZE]);
+    void *new_id_arg;
+    uint64_t created, deleted, restarted; /* tasks; for metrics */
+};
+
+/* A service that wants to be looked at later, or at more than usual. */
+struct orch_watch {
+    int64_t due_ns;
+    bool updating;
+};
+
+struct orch_node {
+    bool down, drain;
+};
+
+void orch_init(struct orch *o);
+void orch_done(struct orch *o);
+extern const struct controller_ops orch_ops; /* arg: struct orch */
