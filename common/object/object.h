@@ -32,11 +32,12 @@ enum obj_ftype {
 };
 
 enum {
-    OBJ_ALWAYS = 1,    /* in JSON even when zero */
+    OBJ_ALWAYS = 1,    /* in JSON even when zero; then with its default if it has one (Docker's enums) */
     OBJ_REQUIRED = 2,  /* validation refuses its absence or "" */
     OBJ_SECRET = 4,    /* never in output or in a diff's text */
     OBJ_KEEP = 8,      /* an empty object or explicit false/0 differs from absence: keep it (pointers in Go) */
     OBJ_INPUT_ONLY = 16, /* accepted from clients, never returned */
+    OBJ_INTERNAL = 32, /* the store's own: never shown to clients */
 };
 
 struct obj_type;
@@ -48,6 +49,7 @@ struct obj_field {
     const char *const *values; /* OT_ENUM: NULL-ended */
     const struct obj_type *sub;
     const char *def;           /* JSON text of the default that `insertDefaults` shows; NULL: none */
+    const char *def_from;      /* the default is this earlier field of the same object, if that is given */
     int (*check)(json_t *v, const char *path, struct err *e); /* more rules; may be NULL */
     const char *doc;           /* one line for the reference page */
 };
@@ -56,6 +58,10 @@ struct obj_type {
     const struct obj_field *fields; /* ends with name NULL */
     int (*check)(json_t *obj, const char *path, struct err *e); /* rules over several fields; may be NULL */
 };
+
+#define OBJ_FIELDS_MAX 64 /* of one table */
+#define OBJ_JSON_MAX (16u << 20)
+#define OBJ_DEPTH_MAX 32
 
 extern const struct obj_type obj_service_spec, obj_task_template, obj_container_spec, obj_endpoint_spec, obj_node_spec,
     obj_cluster_spec, obj_network_spec, obj_secret_spec, obj_config_spec;
@@ -81,6 +87,15 @@ int obj_unpack(const struct obj_type *t, struct str doc, json_t **ret, struct er
 
 /* obj_write_json - the same straight to text, appended; the fast path for lists. */
 int obj_write_json(const struct obj_type *t, struct str doc, struct buf *out, struct err *e);
+
+/* The same with top-level fields laid over the document, for what isn't stored in it: a task's Spec, a node's
+ * ManagerStatus, a service's ServiceStatus. `val` is one encoded value; an empty one hides the field. */
+struct obj_overlay {
+    const char *name;
+    struct str val;
+};
+int obj_write_json_with(const struct obj_type *t, struct str doc, const struct obj_overlay *over, size_t n,
+                        struct buf *out, struct err *e);
 
 /* obj_defaults - fills in what is absent and has a default (deeply). */
 int obj_defaults(const struct obj_type *t, json_t *doc, struct err *e);
