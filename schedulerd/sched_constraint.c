@@ -1,0 +1,142 @@
+/* sched_constraint.c - see sched_constraint.h. */
+#include "schedulerd/sched_constraint.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <strings.h>
+
+static struct str trim(struct str s)
+{
+    while (s.n && isspace((unsigned char)s.p[0]))
+        s.p++, s.n--;
+    while (s.n && isspace((unsigned char)s.p[s.n - 1]))
+        s.n--;
+    return s;
+}
+
+static bool key_ok(struct str k)
+{
+    if (k.n < 2 || !(isalpha((unsigned char)k.p[0]) || k.p[0] == '_'))
+        return false;
+    for (size_t i = 1; i < k.n; i++)
+        if (!isalnum((unsigned char)k.p[i]) && !strchr("_-.", k.p[i]))
+            return false;
+    return true;
+}
+
+static bool value_ok(struct str v)
+{
+    for (size_t i = 0; i < v.n; i++)
+        if (!isalnum((unsigned char)v.p[i]) && !isspace((unsigned char)v.p[i]) &&
+            (v.p[i] == 0 || !strchr(":-_.*()?+[]\\^$|/", v.p[i])))
+            return false;
+    return v.n > 0;
+}
+
+bool sched_constraint_parse(struct str text, struct sched_constraint *ret)
+{
+    for (size_t i = 0; i + 1 < text.n; i++) {
+        if ((text.p[i] != '=' && text.p[i] != '!') || text.p[i + 1] != '=')
+            continue;
+        struct sched_constraint c = { .key = trim((struct str){ text.p, i }),
+                                      .value = trim((struct str){ text.p + i + 2, text.n - i - 2 }),
+                                      .equal = text.p[i] == '=' };
+        if (!key_ok(c.key) || !value_ok(c.value))
+            return false;
+        *ret = c;
+        return true;
+    }
+    return false;
+}
+
+static bool same(struct str a, struct str b)
+{
+    return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
+}
+
+static struct str map_get(const struct strmap *m, struct str key)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (str_eq(m->v[i].key, key))
+            return m->v[i].val;
+    return STR("");
+}
+
+/* below - the rest of a key that starts with `prefix` in any case, "X" of "node.labels.X". */
+static bool below(struct str key, const char *prefix, struct str *ret)
+{
+    size_t n = strlen(prefix);
+    if (key.n <= n || strncasecmp(key.p, prefix, n) != 0)
+        return false;
+    *ret = (struct str){ key.p + n, key.n - n };
+    return true;
+}
+
+bool sched_label(struct str key, const struct view_node *n, struct str *ret_value)
+{
+    struct str label;
+    if (below(key, "node.labels.", &label))
+        *ret_value = map_get(&n->Spec.Labels, label);
+    else if (below(key, "engine.labels.", &label))
+        *ret_value = map_get(&n->Description.Engine.Labels, label);
+    else
+        return false;
+    return true;
+}
+
+static bool parse_address(const char *text, int *ret_family, unsigned char bytes[16])
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (inet_pton(i ? AF_INET6 : AF_INET, text, bytes) == 1) {
+            *ret_family = i ? AF_INET6 : AF_INET;
+            return true;
+        }
+    return false;
+}
+
+static bool bits_equal(const unsigned char *a, const unsigned char *b, unsigned bits)
+{
+    unsigned whole = bits / 8, rest = bits % 8;
+    return memcmp(a, b, whole) == 0 && (rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0);
+}
+
+/* match_ip - the value is an address or a CIDR; anything else rejects every node, whatever the operator. */
+static bool match_ip(const struct sched_constraint *c, struct str addr)
+{
+    char text[64], node[64], *slash, *end;
+    unsigned char want[16] = { 0 }, have[16] = { 0 };
+    int family, node_family;
+    if (!str_copy(text, sizeof text, c->value))
+        return false;
+    if ((slash = strchr(text, '/')))
+        *slash++ = 0;
+    if (!parse_address(text, &family, want))
+        return false;
+    unsigned long most = family == AF_INET ? 32 : 128, bits = most;
+    if (slash && ((bits = strtoul(slash, &end, 10)) > most || *end || end == slash))
+        return false;
+    bool in = str_copy(node, sizeof node, addr) && parse_address(node, &node_family, have) &&
+              node_family == family && bits_equal(want, have, (unsigned)bits);
+    return in == c->equal;
+}
+
+bool sched_constraint_match(const struct sched_constraint *c, const struct view_node *n)
+{
+    struct str have;
+    if (same(c->key, STR("node.id")))
+        have = n->ID;
+    else if (same(c->key, STR("node.hostname")))
+        have = n->Description.Hostname;
+    else if (same(c->key, STR("node.ip")))
+        return match_ip(c, n->Status.Addr);
+    else if (same(c->key, STR("node.role")))
+        have = n->Spec.Role;
+    else if (same(c->key, STR("node.platform.os")))
+        have = n->Description.Platform.OS;
+    else if (same(c->key, STR("node.platform.arch")))
+        have = n->Description.Platform.Architecture;
+    else if (!sched_label(c->key, n, &have))
+        return false;
+    return same(have, c->value) == c->equal;
+}

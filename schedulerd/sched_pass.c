@@ -1,0 +1,169 @@
+/* sched_pass.c - see sched_pass.h. */
+#include "schedulerd/sched_pass.h"
+
+#include "common/daemon/log.h"
+
+#define SCRATCH_BYTES (16u << 20)
+
+void sched_keeper_init(struct sched_keeper *k)
+{
+    *k = (struct sched_keeper){ 0 };
+    sched_init(&k->core);
+    marks_init(&k->written);
+    arena_init(&k->scratch, SCRATCH_BYTES);
+}
+
+void sched_keeper_done(struct sched_keeper *k)
+{
+    sched_done(&k->core);
+    marks_done(&k->written);
+    arena_done(&k->scratch);
+    buf_done(&k->doc);
+}
+
+/* ---- what changed ---- */
+
+static void put_node(struct sched_keeper *k, struct str doc)
+{
+    struct err e;
+    if (sched_put_node(&k->core, doc, &e) != 0)
+        log_error("%s", e.msg);
+}
+
+static void need_spec(struct sched_keeper *k, struct store_snap *snap, struct str id)
+{
+    struct str doc;
+    struct err e;
+    if (sched_has_spec(&k->core, id))
+        return;
+    if (store_get(snap, KIND_TASKSPEC, id, &doc) == 0 && sched_put_spec(&k->core, id, doc, &e) != 0)
+        log_error("taskspec=" STR_FMT ": %s", STR_ARG(id), e.msg);
+}
+
+static bool view_of(struct sched_keeper *k, struct str id, struct str doc, struct view_task *ret)
+{
+    struct err e;
+    arena_reset(&k->scratch);
+    if (view_task(doc, ret, &k->scratch, &e) == 0)
+        return true;
+    log_error("task=" STR_FMT ": %s", STR_ARG(id), e.msg);
+    return false;
+}
+
+static void put_task(struct sched_keeper *k, struct store_snap *snap, struct str id)
+{
+    struct view_task v;
+    struct str doc;
+    if (store_get(snap, KIND_TASK, id, &doc) != 0 || !view_of(k, id, doc, &v)) {
+        sched_del_task(&k->core, id);
+        return;
+    }
+    enum task_state state = task_state_parse(v.Status.State);
+    if (state >= TASK_PENDING && state <= TASK_RUNNING)
+        need_spec(k, snap, v.TaskSpecID);
+    sched_put_task(&k->core, &v, k->now_ns);
+}
+
+static void on_reload(void *arg, struct store_snap *snap, const struct store_meta *meta)
+{
+    struct sched_keeper *k = arg;
+    struct store_iter it;
+    struct view_task v;
+    (void)meta;
+    sched_clear(&k->core);
+    marks_clear(&k->written);
+    k->now_ns = clock_wall().ns;
+    for (store_each(snap, KIND_NODE, &it); store_next(&it);)
+        put_node(k, it.doc);
+    for (store_each(snap, KIND_TASK, &it); store_next(&it);)
+        put_task(k, snap, it.id);
+    for (store_each(snap, KIND_TASK, &it); store_next(&it);)
+        if (view_of(k, it.id, it.doc, &v))
+            sched_put_failure(&k->core, &v, k->now_ns);
+}
+
+static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct str id, char op)
+{
+    struct sched_keeper *k = arg;
+    struct str doc;
+    (void)op;
+    if (kind == KIND_TASK)
+        put_task(k, snap, id);
+    else if (kind == KIND_NODE && store_get(snap, KIND_NODE, id, &doc) == 0)
+        put_node(k, doc);
+    else if (kind == KIND_NODE)
+        sched_del_node(&k->core, id);
+}
+
+/* ---- decisions ---- */
+
+/* known_reason - the store has this explanation already: nothing to write. */
+static bool known_reason(struct controller_pass *p, const struct sched_decision *d)
+{
+    struct str doc, err;
+    return d->reason && store_get(p->snap, KIND_TASK, d->task, &doc) == 0 && mp_get_str(doc, "Status.Err", &err) &&
+           str_is(err, d->reason);
+}
+
+static void write_decision(struct sched_keeper *k, struct controller_pass *p, const struct sched_decision *d)
+{
+    struct buf *b = &k->doc;
+    bool placed = d->node.n != 0;
+    buf_clear(b);
+    mp_map(b, 1 + placed);
+    if (placed)
+        mp_kv_str(b, "NodeID", d->node);
+    mp_cstr(b, "Status");
+    mp_map(b, d->reason ? 4 : 3);
+    mp_kv_cstr(b, "State", placed ? "assigned" : d->obsolete ? "shutdown" : "pending");
+    mp_kv_cstr(b, "Message",
+               d->preassigned ? "scheduler confirmed task can run on preassigned node"
+               : placed       ? "scheduler assigned task to node"
+               : d->obsolete  ? "shutdown"
+                              : "pending task scheduling");
+    if (d->reason)
+        mp_kv_cstr(b, "Err", d->reason);
+    mp_kv_i64(b, "Timestamp", p->now.ns);
+    txn_merge(p->txn, KIND_TASK, arena_str(&p->txn->arena, d->task), txn_doc(p->txn, b));
+    k->placed += placed;
+    k->refused += d->reason != NULL;
+}
+
+/* read_again - what a failed transaction was about: back to what the store says. */
+static void read_again(struct sched_keeper *k, struct store_snap *snap)
+{
+    struct str id;
+    while (marks_pop(&k->written, &id)) {
+        put_task(k, snap, id);
+        sched_again(&k->core, id);
+    }
+    marks_settle(&k->written, true);
+}
+
+static void on_pass(void *arg, struct controller_pass *p)
+{
+    struct sched_keeper *k = arg;
+    struct sched_decisions out;
+    struct str id;
+    k->now_ns = p->now.ns;
+    read_again(k, p->snap);
+    p->more = sched_pass(&k->core, p->now.ns, CONTROLLER_CHANGES_SOFT, p->arena, &out);
+    for (size_t i = 0; i < out.n; i++) {
+        if (known_reason(p, &out.v[i]))
+            continue;
+        write_decision(k, p, &out.v[i]);
+        marks_add(&k->written, out.v[i].task);
+    }
+    while (marks_pop(&k->written, &id))
+        ; /* all of them are in flight now */
+}
+
+static void on_done(void *arg, const struct err *e)
+{
+    struct sched_keeper *k = arg;
+    marks_settle(&k->written, e->code == 0);
+}
+
+const struct controller_ops sched_ops = {
+    .name = "schedulerd", .reload = on_reload, .change = on_change, .pass = on_pass, .done = on_done,
+};

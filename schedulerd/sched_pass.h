@@ -1,0 +1,18 @@
+/* sched_pass.h - keeps the core's mirror up to date with the store, and writes its decisions. */
+#pragma once
+
+#include "common/store/controller.h"
+#include "schedulerd/sched_core.h"
+
+struct sched_keeper {
+    struct sched core;
+    struct marks written; /* tasks in the transaction in flight; after a failure, those to read again */
+    struct arena scratch;
+    struct buf doc;
+    int64_t now_ns;       /* of the last pass or reload */
+    uint64_t placed, refused;
+};
+
+void sched_keeper_init(struct sched_keeper *k);
+void sched_keeper_done(struct sched_keeper *k);
+extern const struct controller_ops sched_ops; /* arg: struct sched_keeper */
