@@ -5,9 +5,13 @@ UNITDIR  ?= $(PREFIX)/lib/systemd/system
 MANDIR   ?= $(PREFIX)/share/man
 DOCDIR   ?= $(PREFIX)/share/doc/microswarm
 BASHDIR  ?= $(PREFIX)/share/bash-completion/completions
-HAVE_DAEMONS = $(foreach d,$(DAEMONS),$(if $(wildcard $d/*_main.c),$d))
+HAVE_DAEMONS = $(notdir $(wildcard $(DAEMONS:%=$B/bin/%)))
 
 install: all
+	@$(MAKE) --no-print-directory install-files
+
+# What is built, without looking whether it is current.
+install-files:
 	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
 		$(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DOCDIR) $(DESTDIR)/etc/microswarm
 	for d in $(HAVE_DAEMONS); do install -m 755 $B/bin/$$d $(DESTDIR)$(SBINDIR)/microswarm-$$d || exit 1; done
@@ -22,4 +26,4 @@ install: all
 		install -d $(DESTDIR)$(BASHDIR) && $B/bin/swarmctl completion bash > $(DESTDIR)$(BASHDIR)/swarmctl; fi
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/
 
-.PHONY: install
+.PHONY: install install-files

@@ -790,8 +790,9 @@ def contains(text, part, what=""):
         raise Failure("%s%r is not in %r" % (what + ": " if what else "", part, text))
 
 
-def main(setup=None, **kw):
-    """Runs the calling file's test_* functions in order, each with the file's swarm; words on the command line choose."""
+def main(setup=None, make=None, **kw):
+    """Runs the calling file's test_* functions in order, each with the file's swarm; words on the command line choose.
+    make() gives something else than a Swarm: it needs m1, remove_all(), findings() and close()."""
     import __main__ as mod
     import traceback
     name = re.sub(r"^test_|\.py$", "", os.path.basename(sys.argv[0]))
@@ -805,7 +806,7 @@ def main(setup=None, **kw):
     failed, swarm = 0, None
     try:
         try:
-            swarm = Swarm(name, **kw)
+            swarm = make() if make else Swarm(name, **kw)
             if setup:
                 setup(swarm)
         except Skip as e:

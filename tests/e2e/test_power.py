@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+"""Power cuts and damaged disks."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import swarmtest as st  # noqa: E402
+from swarmtest import contains, eq  # noqa: E402
+
+
+def setup(s):
+    s.load("pause")
+
+
+def boot(s):
+    s.m1.start()
+    s.m1.wait_ready(60 * st.SLOW)
+
+
+def test_power_off_and_on(s):
+    s.create("pw", "pause:latest", "--replicas", "3", "--label", "k=v")
+    s.wait_running("pw", 3)
+    before = s.inspect("pw")
+    node = s.docker("info", "--format", "{{.Swarm.NodeID}}")
+    s.m1.power_off()
+    boot(s)
+    s.wait_running("pw", 3, 60)
+    after = s.inspect("pw")
+    eq((after["ID"], after["Spec"]), (before["ID"], before["Spec"]))
+    eq(s.docker("info", "--format", "{{.Swarm.NodeID}}"), node)
+    eq(s.m1.sh("sh", "-c", "pgrep -xc pause").strip(), "3", "containers on the node")
+    s.remove("pw")
+
+
+def test_every_acknowledged_write_is_there(s):
+    """Power cuts right after an answer; several, so that snapshots and log meet them at different places."""
+    names = []
+    for i in range(5):
+        for j in range(7):
+            names.append("ack-%d-%d" % (i, j))
+            s.api.post("/services/create", {"Name": names[-1], "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                            "Mode": {"Replicated": {"Replicas": 0}}})
+        s.m1.power_off()
+        boot(s)
+        s.wait(lambda: s.api.get("/services") or None, "the API")
+        eq(sorted(x["Spec"]["Name"] for x in s.api.get("/services")), sorted(names), "services after power cut %d" % (i + 1))
+    s.remove_all()
+
+
+def test_shutdown_in_order(s):
+    s.create("hl", "pause:latest")
+    s.wait_running("hl")
+    s.m1.halt()
+    boot(s)
+    s.wait_running("hl", 1, 60)
+    s.remove("hl")
+
+
+def test_restart_delay_survives(s):
+    """A restart that is due later happens although the power was cut meanwhile."""
+    s.create("dl", "pause:latest", "--restart-delay", "2s")
+    t = s.wait_running("dl")[0]
+    s.kill_container(t)
+    s.wait(lambda: next((x for x in s.tasks("dl") if x["ID"] != t["ID"]), None), "the replacement waits")
+    s.m1.power_off()
+    boot(s)
+    s.wait_running("dl", 1, 60)
+    s.remove("dl")
+
+
+def altered(path, at):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        b = f.read(1)
+        f.seek(at)
+        f.write(bytes([b[0] ^ 0xff]))
+
+
+def raft_files(s):
+    out = []
+    for base, _, files in os.walk(s.m1.path("state", "raftd")):
+        out += [os.path.join(base, f) for f in files if not f.startswith("lock")]
+    return sorted(out)
+
+
+def test_altered_disk_is_refused(s):
+    """raftd says what is wrong with its disk and does not start on it; with the bytes restored it does."""
+    s.create("al", "pause:latest", "--replicas", "0")
+    s.m1.power_off()
+    copy = s.m1.path("state-copy")
+    st.run("cp", "-a", s.m1.path("state"), copy)
+    files = [f for f in raft_files(s) if os.path.getsize(f)]
+    if not files:
+        raise st.Failure("no file in %s" % s.m1.path("state", "raftd"))
+    key = [f for f in files if "key" in os.path.basename(f)]
+    data = [f for f in files if f not in key]
+    said = []
+    cases = [("every data page", [(f, at) for f in data for at in range(4096 + 100, os.path.getsize(f), 512)])]
+    cases += [("the key", [(key[0], os.path.getsize(key[0]) // 2)])] if key else []
+    for what, flips in cases:
+        for f, at in flips:
+            altered(f, at)
+        mark = len(s.m1.logs("raftd"))
+        s.m1.start()
+        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 20, "raftd refuses (%s)" % what)
+        said.append(s.m1.logs("raftd")[mark:])
+        s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
+        s.m1.power_off()
+        st.run("rm", "-rf", s.m1.path("state"))
+        st.run("cp", "-a", copy, s.m1.path("state"))
+    boot(s)
+    s.wait(lambda: s.inspect("al"), "the service is still there")
+    for text in said:
+        if "raftd" not in text or not any(w in text.lower() for w in ("corrupt", "key", "seal", "record", "damaged", "decrypt")):
+            raise st.Failure("raftd does not say what is wrong: %r" % text[-500:])
+    s.remove("al")
+
+
+def test_full_disk(s):
+    """No room for the log: requests fail with a reason, nothing is lost, and with room it goes on."""
+    s.create("before", "pause:latest", "--replicas", "0")
+    s.m1.power_off()
+    state, real = s.m1.path("state"), s.m1.path("state-real")
+    os.rename(state, real)
+    os.mkdir(state)
+    st.run("mount", "-t", "tmpfs", "-o", "size=24m,mode=1770,gid=%d" % st.GID, "small", state)
+    try:
+        st.run("cp", "-a", real + "/.", state)
+        boot(s)
+        s.wait(lambda: s.inspect("before"), "the service")
+        with open(state + "/ballast", "wb") as f:
+            try:
+                while True:
+                    f.write(b"x" * 65536)
+                    f.flush()
+            except OSError:
+                pass
+        failed = None
+        done = []
+        for i in range(3000):
+            try:
+                s.api.post("/services/create", {"Name": "fd%d" % i, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                                "Labels": {"l": "x" * 4000}, "Mode": {"Replicated": {"Replicas": 0}}})
+                done.append("fd%d" % i)
+            except (st.ApiError, OSError) as e:
+                failed = e
+                break
+        if failed is None:
+            raise st.Skip("3000 services fit on the full disk")
+        os.unlink(state + "/ballast")
+        s.m1.wait_ready(60 * st.SLOW)
+        s.wait(lambda: s.api.post("/services/create", {"Name": "room", "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                                       "Mode": {"Replicated": {"Replicas": 0}}}), "a write when there is room again", 30)
+        have = {x["Spec"]["Name"] for x in s.api.get("/services")}
+        missing = [n for n in done + ["before", "room"] if n not in have]
+        if missing:
+            raise st.Failure("acknowledged, but gone: %r" % missing[:5])
+        if isinstance(failed, st.ApiError) and failed.status == 500:
+            contains(str(failed).lower(), "space")
+        s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
+    finally:
+        s.m1.power_off()
+        st.run("umount", "-l", state)
+        os.rmdir(state)
+        os.rename(real, state)
+        boot(s)
+
+
+if __name__ == "__main__":
+    st.main(setup)
