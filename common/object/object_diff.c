@@ -130,7 +130,8 @@ static void diff_field(struct differ *d, const struct obj_field *f, json_t *a, j
         diff_list(d, f, a, b);
     else if (f->type == OT_STRMAP && is_kind(a, JSON_OBJECT) && is_kind(b, JSON_OBJECT))
         diff_map(d, f, a, b);
-    if (!d->any && (f->type != OT_OBJ || f->flags & OBJ_KEEP)) /* a leaf; or {} against nothing where that matters */
+    bool one_sided = f->flags & OBJ_KEEP && (a == NULL || b == NULL);
+    if (!d->any && (f->type != OT_OBJ || one_sided)) /* a leaf; or {} against nothing where that matters */
         report(d, f, a, b);
     d->any = d->any || before;
     obj_path_pop(&d->path, mark);
