@@ -41,7 +41,7 @@ void obj_path_pop(struct obj_path *p, size_t mark)
 
 static bool field_is(const struct obj_field *f, const char *name, size_t len)
 {
-    return strncmp(f->name, name, len) == 0 && f->name[len] == 0;
+    return strlen(f->name) == len && memcmp(f->name, name, len) == 0; /* stored keys may hold 0x00 */
 }
 
 int obj_field_find(const struct obj_type *t, const char *name, size_t len, int hint)
