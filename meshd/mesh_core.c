@@ -136,13 +136,13 @@ void mesh_core_init(struct mesh_core *c)
 {
     *c = (struct mesh_core){ .seq = 1 };
     table_init(&c->sandboxes, sizeof(struct mesh_sandbox));
-    table_init(&c->ports, sizeof(struct mesh_port));
+    table_init(&c->ports, sizeof(struct mesh_entry));
 }
 
 void mesh_core_done(struct mesh_core *c)
 {
     struct mesh_sandbox *sb;
-    struct mesh_port *p;
+    struct mesh_entry *p;
     for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
         free(sb->ports);
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, NULL, &p);)
@@ -195,17 +195,17 @@ uint32_t mesh_core_addr_next(struct mesh_core *c)
 
 /* ---- ports ---- */
 
-struct mesh_port *mesh_core_port(struct mesh_core *c, uint8_t proto, uint16_t port)
+struct mesh_entry *mesh_core_port(struct mesh_core *c, uint8_t proto, uint16_t port)
 {
     char key[PORT_KEY_SIZE];
     return table_get(&c->ports, port_key(proto, port, key));
 }
 
-static struct mesh_port *port_make(struct mesh_core *c, uint8_t proto, uint16_t port)
+static struct mesh_entry *port_make(struct mesh_core *c, uint8_t proto, uint16_t port)
 {
     char key[PORT_KEY_SIZE];
     bool fresh;
-    struct mesh_port *p = table_put(&c->ports, port_key(proto, port, key), &fresh);
+    struct mesh_entry *p = table_put(&c->ports, port_key(proto, port, key), &fresh);
     p->proto = proto;
     p->port = port;
     return p;
@@ -216,7 +216,7 @@ uint16_t mesh_core_port_next(struct mesh_core *c, uint8_t proto, uint16_t after,
     unsigned port = after;
     for (unsigned tries = (unsigned)(hi - lo) + 1; tries > 0; tries--) {
         port = port < lo || port >= hi ? lo : port + 1;
-        struct mesh_port *p = mesh_core_port(c, proto, (uint16_t)port);
+        struct mesh_entry *p = mesh_core_port(c, proto, (uint16_t)port);
         if (!p || p->members == 0)
             return (uint16_t)port;
     }
@@ -229,7 +229,7 @@ static const char *owner_of(const struct mesh_sandbox *sb, bool host_mode)
 }
 
 /* publishes - what of the sandbox is published on p under p's owner; NULL if nothing. */
-static const struct mesh_publish *publishes(const struct mesh_sandbox *sb, const struct mesh_port *p)
+static const struct mesh_publish *publishes(const struct mesh_sandbox *sb, const struct mesh_entry *p)
 {
     for (size_t i = 0; i < sb->nports; i++) {
         const struct mesh_publish *pub = &sb->ports[i];
@@ -241,7 +241,7 @@ static const struct mesh_publish *publishes(const struct mesh_sandbox *sb, const
 }
 
 /* owner_live - a sandbox of the port's owner that is not on its way out; NULL if there is none. */
-static const struct mesh_sandbox *owner_live(struct mesh_core *c, const struct mesh_port *p)
+static const struct mesh_sandbox *owner_live(struct mesh_core *c, const struct mesh_entry *p)
 {
     struct mesh_sandbox *sb;
     for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
@@ -250,7 +250,7 @@ static const struct mesh_sandbox *owner_live(struct mesh_core *c, const struct m
     return NULL;
 }
 
-static void port_own(struct mesh_port *p, const struct mesh_sandbox *sb, const struct mesh_publish *pub)
+static void port_own(struct mesh_entry *p, const struct mesh_sandbox *sb, const struct mesh_publish *pub)
 {
     p->host_mode = pub->host_mode;
     snprintf(p->owner, sizeof p->owner, "%s", owner_of(sb, pub->host_mode));
@@ -258,7 +258,7 @@ static void port_own(struct mesh_port *p, const struct mesh_sandbox *sb, const s
 }
 
 /* port_reown - the owner's last sandbox is gone: the port goes back to whoever else publishes it. */
-static void port_reown(struct mesh_core *c, struct mesh_port *p)
+static void port_reown(struct mesh_core *c, struct mesh_entry *p)
 {
     struct mesh_sandbox *sb, *best = NULL;
     const struct mesh_publish *best_pub = NULL;
@@ -292,7 +292,7 @@ int mesh_core_check(struct mesh_core *c, const struct mesh_sandbox *sb, struct e
     int r = check_request(sb, e);
     for (size_t i = 0; r == 0 && i < sb->nports; i++) {
         const struct mesh_publish *pub = &sb->ports[i];
-        const struct mesh_port *p = pub->published ? mesh_core_port(c, pub->proto, pub->published) : NULL;
+        const struct mesh_entry *p = pub->published ? mesh_core_port(c, pub->proto, pub->published) : NULL;
         if (!p || p->members == 0 || (!pub->host_mode && !p->host_mode))
             continue;
         const struct mesh_sandbox *other = owner_live(c, p);
@@ -328,7 +328,7 @@ struct mesh_sandbox *mesh_core_add(struct mesh_core *c, struct mesh_sandbox *in)
     for (size_t i = 0; i < sb->nports; i++) {
         const struct mesh_publish *pub = &sb->ports[i];
         CHECK(pub->published != 0);
-        struct mesh_port *p = port_make(c, pub->proto, pub->published);
+        struct mesh_entry *p = port_make(c, pub->proto, pub->published);
         /* Reading back after a restart comes in any order: a draining task must not take its port back then. */
         if (p->members++ == 0 || sb->state != MESH_DRAINING)
             port_own(p, sb, pub);
@@ -345,7 +345,7 @@ void mesh_core_del(struct mesh_core *c, struct mesh_sandbox *sb)
     addr_mark(c, sb->addr, false);
     table_del(&c->sandboxes, table_key(&c->sandboxes, sb));
     for (size_t i = 0; i < nports; i++) {
-        struct mesh_port *p = mesh_core_port(c, ports[i].proto, ports[i].published);
+        struct mesh_entry *p = mesh_core_port(c, ports[i].proto, ports[i].published);
         CHECK(p && p->members > 0);
         if (--p->members > 0)
             port_reown(c, p);
@@ -359,7 +359,7 @@ int mesh_core_set_ready(struct mesh_core *c, struct mesh_sandbox *sb, bool ready
     if (sb->state == want)
         return 0;
     for (size_t i = 0; ready && i < sb->nports; i++) {
-        const struct mesh_port *p = mesh_core_port(c, sb->ports[i].proto, sb->ports[i].published);
+        const struct mesh_entry *p = mesh_core_port(c, sb->ports[i].proto, sb->ports[i].published);
         if (sb->ports[i].host_mode && strcmp(p->owner, sb->task) != 0)
             return err_set(e, ERR_CONFLICT, "host-mode port %u/%s now belongs to %s", p->port, mesh_proto_name(p->proto),
                            p->owner);
@@ -405,7 +405,7 @@ static int wanted_cmp(const void *a, const void *b)
     return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-static uint64_t slot_rank(const struct mesh_port *p, struct mesh_slot s, uint64_t ready_seq)
+static uint64_t slot_rank(const struct mesh_entry *p, struct mesh_slot s, uint64_t ready_seq)
 {
     for (uint32_t i = 0; i < p->nslots; i++)
         if (slot_eq(p->slots[i], s))
@@ -414,7 +414,7 @@ static uint64_t slot_rank(const struct mesh_port *p, struct mesh_slot s, uint64_
 }
 
 /* port_want - the slots p should have, in order. Given, malloc'd; *ret_n of them. */
-static struct mesh_slot *port_want(struct mesh_core *c, const struct mesh_port *p, uint32_t *ret_n)
+static struct mesh_slot *port_want(struct mesh_core *c, const struct mesh_entry *p, uint32_t *ret_n)
 {
     _cleanup_(freep) struct wanted *w = calloc(c->sandboxes.count + 1, sizeof *w);
     struct mesh_slot *v = calloc(c->sandboxes.count + 1, sizeof *v);
@@ -436,7 +436,7 @@ static struct mesh_slot *port_want(struct mesh_core *c, const struct mesh_port *
 }
 
 /* has_port - a sandbox without an address of its own (host network) needs no entry. */
-static bool has_port(struct mesh_core *c, const struct mesh_port *p)
+static bool has_port(struct mesh_core *c, const struct mesh_entry *p)
 {
     struct mesh_sandbox *sb;
     if (p->members == 0)
@@ -447,7 +447,7 @@ static bool has_port(struct mesh_core *c, const struct mesh_port *p)
     return false;
 }
 
-static void plan_slots(const struct mesh_port *p, enum mesh_edit_type type, uint8_t half, const struct mesh_slot *v,
+static void plan_slots(const struct mesh_entry *p, enum mesh_edit_type type, uint8_t half, const struct mesh_slot *v,
                        uint32_t from, uint32_t to, struct mesh_edits *out)
 {
     for (uint32_t i = from; i < to; i++)
@@ -455,7 +455,7 @@ static void plan_slots(const struct mesh_port *p, enum mesh_edit_type type, uint
                                       .slot = (half ? MESH_HALF : 0) + i, .to = v[i] });
 }
 
-static void plan_gone(struct mesh_port *p, struct mesh_plan *out)
+static void plan_gone(struct mesh_entry *p, struct mesh_plan *out)
 {
     if (p->in_kernel)
         edit(&out->now, (struct mesh_edit){ .type = MESH_PORT_DEL, .proto = p->proto, .port = p->port });
@@ -466,7 +466,7 @@ static void plan_gone(struct mesh_port *p, struct mesh_plan *out)
     p->in_kernel = false;
 }
 
-static void plan_port(struct mesh_core *c, struct mesh_port *p, struct mesh_plan *out)
+static void plan_port(struct mesh_core *c, struct mesh_entry *p, struct mesh_plan *out)
 {
     p->dirty = false;
     if (!has_port(c, p)) {
@@ -501,7 +501,7 @@ static void plan_port(struct mesh_core *c, struct mesh_port *p, struct mesh_plan
 
 void mesh_core_plan(struct mesh_core *c, struct mesh_plan *out)
 {
-    struct mesh_port *p;
+    struct mesh_entry *p;
     struct str key;
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, &key, &p);) {
         if (p->dirty)
@@ -513,7 +513,7 @@ void mesh_core_plan(struct mesh_core *c, struct mesh_plan *out)
 
 static void forget_kernel(struct mesh_core *c)
 {
-    struct mesh_port *p;
+    struct mesh_entry *p;
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, NULL, &p);) {
         free(p->slots);
         p->slots = NULL;
@@ -563,7 +563,7 @@ static bool load_port(struct mesh_core *c, const struct mesh_dump_port *dp)
 {
     if (dp->nslots > MESH_SLOTS_MAX || dp->half > 1)
         return false;
-    struct mesh_port *p = port_make(c, dp->proto, dp->port);
+    struct mesh_entry *p = port_make(c, dp->proto, dp->port);
     if (p->in_kernel)
         return false;
     p->in_kernel = true;
@@ -576,7 +576,7 @@ static bool load_port(struct mesh_core *c, const struct mesh_dump_port *dp)
 
 bool mesh_core_load(struct mesh_core *c, const struct mesh_dump *d, struct mesh_plan *strays)
 {
-    struct mesh_port *p;
+    struct mesh_entry *p;
     forget_kernel(c);
     for (size_t i = 0; i < d->nports; i++)
         if (!load_port(c, &d->ports[i]))
@@ -606,7 +606,7 @@ bool mesh_core_load(struct mesh_core *c, const struct mesh_dump *d, struct mesh_
 void mesh_core_verify(struct mesh_core *c)
 {
     struct mesh_sandbox *sb, *other;
-    struct mesh_port *p;
+    struct mesh_entry *p;
     for (struct table_pos a = { 0 }; table_next(&c->sandboxes, &a, NULL, &sb);) {
         CHECK((sb->addr != 0) == (sb->mode == MESH_BRIDGE));
         for (struct table_pos b = { 0 }; table_next(&c->sandboxes, &b, NULL, &other);)

@@ -86,7 +86,7 @@ struct mesh_slot {
 };
 
 /* One published port of this node: who it belongs to, and what of it is in the kernel. */
-struct mesh_port {
+struct mesh_entry {
     uint8_t proto;
     uint16_t port;
     bool host_mode;
@@ -105,7 +105,7 @@ struct mesh_core {
     uint64_t *addr_used;
     uint64_t seq;
     struct table sandboxes; /* task -> struct mesh_sandbox */
-    struct table ports;     /* "tcp/8080" -> struct mesh_port */
+    struct table ports;     /* "tcp/8080" -> struct mesh_entry */
 };
 
 enum mesh_edit_type { MESH_SLOT_ADD, MESH_SLOT_DEL, MESH_PORT_SET, MESH_PORT_DEL };
@@ -134,7 +134,7 @@ void mesh_core_done(struct mesh_core *c);
 void mesh_core_set_subnet(struct mesh_core *c, struct mesh_subnet s);
 
 struct mesh_sandbox *mesh_core_get(struct mesh_core *c, struct str task); /* NULL when unknown */
-struct mesh_port *mesh_core_port(struct mesh_core *c, uint8_t proto, uint16_t port);
+struct mesh_entry *mesh_core_port(struct mesh_core *c, uint8_t proto, uint16_t port);
 
 /* mesh_core_addr_next - a free address, each call a later one, wrapping around; 0 when all are taken. Does not take it. */
 uint32_t mesh_core_addr_next(struct mesh_core *c);

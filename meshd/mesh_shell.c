@@ -1,0 +1,331 @@
+#include "meshd/mesh_shell.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+#include "common/util/clock.h"
+
+#define REPAIR_GAP_MS 100 /* between two repairs of the table, should someone keep taking it away */
+
+struct mesh_conf mesh_shell_conf;
+
+const struct conf_item mesh_shell_conf_items[] = {
+    CONF_TEXT("bridge", mesh_shell_conf.bridge, "msbr0", "the sandboxes' bridge on the host"),
+    CONF_TEXT("subnet", mesh_shell_conf.subnet, "auto",
+              "of the sandboxes; auto: the first of 172.18.0.0/16 .. 172.31.0.0/16, 192.168.0.0/20 .. that is free"),
+    CONF_COUNT("mtu", &mesh_shell_conf.mtu, "1500", 576, 65535, "of the bridge and the sandboxes' interfaces"),
+    CONF_COUNT("port_first", &mesh_shell_conf.port_first, "32768", 1, 65535, "lowest host-mode port chosen by itself"),
+    CONF_COUNT("port_last", &mesh_shell_conf.port_last, "60999", 1, 65535, "highest host-mode port chosen by itself"),
+    CONF_TEXT("fallback_dns", mesh_shell_conf.fallback_dns, "8.8.8.8 8.8.4.4",
+              "nameservers for sandboxes when the host has none but on loopback; empty: none"),
+    CONF_TEXT("resolv_conf", mesh_shell_conf.resolv_conf, "/etc/resolv.conf", "the host's"),
+    CONF_END,
+};
+
+static struct {
+    struct mesh_node node;
+    bool open;
+    sd_event_source *watch;
+    struct timer *repair;
+    uint64_t repaired_ms;
+} self;
+
+/* ---- requests ---- */
+
+static void on_up(struct rpc_call *c, const void *req)
+{
+    const struct mesh_up *up = req;
+    struct mesh_up_reply rep;
+    struct err e = ERR_INIT;
+    if (mesh_node_up(&self.node, up, rpc_arena(c), &rep, &e) < 0) {
+        log_error("sandbox not made task=" STR_FMT ": %s", STR_ARG(up->TaskID), e.msg);
+        rpc_fail_err(c, &e);
+        return;
+    }
+    for (size_t i = 0; i < rep.Ports.n; i++) {
+        const struct mesh_port *p = &((const struct mesh_port *)rep.Ports.v)[i];
+        char key[32];
+        snprintf(key, sizeof key, STR_FMT "/%u", STR_ARG(p->Protocol), (unsigned)p->PublishedPort);
+        const struct mesh_hold *h = table_get(&self.node.holds, str_from(key));
+        if (h && h->errnum == EADDRINUSE)
+            log_warn("port %s is also bound by another process of this host task=" STR_FMT, key, STR_ARG(up->TaskID));
+    }
+    log_debug("sandbox made task=" STR_FMT, STR_ARG(up->TaskID));
+    rpc_reply(c, &rep);
+}
+
+static void on_ready(struct rpc_call *c, const void *req)
+{
+    const struct mesh_ready *r = req;
+    struct err e = ERR_INIT;
+    if (mesh_node_ready(&self.node, r->TaskID, r->Ready, &e) < 0) {
+        log_error("task=" STR_FMT " ready=%d: %s", STR_ARG(r->TaskID), r->Ready, e.msg);
+        rpc_fail_err(c, &e);
+        return;
+    }
+    rpc_reply(c, &(struct mesh_empty){ 0 });
+}
+
+static void on_down(struct rpc_call *c, const void *req)
+{
+    const struct mesh_task *t = req;
+    struct err e = ERR_INIT;
+    if (mesh_node_down(&self.node, t->TaskID, &e) < 0) {
+        log_error("sandbox not removed task=" STR_FMT ": %s", STR_ARG(t->TaskID), e.msg);
+        rpc_fail_err(c, &e);
+        return;
+    }
+    log_debug("sandbox removed task=" STR_FMT, STR_ARG(t->TaskID));
+    rpc_reply(c, &(struct mesh_empty){ 0 });
+}
+
+static void on_list(struct rpc_call *c, const void *req)
+{
+    struct mesh_list_reply rep = { 0 };
+    struct str task;
+    size_t n = self.node.core.sandboxes.count;
+    (void)req;
+    rep.TaskIDs.v = arena_array(rpc_arena(c), n + 1, sizeof(struct str));
+    if (!rep.TaskIDs.v) {
+        rpc_fail(c, ERR_NOMEM, "list does not fit");
+        return;
+    }
+    for (struct table_pos pos = { 0 }; table_next(&self.node.core.sandboxes, &pos, &task, NULL);)
+        rep.TaskIDs.v[rep.TaskIDs.n++] = task;
+    rpc_reply(c, &rep);
+}
+
+const struct route mesh_shell_routes[] = {
+    { &op_mesh_up, on_up }, { &op_mesh_ready, on_ready }, { &op_mesh_down, on_down }, { &op_mesh_list, on_list }, { 0 },
+};
+
+/* ---- the table's guard ---- */
+
+static void repair(void *arg)
+{
+    struct err e = ERR_INIT;
+    bool rebuilt = false;
+    (void)arg;
+    self.repaired_ms = clock_mono().ms;
+    if (mesh_node_sync_rules(&self.node, &rebuilt, &e) < 0) {
+        log_error("nftables table microswarm was changed by someone else and could not be put right: %s; trying again",
+                  e.msg);
+        timer_arm(self.repair, self.repaired_ms + 10 * REPAIR_GAP_MS);
+        return;
+    }
+    self.node.recoveries++;
+    log_warn("nftables table microswarm was changed by someone else: %s", rebuilt ? "made anew" : "put right");
+}
+
+static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+    uint64_t now = clock_mono().ms;
+    (void)s, (void)fd, (void)revents, (void)arg;
+    if (!mesh_node_watch(&self.node))
+        return 0;
+    if (self.repaired_ms && now < self.repaired_ms + REPAIR_GAP_MS)
+        timer_arm(self.repair, self.repaired_ms + REPAIR_GAP_MS);
+    else
+        repair(NULL);
+    return 0;
+}
+
+/* ---- life ---- */
+
+static void on_note(void *arg, const char *text)
+{
+    (void)arg;
+    log_warn("%s", text);
+}
+
+static void warn_foreign_drops(void)
+{
+    struct buf b = BUF_INIT;
+    unsigned count = 0;
+    if (mesh_nft_foreign_drops(&self.node.nft, &b, &count, NULL) == 0 && count)
+        log_warn("forward chains of this host drop by default, and published ports with them: %s; "
+                 "accept what goes to and comes from %s there",
+                 buf_cstr(&b), mesh_shell_conf.bridge);
+    buf_done(&b);
+}
+
+int mesh_shell_start(struct err *e)
+{
+    if (mesh_shell_conf.port_first > mesh_shell_conf.port_last)
+        return err_set(e, ERR_INVALID, "setting port_first: is above port_last");
+    self.open = true;
+    int r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), on_note, NULL, e);
+    if (r == 0)
+        r = timer_open(&self.repair, repair, NULL, e);
+    if (r < 0)
+        return r;
+    r = sd_event_add_io(daemon_loop(), &self.watch, mesh_node_watch_fd(&self.node), EPOLLIN, on_watch, NULL);
+    if (r < 0)
+        return err_errno(e, -r, "watch nftables");
+    char addr[MESH_ADDR_TEXT];
+    mesh_addr_text(self.node.subnet.base, addr);
+    log_info("bridge %s subnet %s/%u sandboxes=%zu", mesh_shell_conf.bridge, addr, self.node.subnet.prefix,
+             self.node.core.sandboxes.count);
+    warn_foreign_drops();
+    return 0;
+}
+
+void mesh_shell_stop(void)
+{
+    self.watch = sd_event_source_unref(self.watch);
+    self.repair = timer_free(self.repair);
+    if (self.open)
+        mesh_node_close(&self.node);
+    self.open = false;
+}
+
+/* ---- probes ---- */
+
+static void put_text(struct buf *out, const char *key, const char *val)
+{
+    buf_printf(out, "\"%s\":", key);
+    buf_json_str(out, str_from(val));
+}
+
+static void put_sandbox(struct buf *out, const struct mesh_sandbox *sb)
+{
+    char addr[MESH_ADDR_TEXT], name[IFNAMSIZ];
+    buf_putc(out, '{');
+    put_text(out, "task", sb->task);
+    buf_putc(out, ',');
+    put_text(out, "service", sb->service);
+    buf_printf(out, ",\"mode\":\"%s\",\"state\":\"%s\"", mesh_mode_name(sb->mode), mesh_state_name(sb->state));
+    if (sb->addr) {
+        mesh_addr_text(sb->addr, addr);
+        mesh_nl_veth_name(sb->addr, name);
+        buf_printf(out, ",\"address\":\"%s/%u\",\"link\":\"%s\"", addr, self.node.subnet.prefix, name);
+    }
+    buf_puts(out, ",\"ports\":[");
+    for (size_t i = 0; i < sb->nports; i++)
+        buf_printf(out, "%s\"%s %u->%u/%s\"", i ? "," : "", sb->ports[i].host_mode ? "host" : "ingress",
+                   sb->ports[i].published, sb->ports[i].target, mesh_proto_name(sb->ports[i].proto));
+    buf_puts(out, "]}");
+}
+
+static void probe_sandboxes(const char *args, struct buf *out)
+{
+    struct mesh_sandbox *sb;
+    bool first = true;
+    buf_putc(out, '[');
+    for (struct table_pos pos = { 0 }; table_next(&self.node.core.sandboxes, &pos, NULL, &sb);) {
+        if (args[0] && strncmp(sb->task, args, strlen(args)) != 0)
+            continue;
+        buf_puts(out, first ? "" : ",\n ");
+        put_sandbox(out, sb);
+        first = false;
+    }
+    buf_putc(out, ']');
+}
+
+static void put_port(struct buf *out, struct str key, const struct mesh_entry *p)
+{
+    const struct mesh_hold *h = table_get(&self.node.holds, key);
+    buf_printf(out, "{\"port\":\"" STR_FMT "\",\"mode\":\"%s\",", STR_ARG(key), p->host_mode ? "host" : "ingress");
+    put_text(out, p->host_mode ? "task" : "service", p->owner);
+    buf_printf(out, ",\"sandboxes\":%u,\"installed\":%s,\"tasks\":[", p->members, p->in_kernel ? "true" : "false");
+    for (uint32_t i = 0; i < p->nslots; i++) {
+        char addr[MESH_ADDR_TEXT];
+        mesh_addr_text(p->slots[i].addr, addr);
+        buf_printf(out, "%s\"%s:%u\"", i ? "," : "", addr, p->slots[i].port);
+    }
+    buf_putc(out, ']');
+    if (h && h->errnum)
+        buf_printf(out, ",\"warning\":\"%s\"",
+                   h->errnum == EADDRINUSE ? "another process of this host has bound the port" : strerror(h->errnum));
+    buf_putc(out, '}');
+}
+
+static void probe_ports(const char *args, struct buf *out)
+{
+    struct mesh_entry *p;
+    struct str key;
+    bool first = true;
+    (void)args;
+    buf_putc(out, '[');
+    for (struct table_pos pos = { 0 }; table_next(&self.node.core.ports, &pos, &key, &p);) {
+        buf_puts(out, first ? "" : ",\n ");
+        put_port(out, key, p);
+        first = false;
+    }
+    buf_putc(out, ']');
+}
+
+/* probe_rules - what the kernel has, read back now, against what it should have. */
+static void probe_rules(const char *args, struct buf *out)
+{
+    struct mesh_dump d = { 0 };
+    struct err e = ERR_INIT;
+    bool intact = false;
+    unsigned drops;
+    (void)args;
+    int r = mesh_nft_read(&self.node.nft, &d, &intact, &e);
+    buf_printf(out, "{\"table\":\"ip microswarm\",\"intact\":%s,\"ports\":%zu,\"slots\":%zu,\"chains\":%zu",
+               r == 0 && intact ? "true" : "false", d.nports, d.nslots, self.node.nft.chains.count);
+    buf_printf(out, ",\"transactions\":%llu,\"rebuilds\":%llu,\"recoveries\":%llu,\"failures\":%llu",
+               (unsigned long long)self.node.nft.transactions, (unsigned long long)self.node.nft.rebuilds,
+               (unsigned long long)self.node.recoveries, (unsigned long long)self.node.failures);
+    if (r < 0 || self.node.failures) {
+        buf_putc(out, ',');
+        put_text(out, "error", r < 0 ? e.msg : self.node.last_failure.msg);
+    }
+    buf_puts(out, ",\"foreign_drops\":");
+    if (mesh_nft_foreign_drops(&self.node.nft, out, &drops, &e) < 0)
+        log_debug("%s", e.msg);
+    buf_putc(out, '}');
+    mesh_dump_done(&d);
+}
+
+static void probe_repair(const char *args, struct buf *out)
+{
+    struct err e = ERR_INIT;
+    bool rebuilt = false;
+    (void)args;
+    int r = mesh_node_sync_rules(&self.node, &rebuilt, &e);
+    buf_printf(out, "{\"ok\":%s,\"rebuilt\":%s,", r == 0 ? "true" : "false", rebuilt ? "true" : "false");
+    put_text(out, "error", r < 0 ? e.msg : "");
+    buf_putc(out, '}');
+}
+
+const struct probe mesh_shell_probes[] = {
+    { "sandboxes", "[TASK]", "network namespaces of tasks, with addresses and ports", probe_sandboxes },
+    { "ports", "", "published ports, the tasks behind them, and who else has bound them", probe_ports },
+    { "rules", "", "the nftables table as the kernel has it", probe_rules },
+    { "repair", "", "reads the nftables table back and puts right what differs", probe_repair },
+    { 0 },
+};
+
+void mesh_shell_status(struct buf *out)
+{
+    char addr[MESH_ADDR_TEXT];
+    mesh_addr_text(self.node.subnet.base, addr);
+    buf_printf(out, ",\"subnet\":\"%s/%u\",\"sandboxes\":%zu,\"ports\":%zu,", addr, self.node.subnet.prefix,
+               self.node.core.sandboxes.count, self.node.core.ports.count);
+    put_text(out, "bridge", mesh_shell_conf.bridge);
+}
+
+static void metric(struct buf *out, const char *name, uint64_t v)
+{
+    buf_printf(out, "microswarm_meshd_%s %llu\n", name, (unsigned long long)v);
+}
+
+void mesh_shell_metrics(struct buf *out)
+{
+    const struct mesh_node *n = &self.node;
+    metric(out, "sandboxes", n->core.sandboxes.count);
+    metric(out, "ports", n->core.ports.count);
+    metric(out, "sandboxes_made_total", n->ups);
+    metric(out, "sandboxes_removed_total", n->downs);
+    metric(out, "leftovers_removed_total", n->dropped);
+    metric(out, "rule_transactions_total", n->nft.transactions);
+    metric(out, "rule_rebuilds_total", n->nft.rebuilds);
+    metric(out, "rule_recoveries_total", n->recoveries);
+    metric(out, "rule_failures_total", n->failures);
+    metric(out, "connections_forgotten_total", n->forgotten);
+}
