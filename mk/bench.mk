@@ -1,0 +1,17 @@
+# make bench: one JSON line a figure, each with the limit or peer measured in the same run where there is one.
+BENCH_SRC  := $(foreach d,$(LIBS) $(DAEMONS) $(TOOLS),$(wildcard $d/*_bench.c))
+BENCH_BINS := $(BENCH_SRC:%.c=$B/%)
+
+$B/tests/oci_raw: tests/bench/oci_raw.c
+	@mkdir -p $(@D)
+	$(CC) $(TOOL_CFLAGS) -o $@ $<
+
+bench-bins: $(BENCH_BINS) $B/tests/oci_raw
+
+bench:
+	@$(MAKE) --no-print-directory -j$(JOBS) all bench-bins >&2
+	@failed=0; for b in $(BENCH_BINS); do $$b || failed=1; done; \
+	if [ "$$(id -u)" = 0 ]; then MICROSWARM_BIN=$(abspath $B)/bin tests/bench/e2e || failed=1; \
+	else echo "bench: not run as root: no end-to-end figures" >&2; fi; exit $$failed
+
+.PHONY: bench bench-bins
