@@ -225,6 +225,11 @@ static bool take_body(struct api_conn *c, const char *p, size_t *n)
         c->paused = *n > 0;
         return true;
     }
+    c->paused = false;
+    if (r->route && r->route->streams_body) { /* refused half way: read on, so that the client gets to the answer */
+        *n = 0;
+        return true;
+    }
     c->body_seen += *n;
     if (c->body_seen > 4 * limit)
         return false;

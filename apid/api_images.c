@@ -1,0 +1,511 @@
+/* /images and /distribution: agentd has the images; here they get Docker's shapes. */
+#include <fnmatch.h>
+#include <stdio.h>
+
+#include "apid/api_ref.h"
+#include "apid/api_resources.h"
+#include "common/proto/msg_agentd.h"
+#include "common/util/check.h"
+#include "common/util/id.h"
+
+#define PIECE_BYTES (1u << 20)
+#define PIECE_TIMEOUT_MS 60000u
+#define STORE_TIMEOUT_MS 600000u  /* unpacking a large image on a slow disk */
+#define PULL_TIMEOUT_MS 3600000u
+#define PULL_QUIET_MS 700u        /* an error within this time is an HTTP error; later it goes into the stream */
+#define RESOLVE_TIMEOUT_MS 8000u  /* docker asks before every create: a slow registry must not hold it up */
+
+/* ---- JSON of images ---- */
+
+static void put_strs(struct buf *b, const struct strs *v)
+{
+    buf_putc(b, '[');
+    for (size_t i = 0; i < v->n; i++) {
+        buf_puts(b, i ? "," : "");
+        buf_json_str(b, v->v[i]);
+    }
+    buf_putc(b, ']');
+}
+
+static void put_labels(struct buf *b, const struct strmap *m)
+{
+    if (m->n == 0) {
+        buf_puts(b, "null");
+        return;
+    }
+    buf_putc(b, '{');
+    for (size_t i = 0; i < m->n; i++) {
+        buf_puts(b, i ? "," : "");
+        buf_json_str(b, m->v[i].key);
+        buf_putc(b, ':');
+        buf_json_str(b, m->v[i].val);
+    }
+    buf_putc(b, '}');
+}
+
+static void put_image(struct buf *b, const struct agent_image *im, unsigned version)
+{
+    buf_printf(b, "{\"Containers\":%lld,\"Created\":%lld,\"Id\":", (long long)im->Containers, (long long)im->Created);
+    buf_json_str(b, im->ID);
+    buf_puts(b, ",\"Labels\":");
+    put_labels(b, &im->Labels);
+    buf_puts(b, ",\"ParentId\":\"\",\"RepoDigests\":");
+    put_strs(b, &im->RepoDigests);
+    buf_puts(b, ",\"RepoTags\":");
+    put_strs(b, &im->RepoTags);
+    buf_printf(b, ",\"SharedSize\":-1,\"Size\":%llu", (unsigned long long)im->Size);
+    if (version < 144)
+        buf_printf(b, ",\"VirtualSize\":%llu", (unsigned long long)im->Size);
+    buf_putc(b, '}');
+}
+
+/* A reference filter is a pattern for "repository" or "repository:tag". */
+static bool reference_matches(const struct filter *x, const struct agent_image *im)
+{
+    char pattern[512], name[512];
+
+    for (size_t i = 0; x && i < x->n; i++)
+        for (size_t k = 0; k < im->RepoTags.n; k++) {
+            if (!str_copy(pattern, sizeof pattern, x->vals[i]) || !str_copy(name, sizeof name, im->RepoTags.v[k]))
+                continue;
+            if (fnmatch(pattern, name, FNM_PATHNAME) == 0)
+                return true;
+            char *colon = strrchr(name, ':');
+            if (colon && !strchr(colon, '/'))
+                *colon = '\0';
+            if (fnmatch(pattern, name, FNM_PATHNAME) == 0)
+                return true;
+        }
+    return !x;
+}
+
+static void images_listed(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image_list_reply *l = rep;
+    struct filters *f = r->data;
+    bool any = false;
+
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
+    const struct filter *dangling = filters_get(f, "dangling");
+    buf_putc(&r->out, '[');
+    for (size_t i = 0; i < l->Images.n; i++) {
+        const struct agent_image *im = &((const struct agent_image *)l->Images.v)[i];
+        bool untagged = im->RepoTags.n == 0;
+        if (dangling && untagged != (str_is(dangling->vals[0], "true") || str_is(dangling->vals[0], "1")))
+            continue;
+        if (!filters_label_map(f, "label", &im->Labels) || !reference_matches(filters_get(f, "reference"), im))
+            continue;
+        buf_puts(&r->out, any ? "," : "");
+        any = true;
+        put_image(&r->out, im, r->version);
+    }
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+void images_list(struct req *r)
+{
+    static const char *const known[] = { "dangling", "label", "reference", NULL };
+    static const struct agent_empty none;
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+
+    CHECK(f);
+    r->data = f;
+    if (api_filters(r, f, known) == 0)
+        api_call(r, api.agentd, &op_agent_image_list, &none, API_AGENT_DEADLINE_MS, images_listed);
+}
+
+/* ---- inspect ---- */
+
+static void put_from_config(struct buf *b, const char *key, struct str config, const char *path)
+{
+    struct str v;
+
+    buf_printf(b, ",\"%s\":", key);
+    if (config.n > 0 && mp_path(config, path, &v))
+        mp_to_json(b, v);
+    else
+        buf_puts(b, "null");
+}
+
+static void put_text_from_config(struct buf *b, const char *key, struct str config, const char *path)
+{
+    struct str v = { "", 0 };
+
+    if (config.n > 0)
+        (void)mp_get_str(config, path, &v);
+    buf_printf(b, ",\"%s\":", key);
+    buf_json_str(b, v);
+}
+
+static void image_inspected(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image *im = rep;
+    struct buf *b = &r->out;
+    char created[WALL_TEXT_MAX];
+
+    if (e->code == ERR_NOT_FOUND) {
+        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+        return;
+    }
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
+    wall_format((struct wall_ns){ im->Created * 1000000000 }, created);
+    buf_puts(b, "{\"Id\":");
+    buf_json_str(b, im->ID);
+    buf_puts(b, ",\"RepoTags\":");
+    put_strs(b, &im->RepoTags);
+    buf_puts(b, ",\"RepoDigests\":");
+    put_strs(b, &im->RepoDigests);
+    buf_printf(b, ",\"Parent\":\"\",\"Comment\":\"\",\"Created\":\"%s\",\"DockerVersion\":\"\"", created);
+    put_text_from_config(b, "Author", im->Config, "author");
+    put_from_config(b, "Config", im->Config, "config");
+    put_text_from_config(b, "Architecture", im->Config, "architecture");
+    put_text_from_config(b, "Os", im->Config, "os");
+    buf_printf(b, ",\"Size\":%llu,\"VirtualSize\":%llu,\"GraphDriver\":{\"Data\":null,\"Name\":\"overlay2\"},"
+               "\"RootFS\":{\"Type\":\"layers\"", (unsigned long long)im->Size, (unsigned long long)im->Size);
+    put_from_config(b, "Layers", im->Config, "rootfs.diff_ids");
+    buf_puts(b, "},\"Metadata\":{\"LastTagTime\":\"0001-01-01T00:00:00Z\"}}\n");
+    api_reply(r, 200);
+}
+
+void images_inspect(struct req *r)
+{
+    struct agent_image_ref in = { .Image = r->params[0] };
+
+    api_call(r, api.agentd, &op_agent_image_inspect, &in, API_AGENT_DEADLINE_MS, image_inspected);
+}
+
+/* ---- remove, tag ---- */
+
+static void put_removed(struct buf *b, const char *key, const struct strs *v, bool *any)
+{
+    for (size_t i = 0; i < v->n; i++) {
+        buf_printf(b, "%s{\"%s\":", *any ? "," : "", key);
+        buf_json_str(b, v->v[i]);
+        buf_putc(b, '}');
+        *any = true;
+    }
+}
+
+static void image_removed(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image_remove_reply *x = rep;
+    bool any = false;
+
+    if (e->code == ERR_NOT_FOUND) {
+        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+        return;
+    }
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
+    for (size_t i = 0; i < x->Untagged.n; i++)
+        events_image("untag", x->Untagged.v[i], x->Untagged.v[i]);
+    for (size_t i = 0; i < x->Deleted.n; i++)
+        events_image("delete", x->Deleted.v[i], x->Deleted.v[i]);
+    buf_putc(&r->out, '[');
+    put_removed(&r->out, "Untagged", &x->Untagged, &any);
+    put_removed(&r->out, "Deleted", &x->Deleted, &any);
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+void images_remove(struct req *r)
+{
+    struct agent_image_ref in = { .Image = r->params[0], .Force = query_loose(&r->query, "force") };
+
+    api_call(r, api.agentd, &op_agent_image_remove, &in, STORE_TIMEOUT_MS, image_removed);
+}
+
+static void image_tagged(struct req *r, const void *rep, const struct err *e)
+{
+    (void)rep;
+    if (e->code == ERR_NOT_FOUND) {
+        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+    } else if (e->code != 0) {
+        api_fail(r, e);
+    } else {
+        events_image("tag", r->params[0], query_get(&r->query, "repo"));
+        api_reply_empty(r, 201);
+    }
+}
+
+void images_tag(struct req *r)
+{
+    struct str repo = query_get(&r->query, "repo"), tag = query_get(&r->query, "tag");
+    struct agent_image_tag in = { .Image = r->params[0], .Repo = repo, .Tag = tag.n > 0 ? tag : STR("latest") };
+    struct image_ref ref;
+    struct err e = ERR_INIT;
+
+    if (image_ref_parse(repo, &ref, &e) < 0)
+        api_fail(r, &e);
+    else
+        api_call(r, api.agentd, &op_agent_image_tag, &in, API_AGENT_DEADLINE_MS, image_tagged);
+}
+
+/* ---- pull ---- */
+
+struct pull {
+    char *image, *tag, *path; /* in the request's arena */
+};
+
+static void put_status(struct buf *b, const char *text, const char *id)
+{
+    buf_puts(b, "{\"status\":");
+    buf_json_str(b, str_from(text));
+    if (id) {
+        buf_puts(b, ",\"id\":");
+        buf_json_str(b, str_from(id));
+    }
+    buf_puts(b, "}\r\n");
+}
+
+static void start_progress(struct req *r)
+{
+    struct pull *p = r->data;
+
+    if (r->streaming)
+        return;
+    put_status(&r->out, arena_printf(&r->arena, "Pulling from %s", p->path), p->tag);
+    api_stream(r, 200, "application/json");
+    api_stream_push(r);
+}
+
+static void pull_slow(void *arg)
+{
+    start_progress(arg);
+}
+
+static void put_stream_error(struct buf *b, const char *text)
+{
+    buf_puts(b, "{\"errorDetail\":{\"message\":");
+    buf_json_str(b, str_from(text));
+    buf_puts(b, "},\"error\":");
+    buf_json_str(b, str_from(text));
+    buf_puts(b, "}\r\n");
+}
+
+static void pulled(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image_pull_reply *x = rep;
+    struct pull *p = r->data;
+
+    api_timer(r, UINT64_MAX, NULL);
+    if (e->code != 0 && !r->streaming) {
+        api_fail(r, e);
+        return;
+    }
+    if (e->code != 0) {
+        put_stream_error(&r->out, e->msg);
+        api_stream_end(r);
+        return;
+    }
+    start_progress(r);
+    if (x->Digest.n > 0)
+        put_status(&r->out, arena_printf(&r->arena, "Digest: " STR_FMT, STR_ARG(x->Digest)), NULL);
+    put_status(&r->out, arena_printf(&r->arena, "Status: %s for %s",
+                                     x->UpToDate ? "Image is up to date" : "Downloaded newer image", p->image), NULL);
+    events_image("pull", str_from(p->image), str_from(p->image));
+    api_stream_end(r);
+}
+
+/* fromImage=busybox&tag=latest, tag=sha256:..., or the tag within fromImage. */
+static int pull_reference(struct req *r, struct pull *p)
+{
+    struct str from = query_get(&r->query, "fromImage"), tag = query_get(&r->query, "tag");
+    struct image_ref ref;
+    struct err e = ERR_INIT;
+    char *text = NULL;
+
+    if (from.n == 0)
+        return api_refuse(r, 501, "importing an image from an archive is not supported; use /images/load");
+    if (tag.n > 0 && memchr(tag.p, ':', tag.n))
+        text = arena_printf(&r->arena, STR_FMT "@" STR_FMT, STR_ARG(from), STR_ARG(tag));
+    else if (tag.n > 0)
+        text = arena_printf(&r->arena, STR_FMT ":" STR_FMT, STR_ARG(from), STR_ARG(tag));
+    else
+        text = arena_printf(&r->arena, STR_FMT, STR_ARG(from));
+    CHECK(text);
+    if (image_ref_parse(str_from(text), &ref, &e) < 0) {
+        api_fail(r, &e);
+        return -1;
+    }
+    p->image = image_ref_familiar(&ref, &r->arena);
+    p->path = image_ref_path(&ref, &r->arena);
+    p->tag = arena_printf(&r->arena, STR_FMT, STR_ARG(ref.tag.n ? ref.tag : ref.digest.n ? ref.digest : STR("latest")));
+    CHECK(p->image && p->path && p->tag);
+    return 0;
+}
+
+static int registry_auth(struct req *r, struct str *ret)
+{
+    struct err e = ERR_INIT;
+
+    if (auth_decode(str_from(api_request_header(r, "X-Registry-Auth")), &r->arena, ret, &e) == 0)
+        return 0;
+    api_fail(r, &e);
+    return -1;
+}
+
+void images_create(struct req *r)
+{
+    struct pull *p = arena_alloc(&r->arena, sizeof *p);
+    struct agent_image_ref in = { .Force = true };
+
+    CHECK(p);
+    r->data = p;
+    if (pull_reference(r, p) < 0 || registry_auth(r, &in.RegistryAuth) < 0)
+        return;
+    in.Image = str_from(p->image);
+    api_timer(r, clock_mono().ms + PULL_QUIET_MS, pull_slow);
+    api_call(r, api.agentd, &op_agent_image_pull, &in, PULL_TIMEOUT_MS, pulled);
+}
+
+/* ---- load: the archive goes to agentd in pieces, one at a time; while a piece is on its way the next is gathered, and
+ * when that is full the client waits ---- */
+
+struct load {
+    char upload[ID_SIZE];
+    uint64_t offset;
+    bool sending, body_done;
+};
+
+static void send_piece(struct req *r, bool last);
+
+static void piece_stored(struct req *r, const void *rep, const struct err *e)
+{
+    struct load *l = r->data;
+
+    (void)rep;
+    l->sending = false;
+    if (e->code != 0) {
+        api_fail(r, e);
+        api_body_more(r); /* what is still coming is read and dropped, so that the client reads the answer */
+        return;
+    }
+    if (l->body_done)
+        send_piece(r, true);
+    else if (r->body.n == PIECE_BYTES)
+        send_piece(r, false);
+    api_body_more(r);
+}
+
+static void loaded(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image_load_reply *x = rep;
+
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
+    for (size_t i = 0; i < x->Loaded.n; i++) {
+        struct str name = x->Loaded.v[i];
+        bool id = str_starts(name, STR("sha256:"));
+        struct buf line = BUF_INIT;
+        buf_printf(&line, "Loaded image%s: " STR_FMT "\n", id ? " ID" : "", STR_ARG(name));
+        buf_puts(&r->out, "{\"stream\":");
+        buf_json_str(&r->out, buf_str(&line));
+        buf_puts(&r->out, "}\r\n");
+        buf_done(&line);
+        events_image("load", name, name);
+    }
+    api_reply(r, 200);
+}
+
+static void send_piece(struct req *r, bool last)
+{
+    struct load *l = r->data;
+    struct agent_image_load in = { .UploadID = str_from(l->upload), .Offset = l->offset, .Data = buf_str(&r->body),
+                                   .Last = last };
+
+    l->sending = true;
+    l->offset += r->body.n;
+    api_call(r, api.agentd, &op_agent_image_load, &in, last ? STORE_TIMEOUT_MS : PIECE_TIMEOUT_MS,
+             last ? loaded : piece_stored);
+    buf_clear(&r->body);
+}
+
+static size_t load_body(struct req *r, const char *p, size_t n)
+{
+    struct load *l = r->data;
+    size_t room = PIECE_BYTES - r->body.n;
+
+    if (n > room)
+        n = room;
+    buf_put(&r->body, p, n);
+    if (r->body.failed) {
+        api_error(r, 500, "out of memory");
+        return n;
+    }
+    if (r->body.n == PIECE_BYTES && !l->sending)
+        send_piece(r, false);
+    return n;
+}
+
+static void load_end(struct req *r)
+{
+    struct load *l = r->data;
+
+    l->body_done = true;
+    if (!l->sending)
+        send_piece(r, true);
+}
+
+void images_load(struct req *r)
+{
+    struct load *l = arena_alloc(&r->arena, sizeof *l);
+
+    CHECK(l);
+    id_new(l->upload);
+    r->data = l;
+    r->on_body = load_body;
+    r->on_body_end = load_end;
+}
+
+/* ---- distribution ---- */
+
+static void resolved(struct req *r, const void *rep, const struct err *e)
+{
+    const struct agent_image_resolve_reply *x = rep;
+    struct buf *b = &r->out;
+
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
+    buf_puts(b, "{\"Descriptor\":{\"mediaType\":");
+    buf_json_str(b, x->MediaType);
+    buf_puts(b, ",\"digest\":");
+    buf_json_str(b, x->Digest);
+    buf_printf(b, ",\"size\":%llu},\"Platforms\":[", (unsigned long long)x->Size);
+    if (x->OS.n > 0) {
+        buf_puts(b, "{\"architecture\":");
+        buf_json_str(b, x->Architecture);
+        buf_puts(b, ",\"os\":");
+        buf_json_str(b, x->OS);
+        buf_putc(b, '}');
+    }
+    buf_puts(b, "]}\n");
+    api_reply(r, 200);
+}
+
+void distribution_inspect(struct req *r)
+{
+    struct agent_image_ref in = { .Image = r->params[0] };
+    struct image_ref ref;
+    struct err e = ERR_INIT;
+
+    if (image_ref_parse(r->params[0], &ref, &e) < 0) {
+        api_fail(r, &e);
+        return;
+    }
+    if (registry_auth(r, &in.RegistryAuth) == 0)
+        api_call(r, api.agentd, &op_agent_image_resolve, &in, RESOLVE_TIMEOUT_MS, resolved);
+}

@@ -1,0 +1,342 @@
+/*
+ * /services/{id}/logs and /tasks/{id}/logs: one stream out of the logs of many tasks.
+ *
+ * Each task is polled at its agent, page by page; a follower polls long. Lines of one task keep their order, those of
+ * several come as they arrive, as with Docker. When the client reads slowly, polling pauses.
+ */
+#include <stdio.h>
+
+#include "apid/api_frame.h"
+#include "apid/api_resources.h"
+#include "common/proto/msg_agentd.h"
+#include "common/util/check.h"
+#include "common/util/id.h"
+
+#define POLLS_MAX 32u         /* at agentd for one stream */
+#define POLL_WAIT_MS 20000u
+#define POLL_WAIT_CROWDED_MS 300u /* more tasks than polls: take turns */
+#define POLL_GRACE_MS 10000u
+#define RETRY_MS 200u
+
+struct log_task {
+    char id[ID_SIZE], node[ID_SIZE], service[ID_SIZE];
+    struct buf cursor;
+    uint64_t rev;   /* of the task when it was last polled */
+    bool polling, ended;
+    bool idle;      /* nothing there yet: look again when the task changes */
+};
+
+struct logs {
+    struct log_style style;
+    struct agent_logs want; /* what every poll asks for */
+    bool follow, again;
+    char service[ID_SIZE], task[ID_SIZE]; /* one of them */
+    struct log_task *tasks;
+    size_t n, cap, polling, turn;
+};
+
+static void logs_free(void *p)
+{
+    struct logs *l = p;
+
+    for (size_t i = 0; i < l->n; i++)
+        buf_done(&l->tasks[i].cursor);
+    free(l->tasks);
+    free(l);
+}
+
+static struct str text_at(struct str doc, const char *path)
+{
+    struct str s = { NULL, 0 };
+
+    (void)mp_get_str(doc, path, &s);
+    return s;
+}
+
+static struct log_task *find_task(struct logs *l, struct str id)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (str_is(id, l->tasks[i].id))
+            return &l->tasks[i];
+    return NULL;
+}
+
+static bool is_over(struct str doc)
+{
+    return task_state_parse(text_at(doc, "Status.State")) >= TASK_COMPLETE;
+}
+
+/* ---- which tasks ---- */
+
+static void see_task(struct logs *l, struct str id, struct str doc, struct str this_node)
+{
+    struct log_task *t = find_task(l, id);
+    uint64_t rev = 0;
+
+    (void)mp_get_u64(doc, "Rev", &rev);
+    if (t) {
+        t->idle = t->idle && t->rev == rev;
+        t->rev = rev;
+        return;
+    }
+    /* Not placed yet, or on another node, whose agent is out of reach until nodes are linked. */
+    if (!str_eq(text_at(doc, "NodeID"), this_node))
+        return;
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 8;
+        l->tasks = reallocarray(l->tasks, l->cap, sizeof *l->tasks);
+        CHECK(l->tasks);
+    }
+    t = &l->tasks[l->n];
+    *t = (struct log_task){ .rev = rev };
+    if (str_copy(t->id, sizeof t->id, id) && str_copy(t->node, sizeof t->node, this_node) &&
+        str_copy(t->service, sizeof t->service, text_at(doc, "ServiceID")))
+        l->n++;
+}
+
+/* Looks at the store; false when what is followed is gone. */
+static bool rescan(struct logs *l)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct store_meta meta;
+    struct store_iter it;
+    struct str doc;
+
+    if (store_begin(api.store, &snap, &e) < 0 || store_meta(snap, &meta, &e) < 0)
+        return true; /* raftd restarts: later */
+    if (l->task[0]) {
+        if (store_get(snap, KIND_TASK, str_from(l->task), &doc) < 0)
+            return false;
+        see_task(l, str_from(l->task), doc, meta.node_id);
+        return !is_over(doc) || l->n > 0;
+    }
+    for (store_each_index(snap, IX_TASK_SERVICE, str_from(l->service), &it); store_next(&it);)
+        see_task(l, it.id, it.doc, meta.node_id);
+    return store_get(snap, KIND_SERVICE, str_from(l->service), &doc) == 0;
+}
+
+/* ---- polling ---- */
+
+struct poll {
+    struct req *r;
+    char task[ID_SIZE];
+};
+
+static void pump(struct req *r);
+
+static void take_lines(struct req *r, struct log_task *t, const struct agent_logs_reply *x)
+{
+    struct logs *l = r->data;
+
+    for (size_t i = 0; i < x->Lines.n; i++) {
+        const struct agent_log_line *line = &((const struct agent_log_line *)x->Lines.v)[i];
+        struct log_line out = { .stream = line->Stream == 2 ? 2 : 1, .time_ns = line->Time, .data = line->Data,
+                                .node_id = str_from(t->node), .service_id = str_from(t->service),
+                                .task_id = str_from(t->id) };
+        log_frame_put(&r->out, &l->style, &out);
+    }
+    buf_clear(&t->cursor);
+    buf_put(&t->cursor, x->Cursor.p, x->Cursor.n);
+    if (x->End || (!l->follow && x->Lines.n == 0))
+        t->ended = true;
+    if (x->Lines.n > 0)
+        api_stream_push(r);
+}
+
+static void pump_timer(void *arg)
+{
+    pump(arg);
+}
+
+static void take_error(struct req *r, struct log_task *t, const struct err *e)
+{
+    struct logs *l = r->data;
+
+    if (e->code == ERR_NOT_FOUND) {
+        t->ended = !l->follow;
+        t->idle = l->follow;
+    } else if (l->follow && (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT)) {
+        l->again = true; /* agentd restarts */
+        api_timer(r, clock_mono().ms + RETRY_MS, pump_timer);
+    } else {
+        struct log_line out = { .stream = 3, .time_ns = clock_wall().ns, .data = str_from(e->msg),
+                                .node_id = str_from(t->node), .service_id = str_from(t->service),
+                                .task_id = str_from(t->id) };
+        log_frame_put(&r->out, &l->style, &out);
+        t->ended = true;
+        api_stream_push(r);
+    }
+}
+
+static void polled(void *arg, const void *rep, const struct err *e)
+{
+    struct poll p = *(struct poll *)arg;
+    struct req *r = p.r;
+
+    free(arg);
+    if (!r->gone && !r->answered) {
+        struct logs *l = r->data;
+        struct log_task *t = find_task(l, str_from(p.task));
+        CHECK(t && t->polling);
+        t->polling = false;
+        l->polling--;
+        if (e->code == 0)
+            take_lines(r, t, rep);
+        else
+            take_error(r, t, e);
+        if (!l->again)
+            pump(r);
+    }
+    req_unref(r);
+}
+
+static void poll_task(struct req *r, struct log_task *t, bool crowded)
+{
+    struct logs *l = r->data;
+    struct agent_logs in = l->want;
+    struct poll *p = calloc(1, sizeof *p);
+
+    CHECK(p);
+    p->r = req_ref(r);
+    memcpy(p->task, t->id, sizeof p->task);
+    in.TaskID = str_from(t->id);
+    in.Cursor = buf_str(&t->cursor);
+    in.WaitMs = !l->follow ? 0 : crowded ? POLL_WAIT_CROWDED_MS : POLL_WAIT_MS;
+    t->polling = true;
+    l->polling++;
+    rpc_send(api.agentd, &op_agent_logs, &in, (unsigned)in.WaitMs + POLL_GRACE_MS, polled, p);
+}
+
+static size_t open_tasks(const struct logs *l)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < l->n; i++)
+        n += !l->tasks[i].ended;
+    return n;
+}
+
+static void pump(struct req *r)
+{
+    struct logs *l = r->data;
+
+    l->again = false;
+    if (r->answered)
+        return;
+    bool alive = rescan(l);
+    size_t left = open_tasks(l);
+    if (left == 0 && (!l->follow || !alive || l->task[0])) {
+        if (!l->follow || !alive || l->n > 0) {
+            api_stream_end(r);
+            return;
+        }
+    }
+    for (size_t i = 0; i < l->n && l->polling < POLLS_MAX; i++) {
+        struct log_task *t = &l->tasks[(l->turn + i) % l->n];
+        if (api_stream_waiting(r) >= API_STREAM_WINDOW)
+            break;
+        if (!t->ended && !t->polling && !t->idle)
+            poll_task(r, t, left > POLLS_MAX);
+    }
+    l->turn = l->n ? (l->turn + 1) % l->n : 0;
+}
+
+static void on_store(struct req *r, bool timed_out)
+{
+    (void)timed_out;
+    pump(r);
+}
+
+/* ---- handlers ---- */
+
+static bool is_tty(struct store_snap *snap, struct str taskspec_id)
+{
+    struct str doc;
+    bool tty = false;
+
+    if (store_get(snap, KIND_TASKSPEC, taskspec_id, &doc) == 0)
+        (void)mp_get_bool(doc, "Spec.ContainerSpec.TTY", &tty);
+    return tty;
+}
+
+static int read_query(struct req *r, struct logs *l)
+{
+    const struct query *q = &r->query;
+    struct err e = ERR_INIT;
+    bool set;
+
+    l->want.Stdout = query_loose(q, "stdout");
+    l->want.Stderr = query_loose(q, "stderr");
+    l->follow = query_loose(q, "follow");
+    l->style.timestamps = query_loose(q, "timestamps");
+    l->style.details = query_loose(q, "details");
+    if (!l->want.Stdout && !l->want.Stderr)
+        return api_refuse(r, 400, "must specify at least one of 'stdout' or 'stderr'");
+    if (query_tail(q, &l->want.Tail, &e) < 0)
+        return api_refuse(r, 400, "%s", e.msg);
+    if (query_time(q, "since", &l->want.Since, &set, &e) < 0 || query_time(q, "until", &l->want.Until, &set, &e) < 0) {
+        api_fail(r, &e);
+        return -1;
+    }
+    return 0;
+}
+
+static struct logs *logs_new(struct req *r)
+{
+    struct logs *l = calloc(1, sizeof *l);
+
+    CHECK(l);
+    r->data = l;
+    r->free_data = logs_free;
+    return read_query(r, l) < 0 ? NULL : l;
+}
+
+static void start(struct req *r)
+{
+    struct logs *l = r->data;
+    const char *type = l->style.tty || r->version < 142 ? "application/vnd.docker.raw-stream"
+                                                        : "application/vnd.docker.multiplexed-stream";
+
+    api_stream(r, 200, type);
+    r->on_drain = pump;
+    if (l->follow)
+        api_wait(r, on_store, UINT64_MAX);
+    pump(r);
+}
+
+void service_logs(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct logs *l;
+    struct str id, doc;
+
+    if (api_snap(r, &snap, NULL) < 0 || !(l = logs_new(r)) ||
+        api_find(r, snap, KIND_SERVICE, r->params[0], &id, &doc) < 0)
+        return;
+    if (!str_copy(l->service, sizeof l->service, id)) {
+        api_error(r, 500, "service id is too long");
+        return;
+    }
+    l->style.tty = is_tty(snap, text_at(doc, "TaskSpecID"));
+    snap = store_end(snap);
+    start(r);
+}
+
+void task_logs(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct logs *l;
+    struct str id, doc;
+
+    if (api_snap(r, &snap, NULL) < 0 || !(l = logs_new(r)) ||
+        api_find(r, snap, KIND_TASK, r->params[0], &id, &doc) < 0)
+        return;
+    if (!str_copy(l->task, sizeof l->task, id)) {
+        api_error(r, 500, "task id is too long");
+        return;
+    }
+    l->style.tty = is_tty(snap, text_at(doc, "TaskSpecID"));
+    snap = store_end(snap);
+    start(r);
+}

@@ -1,0 +1,66 @@
+/* api_resources.h - the handlers, one file per resource (api_services.c and so on), and what they share. */
+#pragma once
+
+#include "apid/api.h"
+#include "common/object/views.h"
+
+void services_list(struct req *r);
+void services_create(struct req *r);
+void services_inspect(struct req *r);
+void services_update(struct req *r);
+void services_remove(struct req *r);
+
+void tasks_list(struct req *r);
+void tasks_inspect(struct req *r);
+void containers_list(struct req *r);
+void containers_inspect(struct req *r);
+
+void nodes_list(struct req *r);
+void nodes_inspect(struct req *r);
+void nodes_update(struct req *r);
+void nodes_remove(struct req *r);
+
+void swarm_init(struct req *r);
+void swarm_inspect(struct req *r);
+void swarm_update(struct req *r);
+void swarm_leave(struct req *r);
+void swarm_join(struct req *r);
+void swarm_unlock(struct req *r);
+void swarm_unlockkey(struct req *r);
+
+void images_list(struct req *r);
+void images_create(struct req *r);
+void images_load(struct req *r);
+void images_inspect(struct req *r);
+void images_remove(struct req *r);
+void images_tag(struct req *r);
+void distribution_inspect(struct req *r);
+
+void system_ping(struct req *r);
+void system_version(struct req *r);
+void system_info(struct req *r);
+void networks_list(struct req *r);
+void networks_inspect(struct req *r);
+void volumes_inspect(struct req *r);
+void secrets_list(struct req *r);
+void secrets_inspect(struct req *r);
+void configs_list(struct req *r);
+void configs_inspect(struct req *r);
+void plugins_list(struct req *r);
+void not_built(struct req *r);
+
+void events_stream(struct req *r);
+void service_logs(struct req *r);
+void task_logs(struct req *r);
+
+/* Events: events_turn() at each change of the store; events_image() for what happened to an image here. */
+void events_turn(void);
+void events_image(const char *action, struct str id, struct str name);
+void events_close(void);
+
+/* The swarm as `docker info` shows it: one JSON object appended. */
+void swarm_info(struct buf *out);
+const char *swarm_header(void); /* of /_ping */
+
+/* "web.1.<task id>", global: "web.<node id>.<task id>"; appended. */
+void task_name(struct buf *out, struct store_snap *snap, struct str task_doc);

@@ -1,0 +1,670 @@
+/* /services: list, create, inspect, update (and rollback), remove. */
+#include <stdio.h>
+
+#include "apid/api_ref.h"
+#include "apid/api_resources.h"
+#include "apid/api_spec.h"
+#include "common/util/check.h"
+#include "common/util/id.h"
+
+#define PORTS_MAX 4096u
+
+/* ---- reading ---- */
+
+static bool has(struct str doc, const char *path)
+{
+    struct str v;
+    return mp_path(doc, path, &v);
+}
+
+static const char *mode_word(struct str doc)
+{
+    if (has(doc, "Spec.Mode.Global"))
+        return "global";
+    if (has(doc, "Spec.Mode.ReplicatedJob"))
+        return "replicated-job";
+    return has(doc, "Spec.Mode.GlobalJob") ? "global-job" : "replicated";
+}
+
+static struct str text_at(struct str doc, const char *path)
+{
+    struct str s = { NULL, 0 };
+
+    (void)mp_get_str(doc, path, &s);
+    return s;
+}
+
+static bool service_matches(const struct filters *f, struct str id, struct str doc)
+{
+    struct str labels = { NULL, 0 }, runtime = text_at(doc, "Spec.TaskTemplate.Runtime");
+
+    (void)mp_path(doc, "Spec.Labels", &labels);
+    if (runtime.n == 0)
+        runtime = STR("container");
+    if (!filters_get(f, "runtime") && !str_is(runtime, "container"))
+        return false;
+    return filters_prefix(f, "id", id) && filters_prefix(f, "name", text_at(doc, "Spec.Name")) &&
+           filters_exact(f, "mode", str_from(mode_word(doc))) && filters_exact(f, "runtime", runtime) &&
+           filters_labels(f, "label", labels);
+}
+
+struct counts {
+    uint64_t running, desired, completed;
+};
+
+static struct counts count_tasks(struct store_snap *snap, struct str id, struct str doc)
+{
+    const char *mode = mode_word(doc);
+    bool global = strcmp(mode, "global") == 0;
+    struct counts c = { 0 };
+    struct store_iter it;
+
+    for (store_each_index(snap, IX_TASK_SERVICE, id, &it); store_next(&it);) {
+        struct str state = text_at(it.doc, "Status.State"), want = text_at(it.doc, "DesiredState");
+        c.running += str_is(state, "running");
+        c.completed += str_is(state, "complete");
+        c.desired += global && str_is(want, "running");
+    }
+    if (strcmp(mode, "replicated") == 0 && !mp_get_u64(doc, "Spec.Mode.Replicated.Replicas", &c.desired))
+        c.desired = 1;
+    if (strcmp(mode, "replicated-job") == 0)
+        (void)mp_get_u64(doc, "Spec.Mode.ReplicatedJob.MaxConcurrent", &c.desired);
+    if (strstr(mode, "job") == NULL)
+        c.completed = 0;
+    return c;
+}
+
+/* What is laid over a stored service: our own fields go, ServiceStatus comes when asked for. */
+static void service_patch(struct buf *b, const struct counts *c)
+{
+    static const char *const ours[] = { "Rev", "TaskSpecID", "PendingDelete" };
+
+    buf_clear(b);
+    mp_map(b, 3 + (c ? 1 : 0));
+    for (size_t i = 0; i < 3; i++) {
+        mp_cstr(b, ours[i]);
+        mp_nil(b);
+    }
+    if (!c)
+        return;
+    mp_cstr(b, "ServiceStatus");
+    mp_map(b, 3);
+    mp_kv_u64(b, "RunningTasks", c->running);
+    mp_kv_u64(b, "DesiredTasks", c->desired);
+    mp_kv_u64(b, "CompletedTasks", c->completed);
+}
+
+void services_list(struct req *r)
+{
+    static const char *const known[] = { "id", "name", "label", "mode", "runtime", NULL };
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+    struct err e = ERR_INIT;
+    struct buf patch = BUF_INIT;
+    struct store_iter it;
+    bool status, first = true;
+
+    CHECK(f);
+    if (api_snap(r, &snap, NULL) < 0 || api_filters(r, f, known) < 0)
+        return;
+    if (query_strict(&r->query, "status", &status, &e) < 0) {
+        api_fail(r, &e);
+        return;
+    }
+    service_patch(&patch, NULL);
+    buf_putc(&r->out, '[');
+    for (store_each(snap, KIND_SERVICE, &it); store_next(&it);) {
+        if (!service_matches(f, it.id, it.doc))
+            continue;
+        if (status) {
+            struct counts c = count_tasks(snap, it.id, it.doc);
+            service_patch(&patch, &c);
+        }
+        if (!first)
+            buf_putc(&r->out, ',');
+        first = false;
+        if (api_emit(r, &obj_service, it.doc, buf_str(&patch)) < 0) {
+            store_iter_done(&it);
+            break;
+        }
+    }
+    buf_done(&patch);
+    if (r->answered)
+        return;
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+/* With insertDefaults the document goes through a DOM, since defaults are filled in deep inside. */
+static void reply_with_defaults(struct req *r, struct str doc, struct str patch)
+{
+    struct buf merged = BUF_INIT;
+    struct err e = ERR_INIT;
+    json_t *o = NULL;
+
+    if (mp_merge(&merged, doc, patch, &e) < 0 || obj_unpack(&obj_service, buf_str(&merged), &o, &e) < 0 ||
+        obj_defaults(&obj_service_spec, json_object_get(o, "Spec"), &e) < 0) {
+        json_decref(o);
+        api_fail(r, &e);
+    } else {
+        api_reply_json(r, 200, o);
+    }
+    buf_done(&merged);
+}
+
+void services_inspect(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct buf patch = BUF_INIT;
+    struct err e = ERR_INIT;
+    struct str doc;
+    bool defaults;
+
+    if (query_strict(&r->query, "insertDefaults", &defaults, &e) < 0) {
+        api_fail(r, &e);
+        return;
+    }
+    if (api_snap(r, &snap, NULL) < 0 || api_find(r, snap, KIND_SERVICE, r->params[0], NULL, &doc) < 0)
+        return;
+    service_patch(&patch, NULL);
+    if (defaults) {
+        reply_with_defaults(r, doc, buf_str(&patch));
+    } else if (api_emit(r, &obj_service, doc, buf_str(&patch)) == 0) {
+        buf_putc(&r->out, '\n');
+        api_reply(r, 200);
+    }
+    buf_done(&patch);
+}
+
+/* ---- writing ---- */
+
+/* One create or update on its way. Identifiers are chosen before the first try, so a repeated try is recognised. */
+struct change {
+    json_t *spec;              /* as it will be stored */
+    struct buf packed;         /* the same in msgpack */
+    char id[ID_SIZE], taskspec_id[ID_SIZE], credential_id[ID_SIZE];
+    struct str auth;           /* registry credentials to store, or empty; in the request's arena */
+    uint64_t version;          /* updates: what the client saw */
+    bool rollback, auth_previous;
+};
+
+static void change_free(void *p)
+{
+    struct change *c = p;
+
+    json_decref(c->spec);
+    buf_done(&c->packed);
+    free(c);
+}
+
+static int refuse_fault(struct req *r, const struct spec_fault *f)
+{
+    static const enum rpc_class class[] = { [FAULT_INVALID] = RPC_INVALID,
+                                            [FAULT_UNKNOWN] = RPC_UNKNOWN,
+                                            [FAULT_UNIMPLEMENTED] = RPC_UNIMPLEMENTED,
+                                            [FAULT_EXISTS] = RPC_EXISTS,
+                                            [FAULT_PRECONDITION] = RPC_PRECONDITION };
+    if (f->class == FAULT_PLAIN)
+        return api_refuse(r, f->status, "%s", f->msg);
+    return api_rpc_refuse(r, class[f->class], "%s", f->msg);
+}
+
+/* The spec out of the body, checked and normalised; NULL when the request was refused. */
+static struct change *read_change(struct req *r)
+{
+    json_t *spec = api_body(r, &obj_service_spec);
+    struct spec_fault f;
+    struct err e = ERR_INIT;
+    const char *auth = api_request_header(r, "X-Registry-Auth");
+
+    if (!spec)
+        return NULL;
+    if (spec_check(spec, &f) < 0) {
+        json_decref(spec);
+        (void)refuse_fault(r, &f);
+        return NULL;
+    }
+    struct change *c = calloc(1, sizeof *c);
+    CHECK(c);
+    c->spec = spec;
+    r->data = c;
+    r->free_data = change_free;
+    spec_normalise(spec, r->version);
+    if (spec_unbuilt(spec, &f) < 0) {
+        (void)refuse_fault(r, &f);
+        return NULL;
+    }
+    if (!*(json_string_value(json_object_get(spec, "Name")) ?: ""))
+        json_object_del(spec, "Name"); /* obj_check would refuse "" where absence is filled in later */
+    if (auth_decode(str_from(auth), &r->arena, &c->auth, &e) < 0) {
+        api_fail(r, &e);
+        return NULL;
+    }
+    id_new(c->taskspec_id);
+    id_new(c->credential_id);
+    return c;
+}
+
+static int pack_change(struct req *r, struct change *c)
+{
+    struct err e = ERR_INIT;
+
+    if (obj_check(&obj_service_spec, c->spec, &e) == 0) {
+        buf_clear(&c->packed);
+        if (obj_pack(&obj_service_spec, c->spec, &c->packed, &e) == 0)
+            return 0;
+    }
+    api_fail(r, &e);
+    return -1;
+}
+
+/* Do others' published ports leave room for ours? Reservations decide in the end (allocatord); this is the early no. */
+static int check_ports(struct req *r, struct store_snap *snap, struct change *c)
+{
+    struct spec_port *ours = arena_array(&r->arena, PORTS_MAX, sizeof *ours);
+    size_t n = ours ? spec_ports(c->spec, ours, PORTS_MAX) : 0;
+    struct arena tmp;
+    struct store_iter it;
+    struct err e = ERR_INIT;
+    int rc = 0;
+
+    arena_init(&tmp, 16u << 20);
+    for (store_each(snap, KIND_SERVICE, &it); n > 0 && rc == 0 && store_next(&it);) {
+        struct view_service s;
+        if (str_is(it.id, c->id) || view_service(it.doc, &s, &tmp, &e) < 0)
+            continue;
+        const struct list *lists[] = { &s.Spec.EndpointSpec.Ports, &s.Endpoint.Ports };
+        for (size_t k = 0; rc == 0 && k < 2; k++)
+            for (size_t i = 0; rc == 0 && i < lists[k]->n; i++) {
+                const struct view_port *p = &((struct view_port *)lists[k]->v)[i];
+                struct spec_port theirs = { p->Protocol.n ? p->Protocol : STR("tcp"), p->PublishedPort,
+                                            str_is(p->PublishMode, "host") };
+                if (spec_port_clash(ours, n, &theirs))
+                    rc = api_rpc_refuse(r, RPC_INVALID,
+                                        "port '%llu' is already in use by service '" STR_FMT "' (" STR_FMT ") as %s port",
+                                        (unsigned long long)theirs.published, STR_ARG(s.Spec.Name), STR_ARG(s.ID),
+                                        theirs.host ? "a host-published" : "an ingress");
+            }
+        arena_reset(&tmp);
+    }
+    if (rc < 0)
+        store_iter_done(&it);
+    arena_done(&tmp);
+    return rc;
+}
+
+/* Secrets and configs are referred to by ID; the name only serves the message. */
+static int check_objects(struct req *r, struct store_snap *snap, json_t *list, enum kind kind, const char *id_key,
+                         const char *name_key)
+{
+    json_t *o;
+    size_t i;
+
+    json_array_foreach (list, i, o) {
+        struct str doc, id = str_from(json_string_value(json_object_get(o, id_key)));
+        if (store_get(snap, kind, id, &doc) < 0)
+            return api_rpc_refuse(r, RPC_INVALID, "%s not found: %s", kind_info[kind].name,
+                                  json_string_value(json_object_get(o, name_key)) ?: "");
+    }
+    return 0;
+}
+
+static int check_references(struct req *r, struct store_snap *snap, struct change *c)
+{
+    json_t *container = json_object_get(json_object_get(c->spec, "TaskTemplate"), "ContainerSpec");
+
+    if (check_objects(r, snap, json_object_get(container, "Secrets"), KIND_SECRET, "SecretID", "SecretName") < 0)
+        return -1;
+    return check_objects(r, snap, json_object_get(container, "Configs"), KIND_CONFIG, "ConfigID", "ConfigName");
+}
+
+static void put_credential(struct txn *t, struct change *c, struct buf *b)
+{
+    buf_clear(b);
+    mp_map(b, 2);
+    mp_kv_cstr(b, "ID", c->credential_id);
+    mp_cstr(b, "Data");
+    mp_bin(b, c->auth);
+    txn_create(t, KIND_CREDENTIAL, str_from(c->credential_id), txn_doc(t, b));
+}
+
+static void put_taskspec(struct txn *t, struct change *c, struct str spec, struct str service_id,
+                         struct str credential, struct buf *b)
+{
+    struct str task = { NULL, 0 }, ep = { NULL, 0 };
+
+    CHECK(mp_find(spec, "TaskTemplate", &task));
+    bool has_ep = mp_find(spec, "EndpointSpec", &ep);
+    buf_clear(b);
+    mp_map(b, 4u + has_ep);
+    mp_kv_cstr(b, "ID", c->taskspec_id);
+    mp_kv_str(b, "ServiceID", service_id);
+    mp_kv_raw(b, "Spec", task);
+    if (has_ep)
+        mp_kv_raw(b, "EndpointSpec", ep);
+    mp_kv_str(b, "CredentialID", credential);
+    txn_create(t, KIND_TASKSPEC, str_from(c->taskspec_id), txn_doc(t, b));
+}
+
+static int attempt_create(struct req *r, struct txn *t, struct err *e)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct change *c = r->data;
+    struct str name, other, doc;
+    struct buf b = BUF_INIT;
+
+    (void)e;
+    if (api_snap(r, &snap, NULL) < 0)
+        return -1;
+    if (r->write.uncertain && store_get(snap, KIND_SERVICE, str_from(c->id), &doc) == 0)
+        return 0;
+    name = str_from(json_string_value(json_object_get(c->spec, "Name")));
+    if (store_find_name(snap, IX_SERVICE_NAME, name, &other) == 0)
+        return api_rpc_refuse(r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT
+                              " already exists", STR_ARG(name));
+    if (check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0)
+        return -1;
+    if (c->auth.n > 0)
+        put_credential(t, c, &b);
+    put_taskspec(t, c, buf_str(&c->packed), str_from(c->id), c->auth.n > 0 ? str_from(c->credential_id) : STR(""), &b);
+    buf_clear(&b);
+    mp_map(&b, 3);
+    mp_kv_cstr(&b, "ID", c->id);
+    mp_kv_raw(&b, "Spec", buf_str(&c->packed));
+    mp_kv_cstr(&b, "TaskSpecID", c->taskspec_id);
+    txn_create(t, KIND_SERVICE, str_from(c->id), txn_doc(t, &b));
+    buf_done(&b);
+    return 1;
+}
+
+static void created(struct req *r, uint64_t revision)
+{
+    struct change *c = r->data;
+
+    (void)revision;
+    buf_clear(&r->out);
+    buf_printf(&r->out, "{\"ID\":\"%s\",\"Warnings\":null}\n", c->id);
+    api_reply(r, 201);
+}
+
+void services_create(struct req *r)
+{
+    struct store_snap *snap;
+    uint8_t seed[8];
+    char name[40];
+
+    if (api_snap(r, &snap, NULL) < 0)
+        return;
+    store_end(snap);
+    struct change *c = read_change(r);
+    if (!c)
+        return;
+    if (!json_object_get(c->spec, "Name")) {
+        random_bytes(seed, sizeof seed);
+        spec_name_random(seed, name);
+        json_object_set_new(c->spec, "Name", json_string(name));
+    }
+    id_new(c->id);
+    if (pack_change(r, c) == 0)
+        api_write(r, attempt_create, created);
+}
+
+/* ---- update ---- */
+
+static bool same(const struct obj_type *t, struct str a, struct str b)
+{
+    struct err e = ERR_INIT;
+    json_t *x = NULL, *y = NULL;
+    bool differ = true;
+
+    if (a.n == b.n && memcmp(a.p ? a.p : "", b.p ? b.p : "", a.n) == 0)
+        return true;
+    if ((a.n == 0 || obj_unpack(t, a, &x, &e) == 0) && (b.n == 0 || obj_unpack(t, b, &y, &e) == 0))
+        differ = obj_diff(t, x, y, NULL, NULL);
+    json_decref(x);
+    json_decref(y);
+    return !differ;
+}
+
+static struct str part(struct str map, const char *key)
+{
+    struct str v = { NULL, 0 };
+
+    (void)mp_find(map, key, &v);
+    return v;
+}
+
+/* Whether a taskspec says what `spec` (a service spec) wants of tasks, with these credentials. */
+static bool taskspec_fits(struct str taskspec, struct str spec, struct str credential)
+{
+    return str_eq(text_at(taskspec, "CredentialID"), credential) &&
+           same(&obj_task_template, part(taskspec, "Spec"), part(spec, "TaskTemplate")) &&
+           same(&obj_endpoint_spec, part(taskspec, "EndpointSpec"), part(spec, "EndpointSpec"));
+}
+
+/* A taskspec that is still in the store and fits is used again: going back to an earlier spec then keeps those tasks
+ * that already run it. */
+static bool find_taskspec(struct store_snap *snap, struct str service_id, struct str current, struct str spec,
+                          struct str credential, struct str *ret_id)
+{
+    struct store_iter it;
+    struct str doc;
+
+    if (store_get(snap, KIND_TASKSPEC, current, &doc) == 0 && taskspec_fits(doc, spec, credential)) {
+        *ret_id = current;
+        return true;
+    }
+    for (store_each_index(snap, IX_TASKSPEC_SERVICE, service_id, &it); store_next(&it);)
+        if (taskspec_fits(it.doc, spec, credential)) {
+            *ret_id = it.id;
+            store_iter_done(&it);
+            return true;
+        }
+    return false;
+}
+
+/* Credentials of the taskspec that belongs to `spec`, of the same service. */
+static struct str credential_of(struct store_snap *snap, struct str service_id, struct str spec)
+{
+    struct store_iter it;
+    struct str found = { "", 0 };
+
+    for (store_each_index(snap, IX_TASKSPEC_SERVICE, service_id, &it); store_next(&it);)
+        if (same(&obj_task_template, part(it.doc, "Spec"), part(spec, "TaskTemplate"))) {
+            found = text_at(it.doc, "CredentialID");
+            store_iter_done(&it);
+            break;
+        }
+    return found.p ? found : STR("");
+}
+
+static struct str credential_now(struct store_snap *snap, struct str service)
+{
+    struct str doc, found = { NULL, 0 };
+
+    if (store_get(snap, KIND_TASKSPEC, text_at(service, "TaskSpecID"), &doc) == 0)
+        found = text_at(doc, "CredentialID");
+    return found.p ? found : STR("");
+}
+
+static void put_rollback_status(struct buf *b)
+{
+    mp_cstr(b, "UpdateStatus");
+    mp_map(b, 3);
+    mp_kv_cstr(b, "State", "rollback_started");
+    mp_kv_i64(b, "StartedAt", clock_wall().ns);
+    mp_kv_cstr(b, "Message", "manually requested rollback");
+}
+
+/* Writes the new spec, and a new taskspec when tasks must change. */
+static void put_update(struct req *r, struct txn *t, struct store_snap *snap, struct str doc, struct str spec)
+{
+    struct change *c = r->data;
+    struct str id = str_from(c->id), taskspec = str_from(c->taskspec_id);
+    struct str credential = credential_now(snap, doc);
+    struct buf b = BUF_INIT;
+
+    if (c->rollback || c->auth_previous)
+        credential = credential_of(snap, id, c->rollback ? spec : part(doc, "PreviousSpec"));
+    if (c->auth.n > 0) {
+        put_credential(t, c, &b);
+        credential = str_from(c->credential_id);
+    }
+    if (find_taskspec(snap, id, text_at(doc, "TaskSpecID"), spec, credential, &taskspec)) {
+        taskspec = arena_str(&t->arena, taskspec);
+        txn_require_exists(t, KIND_TASKSPEC, taskspec);
+    } else {
+        put_taskspec(t, c, spec, id, credential, &b);
+    }
+    buf_clear(&b);
+    mp_map(&b, 4);
+    mp_kv_raw(&b, "Spec", spec);
+    mp_kv_raw(&b, "PreviousSpec", part(doc, "Spec"));
+    mp_kv_str(&b, "TaskSpecID", taskspec);
+    if (c->rollback) {
+        put_rollback_status(&b);
+    } else {
+        mp_cstr(&b, "UpdateStatus");
+        mp_nil(&b);
+    }
+    txn_require_version(t, KIND_SERVICE, id, c->version);
+    txn_update(t, KIND_SERVICE, id, txn_doc(t, &b));
+    buf_done(&b);
+}
+
+static int check_update(struct req *r, struct store_snap *snap, struct str doc, struct change *c)
+{
+    const char *name = json_string_value(json_object_get(c->spec, "Name"));
+    struct str mode = { NULL, 0 };
+    char path[64];
+
+    if (!str_is(text_at(doc, "Spec.Name"), name ? name : ""))
+        return api_rpc_refuse(r, RPC_UNIMPLEMENTED, "renaming services is not supported");
+    (void)snprintf(path, sizeof path, "Spec.Mode.%s", spec_mode(c->spec));
+    if (!mp_path(doc, path, &mode))
+        return api_rpc_refuse(r, RPC_UNIMPLEMENTED, "service mode change is not allowed");
+    if ((c->rollback || c->auth_previous) && part(doc, "PreviousSpec").n == 0) {
+        if (!c->rollback)
+            return api_refuse(r, 500, "service does not have a previous spec");
+        return api_rpc_refuse(r, RPC_PRECONDITION, "service %s does not have a previous spec", c->id);
+    }
+    if (c->rollback)
+        return 0;
+    return check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0 ? -1 : 0;
+}
+
+static int attempt_update(struct req *r, struct txn *t, struct err *e)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct change *c = r->data;
+    uint64_t version = 0;
+    struct str doc;
+
+    (void)e;
+    if (api_snap(r, &snap, NULL) < 0)
+        return -1;
+    if (store_get(snap, KIND_SERVICE, str_from(c->id), &doc) < 0)
+        return api_refuse(r, 404, "service " STR_FMT " not found", STR_ARG(r->params[0]));
+    (void)mp_get_u64(doc, "Version.Index", &version);
+    if (version != c->version) {
+        /* An earlier try may have got through before its answer was lost. */
+        if (r->write.uncertain && !c->rollback && same(&obj_service_spec, part(doc, "Spec"), buf_str(&c->packed)))
+            return 0;
+        return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
+    }
+    if (check_update(r, snap, doc, c) < 0)
+        return -1;
+    put_update(r, t, snap, doc, c->rollback ? part(doc, "PreviousSpec") : buf_str(&c->packed));
+    return 1;
+}
+
+static void updated(struct req *r, uint64_t revision)
+{
+    (void)revision;
+    buf_clear(&r->out);
+    buf_puts(&r->out, "{\"Warnings\":null}\n");
+    api_reply(r, 200);
+}
+
+static int read_update_query(struct req *r, struct change *c)
+{
+    struct str rollback = query_get(&r->query, "rollback"), from = query_get(&r->query, "registryAuthFrom");
+
+    if (rollback.n > 0 && !str_is(rollback, "previous") && !str_is(rollback, "none"))
+        return api_refuse(r, 500, "unrecognized rollback option " STR_FMT, STR_ARG(rollback));
+    if (from.n > 0 && !str_is(from, "spec") && !str_is(from, "previous-spec"))
+        return api_refuse(r, 500, "unsupported registryAuthFrom value");
+    c->rollback = str_is(rollback, "previous");
+    c->auth_previous = str_is(from, "previous-spec") && c->auth.n == 0;
+    return 0;
+}
+
+void services_update(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    uint64_t version;
+    struct str id;
+
+    if (query_version(&r->query, "service", &version, &e) < 0) {
+        api_fail(r, &e);
+        return;
+    }
+    if (api_snap(r, &snap, NULL) < 0)
+        return;
+    struct change *c = read_change(r);
+    if (!c || read_update_query(r, c) < 0 || api_find(r, snap, KIND_SERVICE, r->params[0], &id, NULL) < 0)
+        return;
+    c->version = version;
+    if (!str_copy(c->id, sizeof c->id, id)) {
+        api_error(r, 500, "service id is too long");
+        return;
+    }
+    snap = store_end(snap);
+    /* A missing name can only be a rename, which is refused below; obj_check must not speak first. */
+    if (!json_object_get(c->spec, "Name")) {
+        api_rpc_error(r, RPC_UNIMPLEMENTED, "renaming services is not supported");
+        return;
+    }
+    if (pack_change(r, c) == 0)
+        api_write(r, attempt_update, updated);
+}
+
+/* ---- remove ---- */
+
+static int attempt_remove(struct req *r, struct txn *t, struct err *e)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    char *id = r->data;
+    struct str doc;
+
+    (void)e;
+    if (api_snap(r, &snap, NULL) < 0)
+        return -1;
+    if (store_get(snap, KIND_SERVICE, str_from(id), &doc) < 0) {
+        if (r->write.uncertain)
+            return 0;
+        return api_refuse(r, 404, "service " STR_FMT " not found", STR_ARG(r->params[0]));
+    }
+    txn_delete(t, KIND_SERVICE, str_from(id));
+    return 1;
+}
+
+static void removed(struct req *r, uint64_t revision)
+{
+    (void)revision;
+    api_reply_empty(r, 200);
+}
+
+void services_remove(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct str id;
+
+    if (api_snap(r, &snap, NULL) < 0 || api_find(r, snap, KIND_SERVICE, r->params[0], &id, NULL) < 0)
+        return;
+    r->data = str_dup(id);
+    r->free_data = free;
+    snap = store_end(snap);
+    api_write(r, attempt_remove, removed);
+}

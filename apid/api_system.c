@@ -1,0 +1,324 @@
+/* /_ping, /version, /info, and what other engines have beside a swarm: answered truthfully, or refused. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <openssl/sha.h>
+
+#include "apid/api_resources.h"
+#include "common/proto/msg_agentd.h"
+#include "common/util/check.h"
+
+#define AGENT_INFO_TIMEOUT_MS 2000u
+
+void system_ping(struct req *r)
+{
+    api_header(r, "Cache-Control", "no-cache, no-store, must-revalidate");
+    api_header(r, "Pragma", "no-cache");
+    api_header(r, "Builder-Version", "1");
+    api_header(r, "Swarm", swarm_header());
+    r->out_type = "text/plain; charset=utf-8";
+    if (!r->head)
+        buf_puts(&r->out, "OK");
+    api_reply(r, 200);
+}
+
+static const char *go_arch(const char *machine)
+{
+    if (strcmp(machine, "x86_64") == 0)
+        return "amd64";
+    return strcmp(machine, "aarch64") == 0 ? "arm64" : machine;
+}
+
+void system_version(struct req *r)
+{
+    struct utsname u;
+
+    CHECK(uname(&u) == 0);
+    api_reply_json(
+        r, 200,
+        json_pack("{s:{s:s}, s:[{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s}}], s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, "
+                  "s:s}",
+                  "Platform", "Name", "microswarm", "Components", "Name", "Engine", "Version", MICROSWARM_VERSION,
+                  "Details", "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion", API_VERSION_MIN_TEXT, "Arch",
+                  go_arch(u.machine), "Os", "linux", "KernelVersion", u.release, "Experimental", "false", "GitCommit",
+                  "", "Version", MICROSWARM_VERSION, "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion",
+                  API_VERSION_MIN_TEXT, "GitCommit", "", "GoVersion", "none (written in C)", "Os", "linux", "Arch",
+                  go_arch(u.machine), "KernelVersion", u.release, "BuildTime", ""));
+}
+
+/* ---- info ---- */
+
+/* PRETTY_NAME of os-release(5), without quotes. */
+static void os_name(char *ret, size_t cap)
+{
+    char line[256];
+    FILE *f = fopen("/etc/os-release", "re");
+
+    (void)snprintf(ret, cap, "Linux");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "PRETTY_NAME=", 12) != 0)
+            continue;
+        char *v = line + 12;
+        v[strcspn(v, "\n")] = '\0';
+        size_t n = strlen(v);
+        if (n >= 2 && v[0] == '"' && v[n - 1] == '"') {
+            v[n - 1] = '\0';
+            v++;
+        }
+        (void)snprintf(ret, cap, "%s", v);
+    }
+    if (f)
+        fclose(f);
+}
+
+static void put(struct buf *b, const char *key, struct str v)
+{
+    buf_printf(b, ",\"%s\":", key);
+    buf_json_str(b, v);
+}
+
+static struct str or_text(struct str s, const char *def)
+{
+    return s.n > 0 ? s : str_from(def);
+}
+
+/* Fixed answers: what there is no setting for. */
+static const char info_fixed[] =
+    ",\"DriverStatus\":[],\"Plugins\":{\"Volume\":[\"local\"],\"Network\":[\"bridge\",\"host\",\"null\"],"
+    "\"Authorization\":null,\"Log\":[\"json-file\",\"none\"]},\"MemoryLimit\":true,\"SwapLimit\":true,"
+    "\"CpuCfsPeriod\":true,\"CpuCfsQuota\":true,\"CPUShares\":true,\"CPUSet\":true,\"PidsLimit\":true,"
+    "\"IPv4Forwarding\":true,\"Debug\":false,\"NFd\":0,\"OomKillDisable\":false,\"NGoroutines\":0,"
+    "\"LoggingDriver\":\"json-file\",\"NEventsListener\":0,\"OSType\":\"linux\","
+    "\"IndexServerAddress\":\"https://index.docker.io/v1/\",\"RegistryConfig\":{\"InsecureRegistryCIDRs\":"
+    "[\"127.0.0.0/8\",\"::1/128\"],\"IndexConfigs\":{\"docker.io\":{\"Name\":\"docker.io\",\"Mirrors\":[],"
+    "\"Secure\":true,\"Official\":true}},\"Mirrors\":[]},\"GenericResources\":null,\"HttpProxy\":\"\","
+    "\"HttpsProxy\":\"\",\"NoProxy\":\"\",\"Labels\":[],\"ExperimentalBuild\":false,\"LiveRestoreEnabled\":true,"
+    "\"Isolation\":\"\",\"InitBinary\":\"\",\"SecurityOptions\":[\"name=seccomp,profile=builtin\"]";
+
+static void put_host(struct buf *b)
+{
+    struct utsname u;
+    struct sysinfo si;
+    char os[200], now[WALL_TEXT_MAX];
+
+    CHECK(uname(&u) == 0);
+    CHECK(sysinfo(&si) == 0);
+    os_name(os, sizeof os);
+    wall_format(clock_wall(), now);
+    put(b, "Name", str_from(u.nodename));
+    put(b, "KernelVersion", str_from(u.release));
+    put(b, "OperatingSystem", str_from(os));
+    put(b, "Architecture", str_from(u.machine));
+    put(b, "SystemTime", str_from(now));
+    put(b, "ServerVersion", str_from(MICROSWARM_VERSION));
+    put(b, "DockerRootDir", str_from(daemon_state_dir()));
+    buf_printf(b, ",\"NCPU\":%d,\"MemTotal\":%llu", get_nprocs(),
+               (unsigned long long)si.totalram * (unsigned long long)si.mem_unit);
+}
+
+static void info_reply(struct req *r, const void *rep, const struct err *e)
+{
+    static const struct agent_info nothing;
+    const struct agent_info *i = rep ? rep : &nothing;
+    struct buf *b = &r->out;
+    struct str runtime = or_text(i->Runtime, "crun");
+    struct utsname u;
+
+    CHECK(uname(&u) == 0);
+    buf_puts(b, "{\"ID\":");
+    buf_json_str(b, str_from(u.nodename));
+    buf_printf(b, ",\"Containers\":%llu,\"ContainersRunning\":%llu,\"ContainersPaused\":0,\"ContainersStopped\":%llu,"
+               "\"Images\":%llu", (unsigned long long)i->Containers, (unsigned long long)i->ContainersRunning,
+               (unsigned long long)(i->Containers - i->ContainersRunning), (unsigned long long)i->Images);
+    put(b, "Driver", or_text(i->StorageDriver, "overlay2"));
+    put(b, "CgroupDriver", or_text(i->CgroupDriver, "cgroupfs"));
+    put(b, "CgroupVersion", or_text(i->CgroupVersion, "2"));
+    put(b, "DefaultRuntime", runtime);
+    buf_puts(b, ",\"Runtimes\":{");
+    buf_json_str(b, runtime);
+    buf_puts(b, ":{\"path\":");
+    buf_json_str(b, runtime);
+    buf_puts(b, "}}");
+    put_host(b);
+    buf_puts(b, info_fixed);
+    buf_puts(b, ",\"Swarm\":");
+    swarm_info(b);
+    buf_puts(b, ",\"Warnings\":");
+    if (e->code != 0) {
+        char text[600];
+        (void)snprintf(text, sizeof text, "WARNING: agentd does not answer: %s", e->msg);
+        buf_putc(b, '[');
+        buf_json_str(b, str_from(text));
+        buf_putc(b, ']');
+    } else {
+        buf_puts(b, "null");
+    }
+    buf_puts(b, "}\n");
+    api_reply(r, 200);
+}
+
+void system_info(struct req *r)
+{
+    static const struct agent_empty none;
+    api_call(r, api.agentd, &op_agent_info, &none, AGENT_INFO_TIMEOUT_MS, info_reply);
+}
+
+/* ---- networks: the three that every engine has; a swarm's own come with their issue ---- */
+
+static const struct {
+    const char *name, *driver;
+} predefined[] = { { "bridge", "bridge" }, { "host", "host" }, { "none", "null" } };
+
+static void network_id(size_t k, char hex[65])
+{
+    unsigned char md[SHA256_DIGEST_LENGTH];
+
+    SHA256((const unsigned char *)predefined[k].name, strlen(predefined[k].name), md);
+    for (size_t i = 0; i < sizeof md; i++)
+        (void)snprintf(hex + 2 * i, 3, "%02x", md[i]);
+}
+
+static void put_network(struct buf *b, size_t k, bool containers)
+{
+    char hex[65];
+
+    network_id(k, hex);
+    buf_printf(b,
+               "{\"Name\":\"%s\",\"Id\":\"%s\",\"Created\":\"0001-01-01T00:00:00Z\",\"Scope\":\"local\",\"Driver\":\"%s\","
+               "\"EnableIPv4\":true,\"EnableIPv6\":false,\"IPAM\":{\"Driver\":\"default\",\"Options\":null,\"Config\":[]},"
+               "\"Internal\":false,\"Attachable\":false,\"Ingress\":false,\"ConfigFrom\":{\"Network\":\"\"},"
+               "\"ConfigOnly\":false,%s\"Options\":{},\"Labels\":{}}",
+               predefined[k].name, hex, predefined[k].driver, containers ? "\"Containers\":{}," : "");
+}
+
+static bool network_matches(const struct filters *f, size_t k)
+{
+    char hex[65];
+
+    network_id(k, hex);
+    return filters_substr(f, "name", str_from(predefined[k].name)) && filters_prefix(f, "id", str_from(hex)) &&
+           filters_exact(f, "driver", str_from(predefined[k].driver)) && filters_exact(f, "type", STR("builtin")) &&
+           filters_exact(f, "scope", STR("local")) && filters_labels(f, "label", (struct str){ NULL, 0 }) &&
+           !(filters_get(f, "dangling") && filters_exact(f, "dangling", STR("true")));
+}
+
+void networks_list(struct req *r)
+{
+    static const char *const known[] = { "id", "name", "driver", "type", "scope", "label", "dangling", NULL };
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+    bool any = false;
+
+    CHECK(f);
+    if (api_filters(r, f, known) < 0)
+        return;
+    buf_putc(&r->out, '[');
+    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++)
+        if (network_matches(f, k)) {
+            buf_puts(&r->out, any ? "," : "");
+            put_network(&r->out, k, false);
+            any = true;
+        }
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+void networks_inspect(struct req *r)
+{
+    struct str ref = r->params[0], scope = query_get(&r->query, "scope");
+    char hex[65];
+
+    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++) {
+        network_id(k, hex);
+        if (!str_is(ref, predefined[k].name) && !(ref.n >= 12 && str_starts(str_from(hex), ref)))
+            continue;
+        if (scope.n > 0 && !str_is(scope, "local"))
+            break;
+        put_network(&r->out, k, true);
+        buf_putc(&r->out, '\n');
+        api_reply(r, 200);
+        return;
+    }
+    api_error(r, 404, "network " STR_FMT " not found", STR_ARG(ref));
+}
+
+void volumes_inspect(struct req *r)
+{
+    api_error(r, 404, "get " STR_FMT ": no such volume", STR_ARG(r->params[0]));
+}
+
+void plugins_list(struct req *r)
+{
+    buf_puts(&r->out, "[]\n");
+    api_reply(r, 200);
+}
+
+/* ---- secrets and configs: read-only until their issue ---- */
+
+static void list_objects(struct req *r, enum kind kind, const struct obj_type *type)
+{
+    static const char *const known[] = { "id", "name", "names", "label", NULL };
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+    struct store_iter it;
+    bool any = false;
+
+    CHECK(f);
+    if (api_snap(r, &snap, NULL) < 0 || api_filters(r, f, known) < 0)
+        return;
+    buf_putc(&r->out, '[');
+    for (store_each(snap, kind, &it); store_next(&it);) {
+        struct str name = { NULL, 0 }, labels = { NULL, 0 };
+        (void)mp_get_str(it.doc, "Spec.Name", &name);
+        (void)mp_path(it.doc, "Spec.Labels", &labels);
+        if (!filters_prefix(f, "id", it.id) || !filters_prefix(f, "name", name) || !filters_exact(f, "names", name) ||
+            !filters_labels(f, "label", labels))
+            continue;
+        buf_puts(&r->out, any ? "," : "");
+        any = true;
+        if (api_emit(r, type, it.doc, (struct str){ NULL, 0 }) < 0) {
+            store_iter_done(&it);
+            return;
+        }
+    }
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+static void inspect_object(struct req *r, enum kind kind, const struct obj_type *type)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct str doc;
+
+    if (api_snap(r, &snap, NULL) < 0 || api_find(r, snap, kind, r->params[0], NULL, &doc) < 0 ||
+        api_emit(r, type, doc, (struct str){ NULL, 0 }) < 0)
+        return;
+    buf_putc(&r->out, '\n');
+    api_reply(r, 200);
+}
+
+void secrets_list(struct req *r)
+{
+    list_objects(r, KIND_SECRET, &obj_secret);
+}
+
+void secrets_inspect(struct req *r)
+{
+    inspect_object(r, KIND_SECRET, &obj_secret);
+}
+
+void configs_list(struct req *r)
+{
+    list_objects(r, KIND_CONFIG, &obj_config);
+}
+
+void configs_inspect(struct req *r)
+{
+    inspect_object(r, KIND_CONFIG, &obj_config);
+}
+
+void not_built(struct req *r)
+{
+    api_error(r, 501, "%s %s is not supported by this version of microswarm", r->route->method, r->route->pattern);
+}

@@ -1,0 +1,371 @@
+/* /tasks, and the containers of this node's tasks as /containers/json shows them. */
+#include <stdio.h>
+
+#include "apid/api_resources.h"
+#include "common/util/check.h"
+
+static struct str text_at(struct str doc, const char *path)
+{
+    struct str s = { NULL, 0 };
+
+    (void)mp_get_str(doc, path, &s);
+    return s;
+}
+
+void task_name(struct buf *out, struct store_snap *snap, struct str doc)
+{
+    struct str service, name = text_at(doc, "ServiceID");
+    uint64_t slot = 0;
+
+    if (store_get(snap, KIND_SERVICE, name, &service) == 0)
+        name = text_at(service, "Spec.Name");
+    buf_put(out, name.p, name.n);
+    if (mp_get_u64(doc, "Slot", &slot) && slot > 0) {
+        buf_printf(out, ".%llu", (unsigned long long)slot);
+    } else {
+        struct str node = text_at(doc, "NodeID");
+        buf_printf(out, "." STR_FMT, STR_ARG(node));
+    }
+    struct str id = text_at(doc, "ID");
+    buf_printf(out, "." STR_FMT, STR_ARG(id));
+}
+
+/* ---- as clients see a task ---- */
+
+static const char *const task_ours[] = { "Rev", "TaskSpecID", "StartNotBefore", "ReplacesID", "Ports" };
+#define NTASK_OURS (sizeof task_ours / sizeof *task_ours)
+
+/* The spec comes from the taskspec, and Docker's clients crash without a ContainerSpec in it. */
+static void put_spec(struct buf *b, struct store_snap *snap, struct str task)
+{
+    struct str taskspec, spec;
+
+    mp_cstr(b, "Spec");
+    if (store_get(snap, KIND_TASKSPEC, text_at(task, "TaskSpecID"), &taskspec) == 0 &&
+        mp_find(taskspec, "Spec", &spec)) {
+        mp_raw(b, spec);
+        return;
+    }
+    mp_map(b, 1);
+    mp_cstr(b, "ContainerSpec");
+    mp_map(b, 0);
+}
+
+static int emit_task(struct req *r, struct store_snap *snap, struct str doc, struct buf *patch)
+{
+    buf_clear(patch);
+    mp_map(patch, NTASK_OURS + 1);
+    for (size_t i = 0; i < NTASK_OURS; i++) {
+        mp_cstr(patch, task_ours[i]);
+        mp_nil(patch);
+    }
+    put_spec(patch, snap, doc);
+    return api_emit(r, &obj_task, doc, buf_str(patch));
+}
+
+/* ---- filters ---- */
+
+struct task_query {
+    struct filters f;
+    struct store_snap *snap;
+    struct str *services, *nodes; /* resolved */
+    size_t nservices, nnodes;
+    bool up_to_date, want_fresh;
+};
+
+static int resolve_all(struct req *r, struct task_query *q, const char *key, enum kind kind, struct str **ret,
+                       size_t *ret_n)
+{
+    const struct filter *x = filters_get(&q->f, key);
+
+    *ret_n = x ? x->n : 0;
+    *ret = x ? arena_array(&r->arena, x->n, sizeof **ret) : NULL;
+    for (size_t i = 0; i < *ret_n; i++) {
+        struct str id;
+        if (!*ret || api_find(r, q->snap, kind, x->vals[i], &id, NULL) < 0)
+            return -1;
+        (*ret)[i] = arena_str(&r->arena, id);
+    }
+    return 0;
+}
+
+static int check_states(struct req *r, struct task_query *q)
+{
+    static const char *const states[] = { "new", "allocated", "pending", "assigned", "accepted", "preparing", "ready",
+                                          "starting", "running", "complete", "shutdown", "failed", "rejected",
+                                          "remove", "orphaned", NULL };
+    const struct filter *x = filters_get(&q->f, "desired-state");
+
+    for (size_t i = 0; x && i < x->n; i++) {
+        size_t k = 0;
+        while (states[k] && !str_is(x->vals[i], states[k]))
+            k++;
+        if (!states[k])
+            return api_refuse(r, 500, "Invalid desired-state filter: '" STR_FMT "'", STR_ARG(x->vals[i]));
+    }
+    x = filters_get(&q->f, "_up-to-date");
+    q->up_to_date = x != NULL;
+    q->want_fresh = x && (str_is(x->vals[0], "true") || str_is(x->vals[0], "1"));
+    return 0;
+}
+
+static bool in_set(struct str v, const struct str *set, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(v, set[i]))
+            return true;
+    return n == 0;
+}
+
+static bool service_allows(const struct task_query *q, struct str task)
+{
+    bool labels = filters_get(&q->f, "label") != NULL;
+    struct str service = { NULL, 0 }, map = { NULL, 0 };
+
+    if (!labels && !q->up_to_date)
+        return true;
+    if (store_get(q->snap, KIND_SERVICE, text_at(task, "ServiceID"), &service) < 0)
+        return false;
+    (void)mp_path(service, "Spec.Labels", &map);
+    if (!filters_labels(&q->f, "label", map))
+        return false;
+    return !q->up_to_date ||
+           str_eq(text_at(task, "TaskSpecID"), text_at(service, "TaskSpecID")) == q->want_fresh;
+}
+
+static bool task_matches(const struct task_query *q, struct str id, struct str doc, struct buf *scratch)
+{
+    if (!filters_prefix(&q->f, "id", id) || !filters_exact(&q->f, "desired-state", text_at(doc, "DesiredState")) ||
+        !in_set(text_at(doc, "ServiceID"), q->services, q->nservices) ||
+        !in_set(text_at(doc, "NodeID"), q->nodes, q->nnodes) || !filters_exact(&q->f, "runtime", STR("container")) ||
+        !service_allows(q, doc))
+        return false;
+    if (!filters_get(&q->f, "name"))
+        return true;
+    buf_clear(scratch);
+    task_name(scratch, q->snap, doc);
+    return filters_prefix(&q->f, "name", buf_str(scratch));
+}
+
+/* ---- handlers ---- */
+
+struct task_out {
+    struct buf patch, scratch;
+    bool any;
+};
+
+static bool list_some(struct req *r, struct task_query *q, struct store_iter *it, struct task_out *out)
+{
+    while (store_next(it)) {
+        if (!task_matches(q, it->id, it->doc, &out->scratch))
+            continue;
+        if (out->any)
+            buf_putc(&r->out, ',');
+        out->any = true;
+        if (emit_task(r, q->snap, it->doc, &out->patch) < 0) {
+            store_iter_done(it);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The narrowest index first: by service, by node, or everything. */
+static bool list_tasks(struct req *r, struct task_query *q, struct task_out *out)
+{
+    bool by_service = q->nservices > 0;
+    size_t n = by_service ? q->nservices : q->nnodes;
+    struct store_iter it;
+
+    if (n == 0) {
+        store_each(q->snap, KIND_TASK, &it);
+        return list_some(r, q, &it, out);
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct str key = by_service ? q->services[i] : q->nodes[i];
+        if (in_set(key, by_service ? q->services : q->nodes, i) && i > 0)
+            continue; /* two values named the same object */
+        store_each_index(q->snap, by_service ? IX_TASK_SERVICE : IX_TASK_NODE, key, &it);
+        if (!list_some(r, q, &it, out))
+            return false;
+    }
+    return true;
+}
+
+void tasks_list(struct req *r)
+{
+    static const char *const known[] = { "id",   "name",          "label",       "service", "node",
+                                         "desired-state", "_up-to-date", "runtime", NULL };
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct task_query *q = arena_alloc(&r->arena, sizeof *q);
+    struct task_out out = { .patch = BUF_INIT, .scratch = BUF_INIT };
+
+    CHECK(q);
+    if (api_snap(r, &snap, NULL) < 0)
+        return;
+    q->snap = snap;
+    if (api_filters(r, &q->f, known) < 0 || check_states(r, q) < 0 ||
+        resolve_all(r, q, "service", KIND_SERVICE, &q->services, &q->nservices) < 0 ||
+        resolve_all(r, q, "node", KIND_NODE, &q->nodes, &q->nnodes) < 0)
+        return;
+    buf_putc(&r->out, '[');
+    bool ok = list_tasks(r, q, &out);
+    buf_done(&out.patch);
+    buf_done(&out.scratch);
+    if (!ok)
+        return;
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+void tasks_inspect(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct buf patch = BUF_INIT;
+    struct str doc;
+
+    if (api_snap(r, &snap, NULL) < 0 || api_find(r, snap, KIND_TASK, r->params[0], NULL, &doc) < 0)
+        return;
+    if (emit_task(r, snap, doc, &patch) == 0) {
+        buf_putc(&r->out, '\n');
+        api_reply(r, 200);
+    }
+    buf_done(&patch);
+}
+
+/* ---- containers: what the store knows of those that this node runs for tasks ---- */
+
+static void put_kv(struct buf *b, const char *key, struct str v)
+{
+    buf_printf(b, "\"%s\":", key);
+    buf_json_str(b, v);
+    buf_putc(b, ',');
+}
+
+static void put_age(struct buf *b, int64_t ns)
+{
+    long long s = (clock_wall().ns - ns) / 1000000000;
+
+    if (s < 1)
+        buf_puts(b, "Up Less than a second");
+    else if (s < 120)
+        buf_printf(b, "Up %lld seconds", s);
+    else if (s < 7200)
+        buf_printf(b, "Up %lld minutes", s / 60);
+    else if (s < 172800)
+        buf_printf(b, "Up %lld hours", s / 3600);
+    else
+        buf_printf(b, "Up %lld days", s / 86400);
+}
+
+/* "Command" is Docker's one line: entrypoint and arguments joined. */
+static void put_command(struct buf *b, struct str spec)
+{
+    static const char *const keys[] = { "ContainerSpec.Command", "ContainerSpec.Args" };
+    struct buf text = BUF_INIT;
+
+    for (size_t k = 0; k < 2; k++) {
+        struct str list, item;
+        struct mp_val head, v;
+        if (!mp_path(spec, keys[k], &list))
+            continue;
+        struct mp_cursor c = mp_cursor(list);
+        if (mp_next(&c, &head) < 0 || head.type != MP_ARRAY)
+            continue;
+        for (size_t i = 0; i < head.n && mp_next(&c, &v) == 0 && v.type == MP_STR; i++) {
+            item = v.s;
+            buf_printf(&text, "%s" STR_FMT, text.n ? " " : "", STR_ARG(item));
+        }
+    }
+    put_kv(b, "Command", buf_str(&text));
+    buf_done(&text);
+}
+
+static void put_container(struct buf *b, struct store_snap *snap, struct str doc)
+{
+    struct str taskspec, service, spec = { NULL, 0 }, id = text_at(doc, "ID"), node = text_at(doc, "NodeID"),
+                                  service_id = text_at(doc, "ServiceID"), service_name = { "", 0 };
+    int64_t created = 0, started = 0;
+    struct buf name = BUF_INIT;
+
+    if (store_get(snap, KIND_TASKSPEC, text_at(doc, "TaskSpecID"), &taskspec) == 0)
+        (void)mp_find(taskspec, "Spec", &spec);
+    if (store_get(snap, KIND_SERVICE, service_id, &service) == 0)
+        service_name = text_at(service, "Spec.Name");
+    (void)mp_get_i64(doc, "CreatedAt", &created);
+    (void)mp_get_i64(doc, "Status.Timestamp", &started);
+    task_name(&name, snap, doc);
+    buf_putc(b, '{');
+    put_kv(b, "Id", text_at(doc, "Status.ContainerStatus.ContainerID"));
+    buf_puts(b, "\"Names\":[\"/");
+    buf_put(b, name.p, name.n);
+    buf_puts(b, "\"],");
+    put_kv(b, "Image", text_at(spec, "ContainerSpec.Image"));
+    put_kv(b, "ImageID", STR(""));
+    put_command(b, spec);
+    buf_printf(b, "\"Created\":%lld,\"Ports\":[],\"Labels\":{", (long long)(created / 1000000000));
+    put_kv(b, "com.docker.swarm.node.id", node);
+    put_kv(b, "com.docker.swarm.service.id", service_id);
+    put_kv(b, "com.docker.swarm.service.name", service_name);
+    put_kv(b, "com.docker.swarm.task", STR(""));
+    put_kv(b, "com.docker.swarm.task.id", id);
+    buf_puts(b, "\"com.docker.swarm.task.name\":");
+    buf_json_str(b, buf_str(&name));
+    buf_puts(b, "},\"State\":\"running\",\"Status\":\"");
+    put_age(b, started);
+    buf_puts(b, "\",\"HostConfig\":{\"NetworkMode\":\"default\"},\"NetworkSettings\":{\"Networks\":{}},\"Mounts\":[]}");
+    buf_done(&name);
+}
+
+static bool runs_here(struct str doc, struct str node_id)
+{
+    return str_eq(text_at(doc, "NodeID"), node_id) && str_is(text_at(doc, "Status.State"), "running") &&
+           text_at(doc, "Status.ContainerStatus.ContainerID").n > 0;
+}
+
+void containers_list(struct req *r)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+    struct err e = ERR_INIT;
+    struct store_meta meta;
+    struct store_iter it;
+    bool any = false;
+
+    CHECK(f);
+    if (api_filters(r, f, NULL) < 0)
+        return;
+    buf_putc(&r->out, '[');
+    bool tasks = !filters_get(f, "is-task") || filters_exact(f, "is-task", STR("true"));
+    if (tasks && store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0 && meta.initialized)
+        for (store_each_index(snap, IX_TASK_NODE, meta.node_id, &it); store_next(&it);) {
+            struct str cid = text_at(it.doc, "Status.ContainerStatus.ContainerID");
+            if (!runs_here(it.doc, meta.node_id) || !filters_prefix(f, "id", cid))
+                continue;
+            buf_puts(&r->out, any ? "," : "");
+            any = true;
+            put_container(&r->out, snap, it.doc);
+        }
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+void containers_inspect(struct req *r)
+{
+    struct str ref = r->params[0];
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct store_meta meta;
+    struct store_iter it;
+    bool known = false;
+
+    if (ref.n >= 12 && store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0 && meta.initialized)
+        for (store_each_index(snap, IX_TASK_NODE, meta.node_id, &it); !known && store_next(&it);)
+            if ((known = runs_here(it.doc, meta.node_id) &&
+                         str_starts(text_at(it.doc, "Status.ContainerStatus.ContainerID"), ref)))
+                store_iter_done(&it);
+    if (known)
+        api_error(r, 501, "container inspection is not supported by this version of microswarm");
+    else
+        api_error(r, 404, "No such container: " STR_FMT, STR_ARG(ref));
+}
