@@ -15,3 +15,11 @@ bench:
 	else echo "bench: not run as root: no end-to-end figures" >&2; fi; exit $$failed
 
 .PHONY: bench bench-bins
+
+# make soak: random changes and kills for SOAK_SECONDS.
+SOAK_SECONDS ?= 3600
+soak:
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@MICROSWARM_BIN=$(abspath $B)/bin tests/soak -s $(SOAK_SECONDS)
+
+.PHONY: soak
