@@ -1,0 +1,137 @@
+#include "raftd/authority.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/store/layout.h"
+
+const char *const who_name[WHO_COUNT] = {
+    [WHO_APID] = "apid",
+    [WHO_CAD] = "cad",
+    [WHO_ORCHESTRATORD] = "orchestratord",
+    [WHO_ALLOCATORD] = "allocatord",
+    [WHO_SCHEDULERD] = "schedulerd",
+    [WHO_DISPATCHERD] = "dispatcherd",
+};
+
+enum { MAY_CREATE = 1, MAY_REMOVE = 2 };
+
+struct right {
+    enum who who;
+    enum kind kind;
+    unsigned may;
+    const char *fields; /* that it may change: " A B "; "*": all; NULL: none */
+};
+
+static const struct right rights[] = {
+    /* What users declare. */
+    { WHO_APID, KIND_CLUSTER, 0, " Spec " },
+    { WHO_APID, KIND_NODE, MAY_REMOVE, " Spec " },
+    { WHO_APID, KIND_SERVICE, MAY_CREATE | MAY_REMOVE,
+      " Spec PreviousSpec TaskSpecID PreviousTaskSpecID PendingDelete UpdateStatus " },
+    { WHO_APID, KIND_TASKSPEC, MAY_CREATE, NULL },
+    { WHO_APID, KIND_NETWORK, MAY_CREATE | MAY_REMOVE, " Spec PendingDelete " },
+    { WHO_APID, KIND_SECRET, MAY_CREATE | MAY_REMOVE, " Spec " },
+    { WHO_APID, KIND_SECRET_DATA, MAY_CREATE | MAY_REMOVE, "*" },
+    { WHO_APID, KIND_CONFIG, MAY_CREATE | MAY_REMOVE, " Spec " },
+    { WHO_APID, KIND_CREDENTIAL, MAY_CREATE, NULL },
+    /* Identities. */
+    { WHO_CAD, KIND_CLUSTER, 0, " RootCA JoinTokens TLSInfo RootRotationInProgress NetworkKeys " },
+    { WHO_CAD, KIND_NODE, 0, " Certificate Role " },
+    { WHO_CAD, KIND_CREDENTIAL, MAY_CREATE | MAY_REMOVE, "*" },
+    /* Desired tasks. */
+    { WHO_ORCHESTRATORD, KIND_TASK, MAY_CREATE | MAY_REMOVE, " DesiredState StartNotBefore ReplacesID " },
+    { WHO_ORCHESTRATORD, KIND_TASKSPEC, MAY_REMOVE, NULL },
+    { WHO_ORCHESTRATORD, KIND_CREDENTIAL, MAY_REMOVE, NULL },
+    { WHO_ORCHESTRATORD, KIND_RESERVATION, MAY_REMOVE, NULL },
+    { WHO_ORCHESTRATORD, KIND_SERVICE, MAY_REMOVE, " UpdateStatus " },
+    /* Addresses and ports. */
+    { WHO_ALLOCATORD, KIND_SERVICE, 0, " Endpoint " },
+    { WHO_ALLOCATORD, KIND_NETWORK, 0, " DriverState IPAM State " },
+    { WHO_ALLOCATORD, KIND_TASK, 0, " Status Ports NetworksAttachments " },
+    { WHO_ALLOCATORD, KIND_RESERVATION, MAY_CREATE | MAY_REMOVE, NULL },
+    /* Placement. */
+    { WHO_SCHEDULERD, KIND_TASK, 0, " NodeID Status " },
+    /* What the nodes say. */
+    { WHO_DISPATCHERD, KIND_TASK, 0, " Status " },
+    { WHO_DISPATCHERD, KIND_NODE, MAY_CREATE, " Description Status ManagerStatus " },
+};
+
+unsigned authority_who(const struct authority *a, uid_t uid)
+{
+    unsigned who = 0;
+    for (unsigned i = 0; i < WHO_COUNT; i++)
+        if (uid != (uid_t)-1 && a->uid[i] == uid)
+            who |= 1u << i;
+    return who;
+}
+
+const char *authority_names(unsigned who, char buf[128])
+{
+    size_t n = 0;
+    buf[0] = 0;
+    for (unsigned i = 0; i < WHO_COUNT; i++)
+        if (who & 1u << i)
+            n += (size_t)snprintf(buf + n, 128 - n, "%s%s", n ? "+" : "", who_name[i]);
+    return buf[0] ? buf : "a stranger";
+}
+
+static bool may(unsigned who, enum kind k, unsigned what)
+{
+    for (size_t i = 0; i < sizeof rights / sizeof *rights; i++)
+        if (who & 1u << rights[i].who && rights[i].kind == k && rights[i].may & what)
+            return true;
+    return false;
+}
+
+static bool in_list(const char *list, struct str name)
+{
+    char word[68];
+    if (strcmp(list, "*") == 0)
+        return true;
+    if (name.n > 64 || memchr(name.p, ' ', name.n) != NULL)
+        return false;
+    snprintf(word, sizeof word, " " STR_FMT " ", STR_ARG(name));
+    return strstr(list, word) != NULL;
+}
+
+static bool may_change(unsigned who, enum kind k, struct str field)
+{
+    for (size_t i = 0; i < sizeof rights / sizeof *rights; i++)
+        if (who & 1u << rights[i].who && rights[i].kind == k && rights[i].fields != NULL &&
+            in_list(rights[i].fields, field))
+            return true;
+    return false;
+}
+
+static int patch_check(unsigned who, enum kind k, struct str patch, struct err *e)
+{
+    char names[128];
+    struct mp_cursor c = mp_cursor(patch);
+    struct mp_val head, key;
+    if (mp_next(&c, &head) != 0 || head.type != MP_MAP)
+        return err_set(e, ERR_INVALID, "a change of %s is not a map", kind_info[k].name);
+    for (size_t i = 0; i < head.n; i++) {
+        if (mp_next(&c, &key) != 0 || key.type != MP_STR || mp_skip(&c) != 0)
+            return err_set(e, ERR_INVALID, "a change of %s is not a map with text keys", kind_info[k].name);
+        if (!may_change(who, k, key.s))
+            return err_set(e, ERR_DENIED, "%s may not change %s." STR_FMT, authority_names(who, names),
+                           kind_info[k].name, (int)(key.s.n < 64 ? key.s.n : 64), key.s.p);
+    }
+    return 0;
+}
+
+int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
+{
+    char names[128];
+    enum kind k = kind_by_name(ch->Kind.p, ch->Kind.n);
+    char op = ch->Op.p[0];
+    if (k == KIND_COUNT)
+        return err_set(e, ERR_INVALID, "there is no kind \"" STR_FMT "\"", STR_ARG(ch->Kind));
+    if (op == 'u' || op == 'm')
+        return patch_check(who, k, ch->Doc, e);
+    if (may(who, k, op == 'c' ? MAY_CREATE : MAY_REMOVE))
+        return 0;
+    return err_set(e, ERR_DENIED, "%s may not %s a %s", authority_names(who, names), op == 'c' ? "create" : "remove",
+                   kind_info[k].name);
+}

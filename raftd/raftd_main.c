@@ -1,0 +1,42 @@
+/* raftd - the replicated store: Raft log, state machine, leadership. */
+#include "common/daemon/daemon.h"
+#include "common/proto/msg_raftd.h"
+#include "raftd/node.h"
+#include "raftd/ops.h"
+#include "raftd/probes.h"
+
+#define USER(who, name) \
+    CONF_UID("user_" name, &node_conf.authority.uid[who], "microswarm-" name, "the user that " name " runs as")
+
+static const struct conf_item conf[] = {
+    USER(WHO_APID, "apid"),
+    USER(WHO_CAD, "cad"),
+    USER(WHO_ORCHESTRATORD, "orchestratord"),
+    USER(WHO_ALLOCATORD, "allocatord"),
+    USER(WHO_SCHEDULERD, "schedulerd"),
+    USER(WHO_DISPATCHERD, "dispatcherd"),
+    CONF_TEXT("secret_group", node_conf.secret_group, "microswarm-secrets",
+              "group that may open the secret map; none: nobody may"),
+    CONF_COUNT("snapshot_interval", &node_conf.snapshot_interval, "10000", 10, 1000000000,
+               "entries between snapshots, unless the swarm's spec says otherwise"),
+    CONF_COUNT("snapshot_keep", &node_conf.snapshot_keep, "500", 0, 1000000000,
+               "entries kept before a snapshot, likewise"),
+    CONF_BYTES("snapshot_bytes", &node_conf.snapshot_bytes, "128m", 1u << 16, 1ull << 40,
+               "a snapshot is also taken after this much in the log"),
+    CONF_MS("slow_reader", &node_conf.slow_reader_ms, "2s", 10, 3600000, "snapshots held longer are counted as slow"),
+    CONF_END,
+};
+
+static const struct route routes[] = {
+    { &op_raftd_txn, ops_on_txn },       { &op_raftd_barrier, ops_on_barrier }, { &op_raftd_bootstrap, ops_on_bootstrap },
+    { &op_raftd_reset, ops_on_reset },   { &op_raftd_status, ops_on_status },   { 0 },
+};
+
+int main(int argc, char **argv)
+{
+    static const struct daemon_spec spec = {
+        .name = "raftd", .conf = conf, .routes = routes, .probes = probes, .max_calls = 256,
+        .start = node_start, .stop = node_stop, .status = probes_status, .metrics = probes_metrics,
+    };
+    return daemon_main(argc, argv, &spec);
+}

@@ -1,0 +1,298 @@
+/* seal.c - OpenSSL's AES-256-GCM and HMAC, and the key files. */
+#include "raftd/seal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/util/check.h"
+#include "common/util/id.h"
+
+#define SEAL_VERSION 1
+#define SALT_SIZE 16u
+#define NONCE_SIZE 12u
+
+/* On disk: version 1, type 1, entry type 1, zero 1, index 8, term 8, part 4, parts 4, salt 16, counter 8; big endian. */
+_Static_assert(4 + 8 + 8 + 4 + 4 + SALT_SIZE + 8 == SEAL_HEADER_SIZE, "on-disk format");
+
+struct seal {
+    struct seal_key data_key;
+    uint8_t salt[SALT_SIZE];
+    uint64_t counter;
+    EVP_CIPHER_CTX *enc, *dec;
+    uint8_t dec_salt[SALT_SIZE]; /* of the key that `dec` has: records of one process come in a row */
+    bool dec_ready;
+};
+
+static void put_be(uint8_t *p, uint64_t v, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        p[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
+}
+
+static uint64_t get_be(const uint8_t *p, unsigned n)
+{
+    uint64_t v = 0;
+    for (unsigned i = 0; i < n; i++)
+        v = v << 8 | p[i];
+    return v;
+}
+
+static int crypto_failed(struct err *e, const char *what)
+{
+    return err_set(e, ERR_INTERNAL, "%s: OpenSSL failed", what);
+}
+
+/* ---- records ---- */
+
+static int derive(const struct seal_key *data_key, const uint8_t salt[SALT_SIZE], uint8_t key[SEAL_KEY_SIZE])
+{
+    static const char label[] = "microswarm record key";
+    uint8_t in[sizeof label + SALT_SIZE];
+    unsigned n = SEAL_KEY_SIZE;
+    memcpy(in, label, sizeof label);
+    memcpy(in + sizeof label, salt, SALT_SIZE);
+    if (HMAC(EVP_sha256(), data_key->b, SEAL_KEY_SIZE, in, sizeof in, key, &n) == NULL || n != SEAL_KEY_SIZE)
+        return -ERR_INTERNAL;
+    return 0;
+}
+
+int seal_new(struct seal **ret, const struct seal_key *data_key, struct err *e)
+{
+    _cleanup_(seal_freep) struct seal *s = calloc(1, sizeof *s);
+    uint8_t key[SEAL_KEY_SIZE];
+    if (s == NULL)
+        return err_set(e, ERR_NOMEM, "seal: out of memory");
+    s->data_key = *data_key;
+    random_bytes(s->salt, sizeof s->salt);
+    s->enc = EVP_CIPHER_CTX_new();
+    s->dec = EVP_CIPHER_CTX_new();
+    if (s->enc == NULL || s->dec == NULL || derive(data_key, s->salt, key) < 0)
+        return crypto_failed(e, "seal");
+    int ok = EVP_EncryptInit_ex(s->enc, EVP_aes_256_gcm(), NULL, key, NULL);
+    OPENSSL_cleanse(key, sizeof key);
+    if (ok != 1)
+        return crypto_failed(e, "seal");
+    *ret = TAKE(s);
+    return 0;
+}
+
+struct seal *seal_free(struct seal *s)
+{
+    if (s == NULL)
+        return NULL;
+    EVP_CIPHER_CTX_free(s->enc);
+    EVP_CIPHER_CTX_free(s->dec);
+    OPENSSL_cleanse(s, sizeof *s);
+    free(s);
+    return NULL;
+}
+
+static void header_encode(const struct seal *s, const struct seal_header *h, uint8_t p[SEAL_HEADER_SIZE])
+{
+    p[0] = SEAL_VERSION;
+    p[1] = (uint8_t)h->type;
+    p[2] = h->entry_type;
+    p[3] = 0;
+    put_be(p + 4, h->index, 8);
+    put_be(p + 12, h->term, 8);
+    put_be(p + 20, h->part, 4);
+    put_be(p + 24, h->parts, 4);
+    memcpy(p + 28, s->salt, SALT_SIZE);
+    put_be(p + 44, s->counter, 8);
+}
+
+bool seal_header(struct str sealed, struct seal_header *ret)
+{
+    const uint8_t *p = (const uint8_t *)sealed.p;
+    if (sealed.n < SEAL_OVERHEAD || p[0] != SEAL_VERSION)
+        return false;
+    *ret = (struct seal_header){
+        .type = (char)p[1],
+        .entry_type = p[2],
+        .index = get_be(p + 4, 8),
+        .term = get_be(p + 12, 8),
+        .part = (uint32_t)get_be(p + 20, 4),
+        .parts = (uint32_t)get_be(p + 24, 4),
+    };
+    return true;
+}
+
+int seal_put(struct seal *s, const struct seal_header *h, struct str plain, struct buf *out, struct err *e)
+{
+    uint8_t nonce[NONCE_SIZE] = { 0 };
+    int n = 0, m = 0;
+    CHECK(plain.n < (1u << 30));
+    char *at = buf_reserve(out, plain.n + SEAL_OVERHEAD);
+    if (at == NULL)
+        return err_set(e, ERR_NOMEM, "seal: out of memory");
+    uint8_t *p = (uint8_t *)at;
+    s->counter++;
+    header_encode(s, h, p);
+    memcpy(nonce + 4, p + 44, 8);
+    if (EVP_EncryptInit_ex(s->enc, NULL, NULL, NULL, nonce) != 1 ||
+        EVP_EncryptUpdate(s->enc, NULL, &n, p, SEAL_HEADER_SIZE) != 1 ||
+        (plain.n && EVP_EncryptUpdate(s->enc, p + SEAL_HEADER_SIZE, &n, (const uint8_t *)plain.p, (int)plain.n) != 1) ||
+        EVP_EncryptFinal_ex(s->enc, p + SEAL_HEADER_SIZE + plain.n, &m) != 1 ||
+        EVP_CIPHER_CTX_ctrl(s->enc, EVP_CTRL_GCM_GET_TAG, SEAL_TAG_SIZE, p + SEAL_HEADER_SIZE + plain.n) != 1)
+        return crypto_failed(e, "seal");
+    out->n += plain.n + SEAL_OVERHEAD;
+    return 0;
+}
+
+static int dec_key(struct seal *s, const uint8_t salt[SALT_SIZE])
+{
+    uint8_t key[SEAL_KEY_SIZE];
+    if (s->dec_ready && memcmp(s->dec_salt, salt, SALT_SIZE) == 0)
+        return 0;
+    s->dec_ready = false;
+    if (derive(&s->data_key, salt, key) < 0)
+        return -ERR_INTERNAL;
+    int ok = EVP_DecryptInit_ex(s->dec, EVP_aes_256_gcm(), NULL, key, NULL);
+    OPENSSL_cleanse(key, sizeof key);
+    if (ok != 1)
+        return -ERR_INTERNAL;
+    memcpy(s->dec_salt, salt, SALT_SIZE);
+    s->dec_ready = true;
+    return 0;
+}
+
+int seal_take(struct seal *s, struct str sealed, struct seal_header *ret, struct buf *plain, struct err *e)
+{
+    struct seal_header h;
+    uint8_t nonce[NONCE_SIZE] = { 0 };
+    int n = 0, m = 0;
+    if (!seal_header(sealed, &h) || sealed.n > (1u << 30))
+        return err_set(e, ERR_CORRUPT, "the record is cut short or of an unknown version");
+    const uint8_t *p = (const uint8_t *)sealed.p;
+    size_t len = sealed.n - SEAL_OVERHEAD;
+    uint8_t *to = (uint8_t *)buf_reserve(plain, len + 1);
+    if (to == NULL)
+        return err_set(e, ERR_NOMEM, "out of memory for a record of %zu bytes", len);
+    if (dec_key(s, p + 28) < 0)
+        return crypto_failed(e, "unseal");
+    memcpy(nonce + 4, p + 44, 8);
+    if (EVP_DecryptInit_ex(s->dec, NULL, NULL, NULL, nonce) != 1 ||
+        EVP_DecryptUpdate(s->dec, NULL, &n, p, SEAL_HEADER_SIZE) != 1 ||
+        (len && EVP_DecryptUpdate(s->dec, to, &n, p + SEAL_HEADER_SIZE, (int)len) != 1) ||
+        EVP_CIPHER_CTX_ctrl(s->dec, EVP_CTRL_GCM_SET_TAG, SEAL_TAG_SIZE, (void *)(p + SEAL_HEADER_SIZE + len)) != 1)
+        return crypto_failed(e, "unseal");
+    if (EVP_DecryptFinal_ex(s->dec, to + len, &m) != 1)
+        return err_set(e, ERR_CORRUPT, "the record was altered");
+    plain->n += len;
+    *ret = h;
+    return 0;
+}
+
+void seal_key_id(const struct seal_key *k, uint8_t id[SEAL_ID_SIZE])
+{
+    static const char label[] = "microswarm data key id";
+    uint8_t mac[EVP_MAX_MD_SIZE];
+    unsigned n = sizeof mac;
+    CHECK(HMAC(EVP_sha256(), k->b, SEAL_KEY_SIZE, (const uint8_t *)label, sizeof label, mac, &n) != NULL);
+    memcpy(id, mac, SEAL_ID_SIZE);
+}
+
+/* ---- key files ---- */
+
+#define WRAP_MAGIC "MSKEY1\n"
+#define WRAP_MAGIC_SIZE 7u
+#define WRAP_SIZE (WRAP_MAGIC_SIZE + NONCE_SIZE + SEAL_KEY_SIZE + SEAL_TAG_SIZE)
+
+static int file_write(const char *dir, const char *name, const void *p, size_t n, struct err *e)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return err_errno(e, errno, "create %s", path);
+    ssize_t w = write(fd, p, n);
+    if (w != (ssize_t)n)
+        return err_errno(e, w < 0 ? errno : ENOSPC, "write %s", path);
+    if (fsync(fd) < 0)
+        return err_errno(e, errno, "sync %s", path);
+    return 0;
+}
+
+static int file_read(const char *dir, const char *name, void *p, size_t n, struct err *e)
+{
+    char path[512], more;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT)
+        return err_set(e, ERR_CORRUPT, "%s is missing: the log can't be read without it", path);
+    if (fd < 0)
+        return err_errno(e, errno, "open %s", path);
+    ssize_t got = read(fd, p, n);
+    if (got < 0)
+        return err_errno(e, errno, "read %s", path);
+    if (got != (ssize_t)n || read(fd, &more, 1) != 0)
+        return err_set(e, ERR_CORRUPT, "%s: not %zu bytes: cut short or altered", path, n);
+    return 0;
+}
+
+static int wrap(const struct seal_key *kek, const struct seal_key *key, uint8_t out[WRAP_SIZE])
+{
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    uint8_t *nonce = out + WRAP_MAGIC_SIZE, *ct = nonce + NONCE_SIZE;
+    int n = 0, ok = c != NULL;
+    memcpy(out, WRAP_MAGIC, WRAP_MAGIC_SIZE);
+    random_bytes(nonce, NONCE_SIZE);
+    ok = ok && EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
+         EVP_EncryptUpdate(c, NULL, &n, out, WRAP_MAGIC_SIZE) == 1 &&
+         EVP_EncryptUpdate(c, ct, &n, key->b, SEAL_KEY_SIZE) == 1 && EVP_EncryptFinal_ex(c, ct + n, &n) == 1 &&
+         EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, SEAL_TAG_SIZE, ct + SEAL_KEY_SIZE) == 1;
+    EVP_CIPHER_CTX_free(c);
+    return ok ? 0 : -ERR_INTERNAL;
+}
+
+static bool unwrap(const struct seal_key *kek, uint8_t in[WRAP_SIZE], struct seal_key *ret)
+{
+    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
+    uint8_t *nonce = in + WRAP_MAGIC_SIZE, *ct = nonce + NONCE_SIZE;
+    int n = 0;
+    bool ok = c != NULL && memcmp(in, WRAP_MAGIC, WRAP_MAGIC_SIZE) == 0 &&
+              EVP_DecryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
+              EVP_DecryptUpdate(c, NULL, &n, in, WRAP_MAGIC_SIZE) == 1 &&
+              EVP_DecryptUpdate(c, ret->b, &n, ct, SEAL_KEY_SIZE) == 1 &&
+              EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, SEAL_TAG_SIZE, ct + SEAL_KEY_SIZE) == 1 &&
+              EVP_DecryptFinal_ex(c, ret->b + n, &n) == 1;
+    EVP_CIPHER_CTX_free(c);
+    return ok;
+}
+
+int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e)
+{
+    struct seal_key kek;
+    uint8_t wrapped[WRAP_SIZE];
+    random_bytes(&kek, sizeof kek);
+    random_bytes(ret, sizeof *ret);
+    int r = wrap(&kek, ret, wrapped) < 0 ? crypto_failed(e, "wrap the data key") : 0;
+    if (r == 0)
+        r = file_write(dir, SEAL_KEK_FILE, kek.b, sizeof kek.b, e);
+    if (r == 0)
+        r = file_write(dir, SEAL_DATA_KEY_FILE, wrapped, sizeof wrapped, e);
+    OPENSSL_cleanse(&kek, sizeof kek);
+    return r;
+}
+
+int seal_keys_read(const char *dir, struct seal_key *ret, struct err *e)
+{
+    struct seal_key kek;
+    uint8_t wrapped[WRAP_SIZE];
+    int r = file_read(dir, SEAL_KEK_FILE, kek.b, sizeof kek.b, e);
+    if (r == 0)
+        r = file_read(dir, SEAL_DATA_KEY_FILE, wrapped, sizeof wrapped, e);
+    if (r == 0 && !unwrap(&kek, wrapped, ret))
+        r = err_set(e, ERR_CORRUPT, "%s/%s: altered, or %s is not the key that it was wrapped with", dir,
+                    SEAL_DATA_KEY_FILE, SEAL_KEK_FILE);
+    OPENSSL_cleanse(&kek, sizeof kek);
+    return r;
+}
