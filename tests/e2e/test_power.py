@@ -79,7 +79,7 @@ def altered(path, at):
 
 def raft_files(s):
     out = []
-    for base, _, files in os.walk(s.m1.path("state", "raftd")):
+    for base, _, files in os.walk(s.m1.path("state", "raft")):
         out += [os.path.join(base, f) for f in files if not f.startswith("lock")]
     return sorted(out)
 
@@ -92,7 +92,7 @@ def test_altered_disk_is_refused(s):
     st.run("cp", "-a", s.m1.path("state"), copy)
     files = [f for f in raft_files(s) if os.path.getsize(f)]
     if not files:
-        raise st.Failure("no file in %s" % s.m1.path("state", "raftd"))
+        raise st.Failure("no file in %s" % s.m1.path("state", "raft"))
     key = [f for f in files if "key" in os.path.basename(f)]
     data = [f for f in files if f not in key]
     said = []
