@@ -184,7 +184,7 @@ struct spec {
 struct decision {
     struct orch *o;
     struct controller_pass *p;
-    struct str id;
+    struct str id, doc; /* the service */
     struct view_service view;
     struct orch_service svc;
     struct orch_task *tasks;
@@ -372,6 +372,14 @@ static bool credential_shared(struct decision *d, struct str taskspec, struct st
     return false;
 }
 
+/* can_roll_back_to - the taskspec of the service's previous spec: a rollback needs it, or its credential. */
+static bool can_roll_back_to(struct decision *d, struct str taskspec)
+{
+    struct str before, spec;
+    return d->svc.exists && mp_path(d->doc, "PreviousSpec.TaskTemplate", &before) && mp_find(taskspec, "Spec", &spec) &&
+           str_eq(before, spec);
+}
+
 /* purge_specs - taskspecs that neither the service nor a task refers to any more, with their credentials. */
 static void purge_specs(struct decision *d)
 {
@@ -383,7 +391,7 @@ static void purge_specs(struct decision *d)
         for (size_t i = 0; i < d->n && !s->in_use; i++)
             s->in_use = !d->tasks[i].drop && d->tasks[i].spec == s->number;
     for (store_each_index(d->p->snap, IX_TASKSPEC_SERVICE, d->id, &it); store_next(&it);) {
-        bool used = d->svc.exists && str_eq(it.id, d->view.TaskSpecID);
+        bool used = (d->svc.exists && str_eq(it.id, d->view.TaskSpecID)) || can_roll_back_to(d, it.doc);
         for (struct spec *s = d->specs; s && !used; s = s->next)
             used = s->in_use && str_eq(s->id, it.id);
         if (used)
@@ -435,11 +443,10 @@ static void decide(struct orch *o, struct controller_pass *p, struct str id)
 {
     struct decision d = { .o = o, .p = p, .id = id };
     struct orch_out out;
-    struct str doc;
     struct err e;
     table_del(&o->watch, id);
-    if (store_get(p->snap, KIND_SERVICE, id, &doc) == 0) {
-        if (view_service(doc, &d.view, p->arena, &e) != 0) {
+    if (store_get(p->snap, KIND_SERVICE, id, &d.doc) == 0) {
+        if (view_service(d.doc, &d.view, p->arena, &e) != 0) {
             log_error("service=" STR_FMT ": %s", STR_ARG(id), e.msg);
             return;
         }

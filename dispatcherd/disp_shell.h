@@ -1,0 +1,16 @@
+/* disp_shell.h - the process around the core: requests of agents, the controller loop, timers, probes. */
+#pragma once
+
+#include "common/daemon/daemon.h"
+
+struct disp_conf {
+    uid_t user_agentd;
+};
+extern struct disp_conf disp_conf;
+extern const struct route disp_routes[];
+
+int disp_shell_start(struct err *e);
+void disp_shell_stop(void);
+void disp_shell_status(struct buf *out);
+void disp_shell_metrics(struct buf *out);
+void disp_shell_sessions(const char *args, struct buf *out); /* probe */
