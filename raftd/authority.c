@@ -25,7 +25,7 @@ struct right {
 
 static const struct right rights[] = {
     /* What users declare. */
-    { WHO_APID, KIND_CLUSTER, 0, " Spec " },
+    { WHO_APID, KIND_CLUSTER, 0, " Spec TokenEpoch " },
     { WHO_APID, KIND_NODE, MAY_REMOVE, " Spec " },
     { WHO_APID, KIND_SERVICE, MAY_CREATE | MAY_REMOVE,
       " Spec PreviousSpec TaskSpecID PreviousTaskSpecID PendingDelete UpdateStatus " },
