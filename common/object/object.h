@@ -16,28 +16,28 @@
 
 enum obj_ftype {
     OT_STR,
-    OT_INT,    /* int64 */
+    OT_INT, /* int64 */
     OT_UINT,
     OT_BOOL,
     OT_F64,
-    OT_TIME,   /* wall ns <-> RFC 3339 */
-    OT_DUR,    /* int64 nanoseconds; integer in JSON */
-    OT_BYTES,  /* bin <-> base64 */
-    OT_ENUM,   /* text out of `values` */
+    OT_TIME,  /* wall ns <-> RFC 3339 */
+    OT_DUR,   /* int64 nanoseconds; integer in JSON */
+    OT_BYTES, /* bin <-> base64 */
+    OT_ENUM,  /* text out of `values` */
     OT_OBJ,
-    OT_LIST,   /* of `item` objects */
+    OT_LIST, /* of `item` objects */
     OT_STRS,
     OT_STRMAP,
-    OT_ANY,    /* taken as it is */
+    OT_ANY, /* taken as it is */
 };
 
 enum {
-    OBJ_ALWAYS = 1,    /* in JSON even when zero; then with its default if it has one (Docker's enums) */
-    OBJ_REQUIRED = 2,  /* validation refuses its absence or "" */
-    OBJ_SECRET = 4,    /* never in output or in a diff's text */
-    OBJ_KEEP = 8,      /* an empty object or explicit false/0 differs from absence: keep it (pointers in Go) */
+    OBJ_ALWAYS = 1,      /* in JSON even when zero; then with its default if it has one (Docker's enums) */
+    OBJ_REQUIRED = 2,    /* validation refuses its absence or "" */
+    OBJ_SECRET = 4,      /* never in output or in a diff's text */
+    OBJ_KEEP = 8,        /* an empty object or explicit false/0 differs from absence: keep it (pointers in Go) */
     OBJ_INPUT_ONLY = 16, /* accepted from clients, never returned */
-    OBJ_INTERNAL = 32, /* the store's own: never shown to clients */
+    OBJ_INTERNAL = 32,   /* the store's own: never shown to clients */
 };
 
 struct obj_type;
@@ -48,14 +48,14 @@ struct obj_field {
     int64_t min, max;          /* numbers; text: length; lists: count. max 0: type's own limit */
     const char *const *values; /* OT_ENUM: NULL-ended */
     const struct obj_type *sub;
-    const char *def;           /* JSON text of the default that `insertDefaults` shows; NULL: none */
-    const char *def_from;      /* the default is this earlier field of the same object, if that is given */
+    const char *def;      /* JSON text of the default that `insertDefaults` shows; NULL: none */
+    const char *def_from; /* the default is this earlier field of the same object, if that is given */
     int (*check)(json_t *v, const char *path, struct err *e); /* more rules; may be NULL */
-    const char *doc;           /* one line for the reference page */
+    const char *doc;                                          /* one line for the reference page */
 };
 struct obj_type {
     const char *name;
-    const struct obj_field *fields; /* ends with name NULL */
+    const struct obj_field *fields;                             /* ends with name NULL */
     int (*check)(json_t *obj, const char *path, struct err *e); /* rules over several fields; may be NULL */
 };
 
@@ -66,7 +66,7 @@ struct obj_type {
 extern const struct obj_type obj_service_spec, obj_task_template, obj_container_spec, obj_endpoint_spec, obj_node_spec,
     obj_cluster_spec, obj_network_spec, obj_secret_spec, obj_config_spec;
 extern const struct obj_type obj_service, obj_task, obj_node, obj_cluster, obj_network, obj_secret, obj_config,
-    obj_taskspec; /* stored documents */
+    obj_taskspec;                                                              /* stored documents */
 extern const struct obj_type obj_swarm_init, obj_swarm_join, obj_swarm_unlock; /* request bodies */
 
 /*

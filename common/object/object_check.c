@@ -2,7 +2,6 @@
 #include <stdio.h>
 
 #include "common/object/object_priv.h"
-#include "common/util/cleanup.h"
 #include "common/util/clock.h"
 
 /* Limits of types whose field names none. */
@@ -196,7 +195,8 @@ static int check_list(const struct obj_field *f, json_t *v, struct obj_path *p, 
     size_t i;
     json_t *item;
     int r = check_count(f, json_array_size(v), p, e);
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         if (r < 0)
             return r;
         size_t mark = obj_path_push_index(p, i);
@@ -215,7 +215,8 @@ static int check_strmap(const struct obj_field *f, json_t *v, struct obj_path *p
     json_t *item;
     void *tmp;
     int r = check_count(f, json_object_size(v), p, e);
-    json_object_foreach_safe(v, tmp, key, item) {
+    json_object_foreach_safe(v, tmp, key, item)
+    {
         if (r < 0)
             return r;
         if (json_is_null(item)) /* Go decodes it as "" */
@@ -238,7 +239,9 @@ static const char *wrong_type(const struct obj_field *f, const json_t *v)
     case OT_DUR:
         return json_is_integer(v) ? NULL : "must be a whole number";
     case OT_UINT:
-        return !json_is_integer(v) ? "must be a whole number" : json_integer_value(v) < 0 ? "must not be negative" : NULL;
+        return !json_is_integer(v)         ? "must be a whole number"
+               : json_integer_value(v) < 0 ? "must not be negative"
+                                           : NULL;
     case OT_BOOL:
         return json_is_boolean(v) ? NULL : "must be true or false";
     case OT_F64:
@@ -313,7 +316,8 @@ static int check_object(const struct obj_type *t, json_t *obj, struct obj_path *
     json_t *v;
     void *tmp;
     int hint = 0, r = 0;
-    json_object_foreach_safe(obj, tmp, key, v) {
+    json_object_foreach_safe(obj, tmp, key, v)
+    {
         if (json_is_null(v)) {
             json_object_del(obj, key);
             continue;

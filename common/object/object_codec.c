@@ -1,8 +1,8 @@
 /*
  * object_codec.c - DOM to msgpack, and msgpack to JSON text.
  *
- * Output is in the table's order, what the table does not know behind it. The DOM that obj_unpack() gives comes from the
- * same text, so that there is one place that decides what clients see.
+ * Output is in the table's order, what the table does not know behind it. The DOM that obj_unpack() gives comes from
+ * the same text, so that there is one place that decides what clients see.
  */
 #include <math.h>
 #include <stdio.h>
@@ -44,11 +44,15 @@ static void pack_any(json_t *v, struct buf *out)
         return;
     case JSON_ARRAY:
         mp_array(out, json_array_size(v));
-        json_array_foreach(v, i, item) pack_any(item, out);
+        json_array_foreach(v, i, item)
+        {
+            pack_any(item, out);
+        }
         return;
     case JSON_OBJECT:
         mp_map(out, json_object_size(v));
-        json_object_foreach(v, key, item) {
+        json_object_foreach(v, key, item)
+        {
             mp_cstr(out, key);
             pack_any(item, out);
         }
@@ -81,7 +85,8 @@ static int pack_list(const struct obj_field *f, json_t *v, struct buf *out)
     json_t *item;
     int r = 0;
     mp_array(out, json_array_size(v));
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         r = json_is_object(item) ? pack_object(f->sub, item, out) : -ERR_INVALID;
         if (r < 0)
             break;
@@ -115,10 +120,10 @@ static int pack_object(const struct obj_type *t, json_t *obj, struct buf *out)
     json_t *v;
     size_t n = 0;
     int hint = 0;
-    json_object_foreach(obj, key, v)
-        n += !json_is_null(v);
+    json_object_foreach(obj, key, v) n += !json_is_null(v);
     mp_map(out, n);
-    json_object_foreach(obj, key, v) {
+    json_object_foreach(obj, key, v)
+    {
         if (json_is_null(v))
             continue;
         int i = obj_field_find(t, key, strlen(key), hint);
@@ -382,7 +387,7 @@ static int write_object(struct writer *w, const struct obj_type *t, struct str d
     for (size_t i = 0; outermost && i < w->nover; i++) {
         int f = obj_field_find(t, w->over[i].name, strlen(w->over[i].name), 0);
         CHECK(f >= 0);
-        spans[f] = w->over[i].val;
+        spans[f] = w->over[i].val; /* cppcheck-suppress negativeIndex ; CHECK does not return */
     }
     buf_putc(w->out, '{');
     for (; r == 0 && t->fields[n].name != NULL; n++)

@@ -32,7 +32,8 @@ int obj_defaults(const struct obj_type *t, json_t *doc, struct err *e)
         if (f->type == OT_OBJ && json_is_object(v))
             r = obj_defaults(f->sub, v, e);
         else if (f->type == OT_LIST && json_is_array(v))
-            json_array_foreach(v, i, item) {
+            json_array_foreach(v, i, item)
+            {
                 if (r == 0 && json_is_object(item))
                     r = obj_defaults(f->sub, item, e);
             }
@@ -90,8 +91,12 @@ static void diff_map(struct differ *d, const struct obj_field *f, json_t *a, jso
 {
     const char *key;
     json_t *v;
-    json_object_foreach(a, key, v) diff_key(d, f, key, v, json_object_get(b, key));
-    json_object_foreach(b, key, v) {
+    json_object_foreach(a, key, v)
+    {
+        diff_key(d, f, key, v, json_object_get(b, key));
+    }
+    json_object_foreach(b, key, v)
+    {
         if (json_object_get(a, key) == NULL)
             diff_key(d, f, key, NULL, v);
     }
@@ -143,11 +148,13 @@ static void diff_object(struct differ *d, const struct obj_type *t, json_t *a, j
     json_t *v;
     for (const struct obj_field *f = t->fields; f->name != NULL; f++)
         diff_field(d, f, json_object_get(a, f->name), json_object_get(b, f->name));
-    json_object_foreach(a, key, v) {
+    json_object_foreach(a, key, v)
+    {
         if (obj_field_find(t, key, strlen(key), 0) < 0)
             diff_key(d, NULL, key, v, json_object_get(b, key));
     }
-    json_object_foreach(b, key, v) {
+    json_object_foreach(b, key, v)
+    {
         if (obj_field_find(t, key, strlen(key), 0) < 0 && json_object_get(a, key) == NULL)
             diff_key(d, NULL, key, NULL, v);
     }
@@ -165,9 +172,9 @@ bool obj_diff(const struct obj_type *t, json_t *a, json_t *b, obj_diff_fn *fn, v
 static const char *type_name(enum obj_ftype t)
 {
     static const char *const names[] = {
-        [OT_STR] = "text",     [OT_INT] = "integer",   [OT_UINT] = "integer ≥ 0", [OT_BOOL] = "boolean",
-        [OT_F64] = "number",   [OT_TIME] = "time",     [OT_DUR] = "nanoseconds",  [OT_BYTES] = "base64",
-        [OT_ENUM] = "text",    [OT_OBJ] = "object",    [OT_LIST] = "list",        [OT_STRS] = "list of text",
+        [OT_STR] = "text",           [OT_INT] = "integer", [OT_UINT] = "integer ≥ 0", [OT_BOOL] = "boolean",
+        [OT_F64] = "number",         [OT_TIME] = "time",   [OT_DUR] = "nanoseconds",  [OT_BYTES] = "base64",
+        [OT_ENUM] = "text",          [OT_OBJ] = "object",  [OT_LIST] = "list",        [OT_STRS] = "list of text",
         [OT_STRMAP] = "text → text", [OT_ANY] = "any",
     };
     return names[t];

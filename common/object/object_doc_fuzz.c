@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const struct obj_type *const types[] = {
     &obj_service, &obj_task, &obj_node, &obj_cluster, &obj_network, &obj_secret, &obj_config, &obj_taskspec,
 };
+#define TYPES (sizeof types / sizeof types[0])
 
 static void views(struct str doc)
 {
@@ -40,7 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *dom = NULL;
     if (size < 1)
         return 0;
-    const struct obj_type *t = types[data[0] % (sizeof types / sizeof *types)];
+    const struct obj_type *t = types[data[0] % TYPES];
     struct str doc = { (const char *)data + 1, size - 1 };
     views(doc);
     if (obj_write_json(t, doc, &text, &e) < 0)

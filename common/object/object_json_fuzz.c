@@ -1,6 +1,6 @@
 /*
- * object_json_fuzz.c - client text: refusing is fine; what is accepted must pack, come back, and be stable from then on.
- * The first byte picks the type.
+ * object_json_fuzz.c - client text: refusing is fine; what is accepted must pack, come back, and be stable from then
+ * on. The first byte picks the type.
  */
 #include <stdlib.h>
 
@@ -13,6 +13,7 @@ static const struct obj_type *const types[] = {
     &obj_service_spec, &obj_node_spec, &obj_cluster_spec, &obj_network_spec, &obj_secret_spec,
     &obj_config_spec,  &obj_service,   &obj_task,         &obj_node,         &obj_swarm_init,
 };
+#define TYPES (sizeof types / sizeof types[0])
 
 /* pack_and_write - the document as its reader will see it. */
 static void pack_and_write(const struct obj_type *t, json_t *doc, struct buf *mp, struct buf *text)
@@ -30,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *doc = NULL, *again = NULL;
     if (size < 1)
         return 0;
-    const struct obj_type *t = types[data[0] % (sizeof types / sizeof *types)];
+    const struct obj_type *t = types[data[0] % TYPES];
     if (obj_parse(t, (struct str){ (const char *)data + 1, size - 1 }, &doc, &e) < 0) {
         CHECK(e.code != 0 && e.msg[0] != 0);
         return 0;

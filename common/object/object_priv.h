@@ -24,9 +24,9 @@ bool obj_base64_decode(struct str text, struct buf *out);
 /* ---- Docker's rules (object_rules.c) ---- */
 typedef int obj_check_fn(json_t *v, const char *path, struct err *e);
 obj_check_fn obj_rule_service_name, obj_rule_object_name, obj_rule_image, obj_rule_restart_condition,
-    obj_rule_failure_action, obj_rule_update_order, obj_rule_endpoint_mode, obj_rule_mount_type, obj_rule_constraint_list,
-    obj_rule_role, obj_rule_availability, obj_rule_secret_data, obj_rule_config_data, obj_rule_cluster_name,
-    obj_rule_ca_protocol, obj_rule_data_path_port, obj_rule_cidr_list, obj_rule_hostname;
+    obj_rule_failure_action, obj_rule_update_order, obj_rule_endpoint_mode, obj_rule_mount_type,
+    obj_rule_constraint_list, obj_rule_role, obj_rule_availability, obj_rule_secret_data, obj_rule_config_data,
+    obj_rule_cluster_name, obj_rule_ca_protocol, obj_rule_data_path_port, obj_rule_cidr_list, obj_rule_hostname;
 obj_check_fn obj_rules_service, obj_rules_task_template, obj_rules_resource, obj_rules_resources, obj_rules_restart,
     obj_rules_update, obj_rules_mode, obj_rules_endpoint, obj_rules_container, obj_rules_mount, obj_rules_health,
     obj_rules_credential, obj_rules_secret_ref, obj_rules_config_ref, obj_rules_ca, obj_rules_dispatcher,

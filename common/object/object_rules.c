@@ -10,6 +10,7 @@
 
 #include "common/object/object_priv.h"
 
+#define MEMORY_MIN_BYTES (4ll << 20)
 #define NS_PER_MS 1000000
 #define NS_PER_HOUR 3600000000000ll
 
@@ -83,8 +84,9 @@ int obj_rule_object_name(json_t *v, const char *path, struct err *e)
         ok = isalnum((unsigned char)s[i]) || strchr("-_.", s[i]) != NULL;
     if (ok && isalnum((unsigned char)s[0]) && isalnum((unsigned char)s[n - 1]))
         return 0;
-    return invalid(e, "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be "
-                      "[a-zA-Z0-9]");
+    return invalid(e,
+                   "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be "
+                   "[a-zA-Z0-9]");
 }
 
 int obj_rule_cluster_name(json_t *v, const char *path, struct err *e)
@@ -360,7 +362,8 @@ int obj_rule_cidr_list(json_t *v, const char *path, struct err *e)
     json_t *item;
     struct net net;
     (void)path;
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         const char *s = json_string_value(item);
         if (s != NULL && !cidr_parse(s, &net))
             return err_set(e, ERR_INVALID, "invalid CIDR address: %.100s", s);
@@ -378,7 +381,8 @@ int obj_rules_ipam_config(json_t *obj, const char *path, struct err *e)
     if (*range && !cidr_parse(range, &addr))
         return err_set(e, ERR_INVALID, "Invalid ip range %.60s : invalid CIDR address: %.60s", range, range);
     if (*range && *subnet && !net_contains(&net, &addr))
-        return err_set(e, ERR_INVALID, "ipam configuration: subnet %.60s does not contain ip range %.60s", subnet, range);
+        return err_set(e, ERR_INVALID, "ipam configuration: subnet %.60s does not contain ip range %.60s", subnet,
+                       range);
     if (*gateway && !addr_parse(gateway, &addr))
         return err_set(e, ERR_INVALID, "Invalid gateway %.60s : invalid IP address: %.60s", gateway, gateway);
     if (*gateway && *subnet && !net_contains(&net, &addr))
@@ -399,10 +403,20 @@ int obj_rules_network(json_t *obj, const char *path, struct err *e)
 
 static bool template_field_ok(struct str f)
 {
-    static const char *const known[] = { ".Service.ID", ".Service.Name", ".Service.Labels", ".Node.ID",
-                                         ".Node.Hostname", ".Node.Platform", ".Node.Platform.Architecture",
-                                         ".Node.Platform.OS", ".Task.ID", ".Task.Name", ".Task.Slot", ".Service",
-                                         ".Node", ".Task" };
+    static const char *const known[] = { ".Service.ID",
+                                         ".Service.Name",
+                                         ".Service.Labels",
+                                         ".Node.ID",
+                                         ".Node.Hostname",
+                                         ".Node.Platform",
+                                         ".Node.Platform.Architecture",
+                                         ".Node.Platform.OS",
+                                         ".Task.ID",
+                                         ".Task.Name",
+                                         ".Task.Slot",
+                                         ".Service",
+                                         ".Node",
+                                         ".Task" };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (str_is(f, known[i]))
             return true;
@@ -475,7 +489,8 @@ int obj_rules_task_template(json_t *obj, const char *path, struct err *e)
         return invalid(e, "runtime type \"plugin\" only supported in experimental");
     if (!ONE_OF(runtime, "", "container", "plugin", "attachment"))
         return invalid(e, "unsupported runtime");
-    if (!container || plugin || json_object_get(obj, "NetworkAttachmentSpec") != NULL || !ONE_OF(runtime, "", "container"))
+    if (!container || plugin || json_object_get(obj, "NetworkAttachmentSpec") != NULL ||
+        !ONE_OF(runtime, "", "container"))
         return invalid(e, "mismatched Runtime and *Spec fields");
     return 0;
 }
@@ -486,7 +501,7 @@ int obj_rules_resource(json_t *obj, const char *path, struct err *e)
     (void)path;
     if (cpus != 0 && cpus < 1000000)
         return err_set(e, ERR_INVALID, "invalid cpu value %g: Must be at least %g", (double)cpus / 1e9, 0.001);
-    if (memory != 0 && memory < 4 * 1024 * 1024)
+    if (memory != 0 && memory < MEMORY_MIN_BYTES)
         return err_set(e, ERR_INVALID, "invalid memory value %lld: Must be at least 4MiB", (long long)memory);
     return 0;
 }
@@ -578,7 +593,8 @@ int obj_rule_constraint_list(json_t *v, const char *path, struct err *e)
     size_t i;
     json_t *item;
     (void)path;
-    json_array_foreach(v, i, item) {
+    json_array_foreach(v, i, item)
+    {
         const char *s = json_string_value(item);
         int r = s ? constraint_check(s, e) : 0;
         if (r < 0)
@@ -677,7 +693,8 @@ static int env_check(const json_t *env, struct err *e)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(env, i, item) {
+    json_array_foreach(env, i, item)
+    {
         const char *s = json_string_value(item);
         int r = s ? template_check(s, "env", e) : 0;
         if (r < 0)
@@ -739,11 +756,13 @@ int obj_rules_credential(json_t *obj, const char *path, struct err *e)
     unsigned n = !!*text_of(obj, "File") + !!*text_of(obj, "Registry") + !!*text_of(obj, "Config");
     (void)path;
     if (n == 0)
-        return invalid(e, "invalid CredentialSpec: must either provide \"file\", \"registry\", or \"config\" for credential "
-                          "spec");
+        return invalid(
+            e, "invalid CredentialSpec: must either provide \"file\", \"registry\", or \"config\" for credential "
+               "spec");
     if (n > 1)
-        return invalid(e, "invalid CredentialSpec: cannot specify more than one of \"file\", \"registry\", and \"config\" "
-                          "credential specs");
+        return invalid(e,
+                       "invalid CredentialSpec: cannot specify more than one of \"file\", \"registry\", and \"config\" "
+                       "credential specs");
     return 0;
 }
 

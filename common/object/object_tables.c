@@ -6,29 +6,32 @@
  */
 #include "common/object/object_priv.h"
 
+/* clang-format off */ /* NOLINTBEGIN(bugprone-macro-parentheses): initializers, not expressions */
 #define F(n, t, fl, ...) { .name = n, .type = t, .flags = (fl), __VA_ARGS__ }
 #define END { .name = NULL }
 #define VALUES(...) .values = (const char *const[]){ __VA_ARGS__, NULL }
 #define SUB(t) .sub = &(t)
-#define TYPE(var, text, ...) static const struct obj_type var = { .name = text, .fields = var##_f, __VA_ARGS__ }
+#define TYPE(var, text, ...) \
+    static const struct obj_type var = { .name = text, .fields = var##_f, __VA_ARGS__ }
+/* NOLINTEND(bugprone-macro-parentheses) */ /* clang-format on */
 #define PORT_MAX 65535
 #define A OBJ_ALWAYS
 #define K OBJ_KEEP
 
-#define UPDATE_DEFAULT \
-    "{\"Parallelism\":1,\"FailureAction\":\"pause\",\"Monitor\":5000000000,\"MaxFailureRatio\":0,\"Order\":\"stop-first\"}"
+#define UPDATE_DEFAULT                                                                                                 \
+    "{\"Parallelism\":1,\"FailureAction\":\"pause\",\"Monitor\":5000000000,\"MaxFailureRatio\":0,"                     \
+    "\"Order\":\"stop-first\"}"
 
 /* ---- parts that several objects share ---- */
 
 static const struct obj_field version_f[] = { F("Index", OT_UINT, 0, .doc = "store revision of the last change"), END };
 TYPE(version, "Version");
 
-#define META_FIELDS                                                                       \
-    F("ID", OT_STR, A, .doc = "identifier"),                                              \
-    F("Version", OT_OBJ, A, SUB(version), .doc = "an update must name the current one"),  \
-    F("Rev", OT_UINT, OBJ_INTERNAL, .doc = NULL),                                         \
-    F("CreatedAt", OT_TIME, A, .doc = "when it was made"),                                \
-    F("UpdatedAt", OT_TIME, A, .doc = "when it was changed last")
+#define META_FIELDS                                                                                                    \
+    F("ID", OT_STR, A, .doc = "identifier"),                                                                           \
+        F("Version", OT_OBJ, A, SUB(version), .doc = "an update must name the current one"),                           \
+        F("Rev", OT_UINT, OBJ_INTERNAL, .doc = NULL), F("CreatedAt", OT_TIME, A, .doc = "when it was made"),           \
+        F("UpdatedAt", OT_TIME, A, .doc = "when it was changed last")
 
 static const struct obj_field driver_f[] = {
     F("Name", OT_STR, 0, .doc = "driver"),
@@ -88,12 +91,9 @@ static const struct obj_field credential_f[] = {
 };
 TYPE(credential, "CredentialSpec", .check = obj_rules_credential);
 static const struct obj_field selinux_f[] = {
-    F("Disable", OT_BOOL, A, .doc = "no SELinux label"),
-    F("User", OT_STR, A, .doc = "SELinux user"),
-    F("Role", OT_STR, A, .doc = "SELinux role"),
-    F("Type", OT_STR, A, .doc = "SELinux type"),
-    F("Level", OT_STR, A, .doc = "SELinux level"),
-    END,
+    F("Disable", OT_BOOL, A, .doc = "no SELinux label"), F("User", OT_STR, A, .doc = "SELinux user"),
+    F("Role", OT_STR, A, .doc = "SELinux role"),         F("Type", OT_STR, A, .doc = "SELinux type"),
+    F("Level", OT_STR, A, .doc = "SELinux level"),       END,
 };
 TYPE(selinux, "SELinuxContext");
 static const struct obj_field seccomp_f[] = {
@@ -324,12 +324,13 @@ const struct obj_type obj_task_template = { "TaskSpec", task_template_f, obj_rul
 
 /* ---- service ---- */
 
-#define PORT_FIELDS                                                                                                   \
-    F("Name", OT_STR, 0, .doc = "kept"),                                                                              \
-    F("Protocol", OT_ENUM, A, VALUES("tcp", "udp", "sctp"), .def = "\"tcp\"", .doc = "transport"),                    \
-    F("TargetPort", OT_UINT, 0, .min = 1, .max = PORT_MAX, .doc = "in the container"),                                \
-    F("PublishedPort", OT_UINT, 0, .min = 0, .max = PORT_MAX, .doc = "on the nodes; 0: automatic"),                   \
-    F("PublishMode", OT_ENUM, A, VALUES("ingress", "host"), .def = "\"ingress\"", .doc = "every node, or the task's")
+#define PORT_FIELDS                                                                                                    \
+    F("Name", OT_STR, 0, .doc = "kept"),                                                                               \
+        F("Protocol", OT_ENUM, A, VALUES("tcp", "udp", "sctp"), .def = "\"tcp\"", .doc = "transport"),                 \
+        F("TargetPort", OT_UINT, 0, .min = 1, .max = PORT_MAX, .doc = "in the container"),                             \
+        F("PublishedPort", OT_UINT, 0, .min = 0, .max = PORT_MAX, .doc = "on the nodes; 0: automatic"),                \
+        F("PublishMode", OT_ENUM, A, VALUES("ingress", "host"), .def = "\"ingress\"",                                  \
+          .doc = "every node, or the task's")
 
 static const struct obj_field port_f[] = { PORT_FIELDS, END };
 TYPE(port, "PortConfig");
@@ -347,7 +348,8 @@ static const struct obj_field update_f[] = {
       .doc = "`pause`, `continue` or `rollback`"),
     F("Monitor", OT_DUR, 0, .def = "5000000000", .doc = "a task that ends within this has failed"),
     F("MaxFailureRatio", OT_F64, A, .doc = "of failed tasks, that is still fine"),
-    F("Order", OT_STR, A, .def = "\"stop-first\"", .check = obj_rule_update_order, .doc = "`stop-first` or `start-first`"),
+    F("Order", OT_STR, A, .def = "\"stop-first\"", .check = obj_rule_update_order,
+      .doc = "`stop-first` or `start-first`"),
     END,
 };
 TYPE(update, "UpdateConfig", .check = obj_rules_update);

@@ -10,31 +10,49 @@
 #include "common/object/object.h"
 
 /* A request with every flag of `docker service create`, in the order in which the engine gives it back. */
-#define SPEC_ALL_FLAGS \
-    "{\"Name\":\"allf\",\"Labels\":{\"l\":\"1\"},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"busybox:latest\",\"Labels\"" \
-    ":{\"cl\":\"1\"},\"Command\":[\"/bin/sh\"],\"Args\":[\"-c\",\"top\"],\"Hostname\":\"{{.Service.Name}}-{{.Task.Slot}}\"," \
-    "\"Env\":[\"A=1\",\"B=2\"],\"Dir\":\"/tmp\",\"User\":\"0:0\",\"Groups\":[\"0\"],\"Init\":true,\"StopSignal\":\"SIGINT\",\"TTY\"" \
-    ":true,\"ReadOnly\":true,\"Mounts\":[{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\",\"ReadOnly\":true,\"V" \
-    "olumeOptions\":{\"NoCopy\":true,\"Labels\":{\"x\":\"y\"},\"DriverConfig\":{}}},{\"Type\":\"bind\",\"Source\":\"/tmp\",\"" \
-    "Target\":\"/hosttmp\",\"BindOptions\":{\"Propagation\":\"rslave\"}},{\"Type\":\"tmpfs\",\"Target\":\"/tt\",\"TmpfsOpti" \
+#define SPEC_ALL_FLAGS                                                                                                 \
+    "{\"Name\":\"allf\",\"Labels\":{\"l\":\"1\"},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"busybox:latest\","   \
+    "\"Labels\""                                                                                                       \
+    ":{\"cl\":\"1\"},\"Command\":[\"/bin/"                                                                             \
+    "sh\"],\"Args\":[\"-c\",\"top\"],\"Hostname\":\"{{.Service.Name}}-{{.Task.Slot}}\","                               \
+    "\"Env\":[\"A=1\",\"B=2\"],\"Dir\":\"/"                                                                            \
+    "tmp\",\"User\":\"0:0\",\"Groups\":[\"0\"],\"Init\":true,\"StopSignal\":\"SIGINT\",\"TTY\""                        \
+    ":true,\"ReadOnly\":true,\"Mounts\":[{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/"                      \
+    "data\",\"ReadOnly\":true,\"V"                                                                                     \
+    "olumeOptions\":{\"NoCopy\":true,\"Labels\":{\"x\":\"y\"},\"DriverConfig\":{}}},{\"Type\":\"bind\",\"Source\":\"/" \
+    "tmp\",\""                                                                                                         \
+    "Target\":\"/hosttmp\",\"BindOptions\":{\"Propagation\":\"rslave\"}},{\"Type\":\"tmpfs\",\"Target\":\"/"           \
+    "tt\",\"TmpfsOpti"                                                                                                 \
     "ons\":{\"SizeBytes\":1000000,\"Mode\":1016}}],\"StopGracePeriod\":7000000000,\"Healthcheck\":{\"Test\":[\"CMD-SH" \
     "ELL\",\"true\"],\"Interval\":5000000000,\"Timeout\":2000000000,\"StartPeriod\":3000000000,\"Retries\":2},\"Hosts" \
-    "\":[\"10.1.2.3 foo.bar\"],\"DNSConfig\":{\"Nameservers\":[\"8.8.8.8\"],\"Search\":[\"example.com\"],\"Options\":[\"n" \
-    "dots:1\"]},\"Secrets\":[{\"File\":{\"Name\":\"pw2\",\"UID\":\"3\",\"GID\":\"4\",\"Mode\":288},\"SecretID\":\"qb3wjo87w33u9" \
-    "jmwacysovtbt\",\"SecretName\":\"pw\"}],\"Configs\":[{\"File\":{\"Name\":\"/etc/app.conf\",\"UID\":\"1\",\"GID\":\"2\",\"Mo" \
-    "de\":256},\"ConfigID\":\"x8dlb5bq4lo66r6gc1xgjpj0r\",\"ConfigName\":\"appcfg\"}],\"Isolation\":\"default\",\"Sysct" \
-    "ls\":{\"net.core.somaxconn\":\"1024\"},\"CapabilityAdd\":[\"CAP_NET_ADMIN\"],\"CapabilityDrop\":[\"CAP_MKNOD\"],\"" \
-    "Ulimits\":[{\"Name\":\"nofile\",\"Hard\":2000,\"Soft\":1000}]},\"Resources\":{\"Limits\":{\"NanoCPUs\":500000000,\"M" \
-    "emoryBytes\":67108864,\"Pids\":50},\"Reservations\":{\"NanoCPUs\":100000000,\"MemoryBytes\":16777216,\"Generic" \
-    "Resources\":[{\"DiscreteResourceSpec\":{\"Kind\":\"gpu\",\"Value\":1}}]}},\"RestartPolicy\":{\"Condition\":\"on-fa" \
+    "\":[\"10.1.2.3 "                                                                                                  \
+    "foo.bar\"],\"DNSConfig\":{\"Nameservers\":[\"8.8.8.8\"],\"Search\":[\"example.com\"],\"Options\":[\"n"            \
+    "dots:1\"]},\"Secrets\":[{\"File\":{\"Name\":\"pw2\",\"UID\":\"3\",\"GID\":\"4\",\"Mode\":288},\"SecretID\":"      \
+    "\"qb3wjo87w33u9"                                                                                                  \
+    "jmwacysovtbt\",\"SecretName\":\"pw\"}],\"Configs\":[{\"File\":{\"Name\":\"/etc/"                                  \
+    "app.conf\",\"UID\":\"1\",\"GID\":\"2\",\"Mo"                                                                      \
+    "de\":256},\"ConfigID\":\"x8dlb5bq4lo66r6gc1xgjpj0r\",\"ConfigName\":\"appcfg\"}],\"Isolation\":\"default\","      \
+    "\"Sysct"                                                                                                          \
+    "ls\":{\"net.core.somaxconn\":\"1024\"},\"CapabilityAdd\":[\"CAP_NET_ADMIN\"],\"CapabilityDrop\":[\"CAP_MKNOD\"]," \
+    "\""                                                                                                               \
+    "Ulimits\":[{\"Name\":\"nofile\",\"Hard\":2000,\"Soft\":1000}]},\"Resources\":{\"Limits\":{\"NanoCPUs\":"          \
+    "500000000,\"M"                                                                                                    \
+    "emoryBytes\":67108864,\"Pids\":50},\"Reservations\":{\"NanoCPUs\":100000000,\"MemoryBytes\":16777216,\"Generic"   \
+    "Resources\":[{\"DiscreteResourceSpec\":{\"Kind\":\"gpu\",\"Value\":1}}]}},\"RestartPolicy\":{\"Condition\":\"on-" \
+    "fa"                                                                                                               \
     "ilure\",\"Delay\":2000000000,\"MaxAttempts\":4,\"Window\":30000000000},\"Placement\":{\"Constraints\":[\"node.ro" \
-    "le==manager\",\"node.labels.zone!=west\"],\"Preferences\":[{\"Spread\":{\"SpreadDescriptor\":\"node.labels.zon" \
-    "e\"}}],\"MaxReplicas\":2},\"Networks\":[{\"Target\":\"4bin4aw96gpod8vvkhk99baw2\",\"Aliases\":[\"al1\",\"al2\"],\"Dr" \
-    "iverOpts\":{\"k\":\"v\"}}],\"LogDriver\":{\"Name\":\"json-file\",\"Options\":{\"max-size\":\"1m\"}},\"ForceUpdate\":0}," \
-    "\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"UpdateConfig\":{\"Parallelism\":3,\"Delay\":1000000000,\"FailureActi" \
-    "on\":\"rollback\",\"Monitor\":4000000000,\"MaxFailureRatio\":0.2,\"Order\":\"start-first\"},\"RollbackConfig\":{\"" \
-    "Parallelism\":2,\"Delay\":1000000000,\"FailureAction\":\"continue\",\"Monitor\":3000000000,\"MaxFailureRatio\":" \
-    "0.1,\"Order\":\"start-first\"},\"EndpointSpec\":{\"Mode\":\"dnsrr\",\"Ports\":[{\"Protocol\":\"tcp\",\"TargetPort\":89" \
+    "le==manager\",\"node.labels.zone!=west\"],\"Preferences\":[{\"Spread\":{\"SpreadDescriptor\":\"node.labels.zon"   \
+    "e\"}}],\"MaxReplicas\":2},\"Networks\":[{\"Target\":\"4bin4aw96gpod8vvkhk99baw2\",\"Aliases\":[\"al1\",\"al2\"]," \
+    "\"Dr"                                                                                                             \
+    "iverOpts\":{\"k\":\"v\"}}],\"LogDriver\":{\"Name\":\"json-file\",\"Options\":{\"max-size\":\"1m\"}},"             \
+    "\"ForceUpdate\":0},"                                                                                              \
+    "\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"UpdateConfig\":{\"Parallelism\":3,\"Delay\":1000000000,"             \
+    "\"FailureActi"                                                                                                    \
+    "on\":\"rollback\",\"Monitor\":4000000000,\"MaxFailureRatio\":0.2,\"Order\":\"start-first\"},\"RollbackConfig\":{" \
+    "\""                                                                                                               \
+    "Parallelism\":2,\"Delay\":1000000000,\"FailureAction\":\"continue\",\"Monitor\":3000000000,\"MaxFailureRatio\":"  \
+    "0.1,\"Order\":\"start-first\"},\"EndpointSpec\":{\"Mode\":\"dnsrr\",\"Ports\":[{\"Protocol\":\"tcp\","            \
+    "\"TargetPort\":89"                                                                                                \
     ",\"PublishedPort\":8089,\"PublishMode\":\"host\"}]}}"
 
 static json_t *parse(const struct obj_type *t, const char *text)
@@ -80,8 +98,10 @@ static void spec_comes_back_as_posted(void **state)
     expect_back(&obj_service_spec, SPEC_ALL_FLAGS, SPEC_ALL_FLAGS);
     static const char small[] =
         "{\"Name\":\"web\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"127.0.0.1:5000/busybox:1.0\","
-        "\"Init\":false,\"DNSConfig\":{}},\"Resources\":{\"Limits\":{},\"Reservations\":{}},\"Placement\":{\"Platforms\":"
-        "[{\"Architecture\":\"amd64\",\"OS\":\"linux\"}]},\"ForceUpdate\":0},\"Mode\":{\"Replicated\":{\"Replicas\":2}},"
+        "\"Init\":false,\"DNSConfig\":{}},\"Resources\":{\"Limits\":{},\"Reservations\":{}},\"Placement\":{"
+        "\"Platforms\":"
+        "[{\"Architecture\":\"amd64\",\"OS\":\"linux\"}]},\"ForceUpdate\":0},\"Mode\":{\"Replicated\":{\"Replicas\":2}}"
+        ","
         "\"EndpointSpec\":{\"Mode\":\"vip\"}}";
     expect_back(&obj_service_spec, small, small);
 }
@@ -90,34 +110,38 @@ static void go_conventions(void **state)
 {
     (void)state;
     /* null is nothing; zeros go unless they are pointers; what Docker always shows is there. */
-    expect_back(&obj_service_spec,
-                "{\"Name\":\"x\",\"Labels\":null,\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"TTY\":false,\"Env\":[],"
-                "\"Hostname\":\"\",\"StopGracePeriod\":0,\"Init\":null},\"RestartPolicy\":{}},\"Mode\":{},\"UpdateConfig\":{}}",
-                "{\"Name\":\"x\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"StopGracePeriod\":0},"
-                "\"RestartPolicy\":{\"Condition\":\"any\",\"MaxAttempts\":0},\"ForceUpdate\":0},"
-                "\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"UpdateConfig\":{\"Parallelism\":0,\"FailureAction\":\"pause\","
-                "\"MaxFailureRatio\":0,\"Order\":\"stop-first\"}}");
+    expect_back(
+        &obj_service_spec,
+        "{\"Name\":\"x\",\"Labels\":null,\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"TTY\":false,\"Env\":[],"
+        "\"Hostname\":\"\",\"StopGracePeriod\":0,\"Init\":null},\"RestartPolicy\":{}},\"Mode\":{},\"UpdateConfig\":{}}",
+        "{\"Name\":\"x\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"StopGracePeriod\":0},"
+        "\"RestartPolicy\":{\"Condition\":\"any\",\"MaxAttempts\":0},\"ForceUpdate\":0},"
+        "\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"UpdateConfig\":{\"Parallelism\":0,\"FailureAction\":\"pause\","
+        "\"MaxFailureRatio\":0,\"Order\":\"stop-first\"}}");
     expect_back(&obj_service_spec,
                 "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"}},\"Mode\":{\"Replicated\":{\"Replicas\":0}},"
                 "\"EndpointSpec\":{\"Ports\":[{\"TargetPort\":80}]}}",
                 "{\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"},\"ForceUpdate\":0},"
-                "\"Mode\":{\"Replicated\":{\"Replicas\":0}},\"EndpointSpec\":{\"Mode\":\"vip\",\"Ports\":[{\"Protocol\":\"tcp\","
+                "\"Mode\":{\"Replicated\":{\"Replicas\":0}},\"EndpointSpec\":{\"Mode\":\"vip\",\"Ports\":[{"
+                "\"Protocol\":\"tcp\","
                 "\"TargetPort\":80,\"PublishMode\":\"ingress\"}]}}");
-    expect_back(&obj_service_spec,
-                "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"}},\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3}}}",
-                "{\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"},\"ForceUpdate\":0},"
-                "\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3,\"TotalCompletions\":3}}}");
+    expect_back(
+        &obj_service_spec,
+        "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"}},\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3}}}",
+        "{\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"},\"ForceUpdate\":0},"
+        "\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3,\"TotalCompletions\":3}}}");
 }
 
 static void unknown_fields_survive(void **state)
 {
     (void)state;
-    expect_back(&obj_service_spec,
-                "{\"Name\":\"x\",\"Future\":{\"a\":[1,-2,null,true,\"t\\u00e9\",1.5]},\"TaskTemplate\":{\"New\":7,"
-                "\"ContainerSpec\":{\"Newer\":{},\"Image\":\"a\",\"Mounts\":[{\"Target\":\"/a\",\"Odd\":\"1\"}]}}}",
-                "{\"Name\":\"x\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"Mounts\":[{\"Target\":"
-                "\"/a\",\"Odd\":\"1\"}],\"Newer\":{}},\"ForceUpdate\":0,\"New\":7},\"Mode\":{\"Replicated\":{\"Replicas\":1}},"
-                "\"Future\":{\"a\":[1,-2,null,true,\"t\xc3\xa9\",1.5]}}");
+    expect_back(
+        &obj_service_spec,
+        "{\"Name\":\"x\",\"Future\":{\"a\":[1,-2,null,true,\"t\\u00e9\",1.5]},\"TaskTemplate\":{\"New\":7,"
+        "\"ContainerSpec\":{\"Newer\":{},\"Image\":\"a\",\"Mounts\":[{\"Target\":\"/a\",\"Odd\":\"1\"}]}}}",
+        "{\"Name\":\"x\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\",\"Mounts\":[{\"Target\":"
+        "\"/a\",\"Odd\":\"1\"}],\"Newer\":{}},\"ForceUpdate\":0,\"New\":7},\"Mode\":{\"Replicated\":{\"Replicas\":1}},"
+        "\"Future\":{\"a\":[1,-2,null,true,\"t\xc3\xa9\",1.5]}}");
 }
 
 static void times_and_bytes(void **state)
@@ -126,8 +150,9 @@ static void times_and_bytes(void **state)
     struct err e = ERR_INIT;
     struct buf mp = BUF_INIT;
     struct str data;
-    json_t *doc = parse(&obj_config, "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\","
-                                     "\"UpdatedAt\":\"0001-01-01T00:00:00Z\",\"Spec\":{\"Name\":\"c\",\"Data\":\"cG9ydD04MAo=\"}}");
+    json_t *doc = parse(&obj_config,
+                        "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\","
+                        "\"UpdatedAt\":\"0001-01-01T00:00:00Z\",\"Spec\":{\"Name\":\"c\",\"Data\":\"cG9ydD04MAo=\"}}");
     int64_t ns;
     assert_int_equal(obj_pack(&obj_config, doc, &mp, &e), 0);
     assert_true(mp_get_i64(buf_str(&mp), "CreatedAt", &ns));
@@ -140,20 +165,22 @@ static void times_and_bytes(void **state)
     assert_true(str_is(v.s, "port=80\n"));
     json_decref(doc);
     buf_done(&mp);
-    expect_back(&obj_config,
-                "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\",\"Spec\":{\"Name\":"
-                "\"c\",\"Data\":\"cG9ydD04MAo=\",\"Templating\":{\"Name\":\"golang\"}}}",
-                "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\",\"UpdatedAt\":"
-                "\"0001-01-01T00:00:00Z\",\"Spec\":{\"Name\":\"c\",\"Labels\":{},\"Data\":\"cG9ydD04MAo=\",\"Templating\":{"
-                "\"Name\":\"golang\"}}}");
+    expect_back(
+        &obj_config,
+        "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\",\"Spec\":{\"Name\":"
+        "\"c\",\"Data\":\"cG9ydD04MAo=\",\"Templating\":{\"Name\":\"golang\"}}}",
+        "{\"ID\":\"c1\",\"Version\":{\"Index\":9},\"CreatedAt\":\"2026-11-20T15:52:43.090475245Z\",\"UpdatedAt\":"
+        "\"0001-01-01T00:00:00Z\",\"Spec\":{\"Name\":\"c\",\"Labels\":{},\"Data\":\"cG9ydD04MAo=\",\"Templating\":{"
+        "\"Name\":\"golang\"}}}");
 }
 
 static void secrets_stay_in(void **state)
 {
     (void)state;
-    expect_back(&obj_secret, "{\"ID\":\"s\",\"Spec\":{\"Name\":\"pw\",\"Data\":\"aGlkZGVu\"},\"Rev\":4}",
-                "{\"ID\":\"s\",\"Version\":{},\"CreatedAt\":\"0001-01-01T00:00:00Z\",\"UpdatedAt\":\"0001-01-01T00:00:00Z\","
-                "\"Spec\":{\"Name\":\"pw\",\"Labels\":{}}}");
+    expect_back(
+        &obj_secret, "{\"ID\":\"s\",\"Spec\":{\"Name\":\"pw\",\"Data\":\"aGlkZGVu\"},\"Rev\":4}",
+        "{\"ID\":\"s\",\"Version\":{},\"CreatedAt\":\"0001-01-01T00:00:00Z\",\"UpdatedAt\":\"0001-01-01T00:00:00Z\","
+        "\"Spec\":{\"Name\":\"pw\",\"Labels\":{}}}");
 }
 
 static void overlay_adds_what_is_not_stored(void **state)
@@ -257,7 +284,8 @@ static const struct {
       "ContainerSpec: \"Bad Image\" is not a valid repository/tag" },
     { SPEC("\"Mode\":{\"Replicated\":{},\"Global\":{}}"), "must specify only one service mode" },
     { TT("\"Resources\":{\"Limits\":{\"NanoCPUs\":1000}}"), "invalid cpu value 1e-06: Must be at least 0.001" },
-    { TT("\"Resources\":{\"Reservations\":{\"MemoryBytes\":1000}}"), "invalid memory value 1000: Must be at least 4MiB" },
+    { TT("\"Resources\":{\"Reservations\":{\"MemoryBytes\":1000}}"),
+      "invalid memory value 1000: Must be at least 4MiB" },
     { TT("\"Resources\":{\"SwapBytes\":1}"), "memory swap provided, but no memory-limit was set" },
     { TT("\"RestartPolicy\":{\"Condition\":\"bogus\"}"), "invalid RestartCondition: \"bogus\"" },
     { TT("\"RestartPolicy\":{\"Delay\":-1}"), "TaskSpec: restart-delay cannot be negative" },
@@ -281,8 +309,7 @@ static const struct {
     { CS("\"Mounts\":[{\"Target\":\"/a\"},{\"Target\":\"/a/\"}]"), "ContainerSpec: duplicate mount point: /a/" },
     { CS("\"Healthcheck\":{\"Interval\":1}"), "ContainerSpec: Interval in HealthConfig cannot be less than 1ms" },
     { CS("\"Healthcheck\":{\"Retries\":-1}"), "ContainerSpec: Retries in HealthConfig cannot be negative" },
-    { CS("\"Secrets\":[{\"SecretID\":\"i\",\"SecretName\":\"n\"}]"),
-      "malformed secret reference, no target provided" },
+    { CS("\"Secrets\":[{\"SecretID\":\"i\",\"SecretName\":\"n\"}]"), "malformed secret reference, no target provided" },
     { CS("\"Configs\":[{\"ConfigID\":\"i\",\"ConfigName\":\"n\"}]"),
       "invalid Config: either File or Runtime should be set" },
     { CS("\"Secrets\":[{\"SecretID\":\"i\",\"SecretName\":\"a\",\"File\":{\"Name\":\"t\"}},"
@@ -290,9 +317,9 @@ static const struct {
       "secret references 'a' and 'b' have a conflicting target: 't'" },
     { CS("\"Privileges\":{\"CredentialSpec\":{}}"),
       "invalid CredentialSpec: must either provide \"file\", \"registry\", or \"config\" for credential spec" },
-    { CS("\"Hostname\":\"{{.Bogus}}\""),
-      "expanding hostname failed: template: expansion:1:2: executing \"expansion\" at <.Bogus>: can't evaluate field Bogus "
-      "in type *template.Context" },
+    { CS("\"Hostname\":\"{{.Bogus}}\""), "expanding hostname failed: template: expansion:1:2: executing \"expansion\" "
+                                         "at <.Bogus>: can't evaluate field Bogus "
+                                         "in type *template.Context" },
 };
 
 static void errors_of_a_service_spec(void **state)
@@ -351,10 +378,15 @@ static void errors_of_json(void **state)
 static void images(void **state)
 {
     static const char digest[] = "sha256:ed6da3090edbd6740ba70bd62642083a82e24aa3e5a8b98c365039fda20ed9a7";
-    static const char *const good[] = { "busybox", "busybox:1.0", "127.0.0.1:5000/a/b-c:v1_2", "localhost/x",
-                                        "docker.io/library/a__b.c:latest", "a/b/c", "[::1]:5000/x" };
-    static const char *const bad[] = { "Busybox", "a:", ":a", "a/", "/a", "a//b", "a b", "a@sha256:12", "a:b:c", "a_-b",
-                                       "host:port/a", "ed6da3090edbd6740ba70bd62642083a82e24aa3e5a8b98c365039fda20ed9a7" };
+    static const char *const good[] = {
+        "busybox", "busybox:1.0", "127.0.0.1:5000/a/b-c:v1_2", "localhost/x", "docker.io/library/a__b.c:latest",
+        "a/b/c",   "[::1]:5000/x"
+    };
+    static const char *const bad[] = {
+        "Busybox", "a:",   ":a",          "a/",
+        "/a",      "a//b", "a b",         "a@sha256:12",
+        "a:b:c",   "a_-b", "host:port/a", "ed6da3090edbd6740ba70bd62642083a82e24aa3e5a8b98c365039fda20ed9a7"
+    };
     (void)state;
     char text[400], message[300];
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -381,13 +413,14 @@ static void defaults_are_filled_in(void **state)
     assert_int_equal(obj_defaults(&obj_service_spec, doc, &e), 0);
     char *dump = json_dumps(doc, JSON_COMPACT | JSON_SORT_KEYS);
     assert_string_equal(
-        dump, "{\"EndpointSpec\":{\"Mode\":\"vip\"},\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"Name\":\"w\","
-              "\"RollbackConfig\":{\"FailureAction\":\"pause\",\"MaxFailureRatio\":0,\"Monitor\":5000000000,\"Order\":"
-              "\"stop-first\",\"Parallelism\":1},\"TaskTemplate\":{\"ContainerSpec\":{\"DNSConfig\":{},\"Image\":\"a\","
-              "\"Isolation\":\"default\",\"StopGracePeriod\":10000000000},\"Placement\":{},\"Resources\":{\"Limits\":{},"
-              "\"Reservations\":{}},\"RestartPolicy\":{\"Condition\":\"none\",\"Delay\":0,\"MaxAttempts\":0},\"Runtime\":"
-              "\"container\"},\"UpdateConfig\":{\"FailureAction\":\"pause\",\"MaxFailureRatio\":0,\"Monitor\":5000000000,"
-              "\"Order\":\"stop-first\",\"Parallelism\":1}}");
+        dump,
+        "{\"EndpointSpec\":{\"Mode\":\"vip\"},\"Mode\":{\"Replicated\":{\"Replicas\":1}},\"Name\":\"w\","
+        "\"RollbackConfig\":{\"FailureAction\":\"pause\",\"MaxFailureRatio\":0,\"Monitor\":5000000000,\"Order\":"
+        "\"stop-first\",\"Parallelism\":1},\"TaskTemplate\":{\"ContainerSpec\":{\"DNSConfig\":{},\"Image\":\"a\","
+        "\"Isolation\":\"default\",\"StopGracePeriod\":10000000000},\"Placement\":{},\"Resources\":{\"Limits\":{},"
+        "\"Reservations\":{}},\"RestartPolicy\":{\"Condition\":\"none\",\"Delay\":0,\"MaxAttempts\":0},\"Runtime\":"
+        "\"container\"},\"UpdateConfig\":{\"FailureAction\":\"pause\",\"MaxFailureRatio\":0,\"Monitor\":5000000000,"
+        "\"Order\":\"stop-first\",\"Parallelism\":1}}");
     free(dump);
     json_decref(doc);
     doc = parse(&obj_cluster_spec, "{\"Raft\":{\"ElectionTick\":0,\"HeartbeatTick\":0},\"Orchestration\":{}}");
@@ -426,10 +459,11 @@ static void differences(void **state)
     expect_diff(&obj_service_spec, "{\"Labels\":{\"a\":\"1\",\"b\":\"\"},\"Mode\":{\"Replicated\":{\"Replicas\":1}}}",
                 "{\"Labels\":{\"a\":\"2\"},\"Mode\":{\"Replicated\":{\"Replicas\":0}}}",
                 "Labels.a \"1\" \"2\"\nLabels.b \"\" -\nMode.Replicated.Replicas 1 0\n");
-    expect_diff(&obj_service_spec, "{}",
-                "{\"TaskTemplate\":{\"ContainerSpec\":{\"Env\":[\"A\"],\"TTY\":false,\"Init\":false},\"Placement\":{}}}",
-                "TaskTemplate.ContainerSpec.Env[0] - \"A\"\nTaskTemplate.ContainerSpec.Init - false\n"
-                "TaskTemplate.Placement - {}\n");
+    expect_diff(
+        &obj_service_spec, "{}",
+        "{\"TaskTemplate\":{\"ContainerSpec\":{\"Env\":[\"A\"],\"TTY\":false,\"Init\":false},\"Placement\":{}}}",
+        "TaskTemplate.ContainerSpec.Env[0] - \"A\"\nTaskTemplate.ContainerSpec.Init - false\n"
+        "TaskTemplate.Placement - {}\n");
     expect_diff(&obj_service_spec, NULL, "{\"Name\":\"\",\"Labels\":{},\"New\":1}", "New - 1\n");
     expect_diff(&obj_service_spec, "{\"UpdateConfig\":{\"MaxFailureRatio\":0}}",
                 "{\"UpdateConfig\":{\"MaxFailureRatio\":0.0,\"Delay\":0}}", "");

@@ -5,7 +5,10 @@
 #define MANY FIELD_LIST_MAX
 
 /* XXRaw members stand for presence: the same field, read a second time as raw bytes. */
-#define FIELD_PRESENT(st, m, raw) { .name = #m, .type = F_RAW, .off = offsetof(st, raw) }
+#define FIELD_PRESENT(st, m, raw)                                                                                      \
+    {                                                                                                                  \
+        .name = #m, .type = F_RAW, .off = offsetof(st, raw)                                                            \
+    }
 #define I64(st, m) FIELD_I64(st, m, INT64_MIN, INT64_MAX)
 #define U64(st, m) FIELD_U64(st, m, 0, UINT64_MAX)
 #define TEXT(st, m) FIELD_STR(st, m, 0, TEXT_MAX)
@@ -17,12 +20,8 @@ static const struct field version_fields[] = {
 #define FIELD_VERSION(st) FIELD_OBJ(st, Version, version_fields, struct view_version)
 
 const struct field view_port_fields[] = {
-    TEXT(struct view_port, Name),
-    TEXT(struct view_port, Protocol),
-    TEXT(struct view_port, PublishMode),
-    U64(struct view_port, TargetPort),
-    U64(struct view_port, PublishedPort),
-    FIELD_END,
+    TEXT(struct view_port, Name),      TEXT(struct view_port, Protocol),     TEXT(struct view_port, PublishMode),
+    U64(struct view_port, TargetPort), U64(struct view_port, PublishedPort), FIELD_END,
 };
 
 /* ---- service ---- */
@@ -56,12 +55,9 @@ static const struct field update_config_fields[] = {
     FIELD_END,
 };
 static const struct field restart_fields[] = {
-    TEXT(struct view_restart, Condition),
-    FIELD_PRESENT(struct view_restart, Delay, DelayRaw),
-    I64(struct view_restart, Delay),
-    I64(struct view_restart, Window),
-    U64(struct view_restart, MaxAttempts),
-    FIELD_END,
+    TEXT(struct view_restart, Condition),  FIELD_PRESENT(struct view_restart, Delay, DelayRaw),
+    I64(struct view_restart, Delay),       I64(struct view_restart, Window),
+    U64(struct view_restart, MaxAttempts), FIELD_END,
 };
 static const struct field spread_fields[] = {
     TEXT(struct view_spread, SpreadDescriptor),
@@ -220,10 +216,10 @@ static const struct {
     enum task_state state;
     const char *name;
 } task_states[] = {
-    { TASK_NEW, "new" },           { TASK_PENDING, "pending" },   { TASK_ASSIGNED, "assigned" },
+    { TASK_NEW, "new" },           { TASK_PENDING, "pending" },     { TASK_ASSIGNED, "assigned" },
     { TASK_ACCEPTED, "accepted" }, { TASK_PREPARING, "preparing" }, { TASK_READY, "ready" },
-    { TASK_STARTING, "starting" }, { TASK_RUNNING, "running" },   { TASK_COMPLETE, "complete" },
-    { TASK_SHUTDOWN, "shutdown" }, { TASK_FAILED, "failed" },     { TASK_REJECTED, "rejected" },
+    { TASK_STARTING, "starting" }, { TASK_RUNNING, "running" },     { TASK_COMPLETE, "complete" },
+    { TASK_SHUTDOWN, "shutdown" }, { TASK_FAILED, "failed" },       { TASK_REJECTED, "rejected" },
     { TASK_REMOVE, "remove" },     { TASK_ORPHANED, "orphaned" },
 };
 #define TASK_STATES (sizeof task_states / sizeof *task_states)
@@ -336,10 +332,10 @@ static int view_decode(void *ret, const char *kind, const struct field *table, s
     return err_set(e, ERR_CORRUPT, "%s " STR_FMT ": %s", kind, STR_ARG(id), why.msg);
 }
 
-#define DEFINE_VIEW(name)                                                                                          \
-    int view_##name(struct str doc, struct view_##name *ret, struct arena *a, struct err *e)                       \
-    {                                                                                                              \
-        return view_decode(ret, #name, view_##name##_fields, sizeof *ret, doc, a, e);                              \
+#define DEFINE_VIEW(name)                                                                                              \
+    int view_##name(struct str doc, struct view_##name *ret, struct arena *a, struct err *e)                           \
+    {                                                                                                                  \
+        return view_decode(ret, #name, view_##name##_fields, sizeof *ret, doc, a, e);                                  \
     }
 DEFINE_VIEW(service)
 DEFINE_VIEW(taskspec)

@@ -41,8 +41,8 @@ struct view_update_config {
     double MaxFailureRatio;
 };
 struct view_restart {
-    struct str Condition;      /* "none", "on-failure", "any"; "": any */
-    struct str DelayRaw;       /* absent: 5 s */
+    struct str Condition; /* "none", "on-failure", "any"; "": any */
+    struct str DelayRaw;  /* absent: 5 s */
     int64_t Delay, Window;
     uint64_t MaxAttempts;
 };
@@ -121,24 +121,25 @@ struct view_service {
     uint64_t Rev;
     int64_t CreatedAt, UpdatedAt;
     struct view_service_spec Spec;
-    struct str TaskSpecID;        /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
+    struct str TaskSpecID; /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
     struct view_endpoint Endpoint;
     struct view_update_status UpdateStatus;
-    bool PendingDelete;           /* removed by its user; goes when its tasks are gone */
+    bool PendingDelete; /* removed by its user; goes when its tasks are gone */
 };
 
-/* ---- taskspec: immutable; written by apid with the service, deleted by orchestratord when nothing refers to it ---- */
+/* ---- taskspec: immutable; written by apid with the service, deleted by orchestratord when unused ---- */
 struct view_taskspec {
     struct str ID, ServiceID;
-    struct str SpecRaw;           /* "Spec": raw map, the TaskTemplate */
+    struct str SpecRaw; /* "Spec": raw map, the TaskTemplate */
     struct view_task_template Spec;
     struct view_endpoint_spec EndpointSpec;
-    struct str CredentialID;      /* kind credential: registry auth of this spec; "" none */
+    struct str CredentialID; /* kind credential: registry auth of this spec; "" none */
     int64_t CreatedAt;
 };
 
 /* ---- task ---- */
-enum task_state { /* numbers are swarmkit's; the order matters (swarmkit.md §2.1) */
+/* Numbers are swarmkit's; the order matters (swarmkit.md §2.1). */
+enum task_state {
     TASK_NEW = 0,
     TASK_PENDING = 64,
     TASK_ASSIGNED = 192,
@@ -176,11 +177,11 @@ struct view_task {
     int64_t CreatedAt, UpdatedAt;
     struct str ServiceID, TaskSpecID, NodeID;
     uint64_t Slot;
-    struct str DesiredState;       /* "ready", "running", "complete", "shutdown", "remove" */
+    struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
     struct view_task_status Status;
-    int64_t StartNotBefore;        /* wall ns: a restarted task waits in "ready" until then; 0 none */
-    struct str ReplacesID;         /* the task it waits for to have stopped; "" none */
-    struct list Ports;             /* view_port: from the service's endpoint, fixed when allocated */
+    int64_t StartNotBefore; /* wall ns: a restarted task waits in "ready" until then; 0 none */
+    struct str ReplacesID;  /* the task it waits for to have stopped; "" none */
+    struct list Ports;      /* view_port: from the service's endpoint, fixed when allocated */
 };
 
 /* ---- node, cluster ---- */
@@ -249,7 +250,7 @@ int view_task(struct str doc, struct view_task *ret, struct arena *a, struct err
 int view_node(struct str doc, struct view_node *ret, struct arena *a, struct err *e);
 int view_cluster(struct str doc, struct view_cluster *ret, struct arena *a, struct err *e);
 
-uint64_t view_replicas(const struct view_service *s);           /* 1 when absent */
-int64_t view_restart_delay_ns(const struct view_restart *r);    /* 5 s when absent */
-int64_t view_stop_grace_ns(const struct view_container *c);     /* 10 s when absent */
-int64_t view_history_limit(const struct view_cluster *c);       /* 5 when absent */
+uint64_t view_replicas(const struct view_service *s);        /* 1 when absent */
+int64_t view_restart_delay_ns(const struct view_restart *r); /* 5 s when absent */
+int64_t view_stop_grace_ns(const struct view_container *c);  /* 10 s when absent */
+int64_t view_history_limit(const struct view_cluster *c);    /* 5 when absent */

@@ -23,10 +23,10 @@ enum kind {
     KIND_CLUSTER,
     KIND_NODE,
     KIND_SERVICE,
-    KIND_TASKSPEC,    /* an immutable TaskTemplate that tasks and one service refer to */
+    KIND_TASKSPEC, /* an immutable TaskTemplate that tasks and one service refer to */
     KIND_TASK,
     KIND_NETWORK,
-    KIND_SECRET,      /* without Data */
+    KIND_SECRET, /* without Data */
     KIND_CONFIG,
     KIND_RESERVATION, /* a unique thing in use: "port/tcp/8080" -> owner */
     KIND_SECRET_DATA, /* secret: payload of a secret, by its ID */
@@ -46,31 +46,31 @@ extern const struct kind_info kind_info[KIND_COUNT];
 enum kind kind_by_name(const char *name, size_t len);
 
 enum index {
-    IX_SERVICE_NAME,        /* lower-cased Spec.Name */
-    IX_NODE_HOSTNAME,       /* Description.Hostname; not unique */
+    IX_SERVICE_NAME,  /* lower-cased Spec.Name */
+    IX_NODE_HOSTNAME, /* Description.Hostname; not unique */
     IX_NETWORK_NAME,
     IX_SECRET_NAME,
     IX_CONFIG_NAME,
-    IX_TASK_SERVICE,        /* ServiceID */
-    IX_TASK_NODE,           /* NodeID */
-    IX_TASK_SLOT,           /* ServiceID "/" Slot as 10 decimal digits */
-    IX_TASK_TASKSPEC,       /* TaskSpecID */
-    IX_TASKSPEC_SERVICE,    /* ServiceID */
-    IX_RESERVATION_OWNER,   /* OwnerID */
-    IX_SERVICE_NETWORK,     /* reference: Spec.TaskTemplate.Networks[].Target */
-    IX_SERVICE_SECRET,      /* reference: Spec.TaskTemplate.ContainerSpec.Secrets[].SecretID */
-    IX_SERVICE_CONFIG,      /* reference: Spec.TaskTemplate.ContainerSpec.Configs[].ConfigID */
+    IX_TASK_SERVICE,      /* ServiceID */
+    IX_TASK_NODE,         /* NodeID */
+    IX_TASK_SLOT,         /* ServiceID "/" Slot as 10 decimal digits */
+    IX_TASK_TASKSPEC,     /* TaskSpecID */
+    IX_TASKSPEC_SERVICE,  /* ServiceID */
+    IX_RESERVATION_OWNER, /* OwnerID */
+    IX_SERVICE_NETWORK,   /* reference: Spec.TaskTemplate.Networks[].Target */
+    IX_SERVICE_SECRET,    /* reference: Spec.TaskTemplate.ContainerSpec.Secrets[].SecretID */
+    IX_SERVICE_CONFIG,    /* reference: Spec.TaskTemplate.ContainerSpec.Configs[].ConfigID */
     IX_COUNT
 };
 
 struct index_info {
     const char *name;
     enum kind kind;
-    const char *path;       /* of the value(s) in the document; "[]" steps into an array */
-    const char *path2;      /* joined with "/": a second, numeric value; NULL if none */
+    const char *path;  /* of the value(s) in the document; "[]" steps into an array */
+    const char *path2; /* joined with "/": a second, numeric value; NULL if none */
     bool fold_case;
     bool unique;
-    enum kind refers_to;    /* KIND_COUNT: not a reference */
+    enum kind refers_to; /* KIND_COUNT: not a reference */
 };
 extern const struct index_info index_info[IX_COUNT];
 
@@ -140,5 +140,5 @@ uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY]);
 /* Wake-ups: ipc://<run>/raftd.wake, any message. */
 #define STORE_WAKE_SOCKET "raftd.wake"
 
-#define STORE_LOG_KEEP 100000u /* revisions kept in the change log */
+#define STORE_LOG_KEEP 100000u       /* revisions kept in the change log */
 #define STORE_MAP_BYTES (8ull << 30) /* address space, not memory */

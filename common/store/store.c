@@ -9,12 +9,12 @@
 
 #include "common/proto/mp.h"
 #include "common/util/check.h"
-#include "common/util/cleanup.h"
 
 #define PATH_MAX_ 512
 #define NO_DBI ((MDB_dbi)-1)
 
-/* One environment: the state map or the secret map. A process must never have the same one open twice (LMDB's locks). */
+/* One environment: the state map or the secret map. A process must never have the same one open twice (LMDB's locks).
+ */
 struct part {
     char dir[PATH_MAX_];
     bool secret;
@@ -36,8 +36,6 @@ struct store {
     uint64_t floor; /* the map was replaced at this revision: earlier ones are another history, perhaps */
     struct store_snap snap;
 };
-
-DEFINE_CLEANUP(struct store *, store_close)
 
 /* ---- opening ---- */
 

@@ -29,8 +29,8 @@ struct store_snap *store_end(struct store_snap *snap); /* NULL is fine; returns 
 struct store_meta {
     uint64_t revision;
     uint64_t term;
-    bool initialized;       /* this node is in a swarm */
-    bool leader;            /* raftd leads, and its own entry of `term` has been applied: controllers may act */
+    bool initialized; /* this node is in a swarm */
+    bool leader;      /* raftd leads, and its own entry of `term` has been applied: controllers may act */
     struct str node_id, cluster_id, leader_id;
 };
 int store_meta(struct store_snap *snap, struct store_meta *ret, struct err *e);

@@ -165,7 +165,7 @@ static char long_name[400];
 
 static void in_child(void (*fn)(void))
 {
-    int status;
+    int status = -1;
     pid_t pid = fork();
     if (pid == 0) {
         fn();
@@ -369,7 +369,8 @@ static void resolving(void **state)
         const char *ref, *id, *error;
     } cases[] = {
         { "svc1", "svc1", NULL }, /* an ID wins over another's name */
-        { "web", "svc1", NULL },  { "xy", "xyz", NULL },
+        { "web", "svc1", NULL },
+        { "xy", "xyz", NULL },
         { "svc", NULL, "service svc is ambiguous (2 matches found)" },
         { "nosuch", NULL, "service nosuch not found" },
         { "", NULL, "service  not found" },
@@ -583,8 +584,8 @@ static void transactions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_DIR(no_map_yet), WITH_DIR(meta_and_documents), WITH_DIR(indexes),    WITH_DIR(resolving),
-        WITH_DIR(changes),    WITH_DIR(map_is_replaced),    WITH_DIR(secret_map), cmocka_unit_test(keys),
+        WITH_DIR(no_map_yet), WITH_DIR(meta_and_documents),   WITH_DIR(indexes),    WITH_DIR(resolving),
+        WITH_DIR(changes),    WITH_DIR(map_is_replaced),      WITH_DIR(secret_map), cmocka_unit_test(keys),
         WITH_DIR(wake_ups),   cmocka_unit_test(transactions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

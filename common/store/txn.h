@@ -29,7 +29,7 @@ void txn_create(struct txn *t, enum kind k, struct str id, struct str doc);
 void txn_update(struct txn *t, enum kind k, struct str id, struct str patch); /* conflict when it is gone */
 void txn_merge(struct txn *t, enum kind k, struct str id, struct str patch);  /* ignored when it is gone */
 void txn_delete(struct txn *t, enum kind k, struct str id);
-void txn_purge(struct txn *t, enum kind k, struct str id);                    /* ignored when it is gone */
+void txn_purge(struct txn *t, enum kind k, struct str id); /* ignored when it is gone */
 
 /* txn_doc - copies an encoded map into the transaction's arena, so that a scratch buffer can be reused. */
 struct str txn_doc(struct txn *t, const struct buf *b);

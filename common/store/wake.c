@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "common/store/store.h"
-#include "common/util/cleanup.h"
 
 #define RECONNECT_MIN_MS 10
 #define RECONNECT_MAX_MS 500
@@ -28,8 +27,6 @@ struct store_wake {
     store_wake_fn *fn;
     void *arg;
 };
-
-DEFINE_CLEANUP(struct store_wake *, store_wake_free)
 
 static int wake_on_msg(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
@@ -116,26 +113,31 @@ static int wake_attach(struct store_wake *w, int fd, struct err *e)
     return 0;
 }
 
+static int wake_start(struct store_wake *w, const char *run_dir, struct err *e)
+{
+    int fd = -1;
+    w->event_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK); /* 1: the first wake comes by itself */
+    if (w->event_fd < 0)
+        return err_errno(e, errno, "eventfd");
+    int r = wake_dial(w, run_dir, &fd, e);
+    return r < 0 ? r : wake_attach(w, fd, e);
+}
+
 int store_wake_open(struct store_wake **ret, sd_event *loop, const char *run_dir, store_wake_fn *fn, void *arg,
                     struct err *e)
 {
-    _cleanup_(store_wake_freep) struct store_wake *w = calloc(1, sizeof *w);
-    int fd = -1;
+    struct store_wake *w = calloc(1, sizeof *w);
     if (w == NULL)
         return err_set(e, ERR_NOMEM, "listen for wake-ups: out of memory");
     w->loop = loop;
     w->fn = fn;
     w->arg = arg;
-    w->event_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK); /* 1: the first wake comes by itself */
-    if (w->event_fd < 0)
-        return err_errno(e, errno, "eventfd");
-    int r = wake_dial(w, run_dir, &fd, e);
-    if (r == 0)
-        r = wake_attach(w, fd, e);
+    int r = wake_start(w, run_dir, e);
     if (r < 0)
-        return r;
-    *ret = TAKE(w);
-    return 0;
+        (void)store_wake_free(w);
+    else
+        *ret = w;
+    return r;
 }
 
 struct store_wake *store_wake_free(struct store_wake *w)
