@@ -15,16 +15,12 @@
 #define ROOM 1024
 #define BATCH 200 /* deletions per message burst */
 
-/* The kernel's filter bits; its header keeps them to itself (net/netfilter/nf_internals.h). */
+/* The kernel's filter bit; its header keeps it to itself (net/netfilter/nf_internals.h). */
 #define FILTER_IP_SRC (1u << 0)
-#define FILTER_PROTO_NUM (1u << 3)
-#define FILTER_DST_PORT (1u << 5)
 
 struct forget {
-    uint32_t reply_src_be; /* of the entries to delete; or: */
-    uint16_t orig_dport_be;
-    bool untranslated;
-    char *tuples;          /* reply tuples, each behind its length */
+    const struct mesh_ct *what;
+    char *tuples; /* reply tuples, each behind its length */
     size_t n, cap;
     unsigned count;
 };
@@ -54,14 +50,17 @@ static void parse_tuple(const struct nlattr *tuple, bool reply, struct entry *en
     }
 }
 
-static bool matches(const struct forget *f, const struct entry *en)
+static bool matches(const struct mesh_ct *c, const struct entry *en)
 {
-    if (!en->reply)
+    for (size_t i = 0; i < c->naddrs; i++)
+        if (en->reply_src_be == htonl(c->addrs[i]))
+            return true;
+    if (en->proto != IPPROTO_UDP || (en->status & IPS_DST_NAT) || en->reply_src_be != en->orig_dst_be)
         return false;
-    if (!f->untranslated)
-        return en->reply_src_be == f->reply_src_be;
-    return en->proto == IPPROTO_UDP && en->orig_dport_be == f->orig_dport_be && !(en->status & IPS_DST_NAT) &&
-           en->reply_src_be == en->orig_dst_be;
+    for (size_t i = 0; i < c->nports; i++)
+        if (en->orig_dport_be == htons(c->ports[i]))
+            return true;
+    return false;
 }
 
 static void found(const struct nlmsghdr *h, void *arg)
@@ -78,7 +77,7 @@ static void found(const struct nlmsghdr *h, void *arg)
         else if (mnl_attr_get_type(a) == CTA_STATUS)
             en.status = ntohl(mnl_attr_get_u32(a));
     }
-    if (!matches(f, &en))
+    if (!en.reply || !matches(f->what, &en))
         return;
     uint16_t len = mnl_attr_get_payload_len(en.reply);
     if (f->n + len + sizeof len > f->cap) {
@@ -101,63 +100,69 @@ static struct nlmsghdr *put(struct mesh_msg *nf, int type, uint16_t flags)
     return h;
 }
 
-/* put_filter - lets the kernel pick (since 5.8), so that a large table is not copied out; matches() has the last word. */
-static void put_filter(struct nlmsghdr *h, const struct forget *f)
+/* put_filter - lets the kernel pick (since 5.8) when it is one address, the common case; matches() has the last word. */
+static void put_filter(struct nlmsghdr *h, uint32_t addr)
 {
-    struct nlattr *t = mnl_attr_nest_start(h, f->untranslated ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY), *in;
-    if (f->untranslated) {
-        in = mnl_attr_nest_start(h, CTA_TUPLE_PROTO);
-        mnl_attr_put_u8(h, CTA_PROTO_NUM, IPPROTO_UDP);
-        mnl_attr_put_u16(h, CTA_PROTO_DST_PORT, f->orig_dport_be);
-    } else {
-        in = mnl_attr_nest_start(h, CTA_TUPLE_IP);
-        mnl_attr_put_u32(h, CTA_IP_V4_SRC, f->reply_src_be);
-    }
+    struct nlattr *t = mnl_attr_nest_start(h, CTA_TUPLE_REPLY), *in = mnl_attr_nest_start(h, CTA_TUPLE_IP);
+    mnl_attr_put_u32(h, CTA_IP_V4_SRC, htonl(addr));
     mnl_attr_nest_end(h, in);
     mnl_attr_nest_end(h, t);
     t = mnl_attr_nest_start(h, CTA_FILTER);
-    mnl_attr_put_u32(h, CTA_FILTER_ORIG_FLAGS, f->untranslated ? FILTER_PROTO_NUM | FILTER_DST_PORT : 0);
-    mnl_attr_put_u32(h, CTA_FILTER_REPLY_FLAGS, f->untranslated ? 0 : FILTER_IP_SRC);
+    mnl_attr_put_u32(h, CTA_FILTER_ORIG_FLAGS, 0);
+    mnl_attr_put_u32(h, CTA_FILTER_REPLY_FLAGS, FILTER_IP_SRC);
     mnl_attr_nest_end(h, t);
 }
 
 static int list(struct mesh_msg *nf, struct forget *f, struct err *e)
 {
-    int errnum = 0;
-    put_filter(put(nf, IPCTNL_MSG_CT_GET, NLM_F_DUMP), f);
-    int r = mesh_msg_dump(nf, "list connections", found, f, &errnum, e);
-    if (errnum != EOPNOTSUPP && errnum != EINVAL)
-        return r;
+    int errnum = 0, r;
+    if (f->what->naddrs == 1 && f->what->nports == 0) {
+        put_filter(put(nf, IPCTNL_MSG_CT_GET, NLM_F_DUMP), f->what->addrs[0]);
+        r = mesh_msg_dump(nf, "list connections", found, f, &errnum, e);
+        if (errnum != EOPNOTSUPP && errnum != EINVAL)
+            return r;
+    }
     put(nf, IPCTNL_MSG_CT_GET, NLM_F_DUMP);
     return mesh_msg_dump(nf, "list connections", found, f, NULL, e);
 }
 
-static int forget(struct mesh_msg *nf, struct forget *f, unsigned *ret_count, struct err *e)
+int mesh_ct_forget(struct mesh_ct *c, struct mesh_msg *nf, unsigned *ret_count, struct err *e)
 {
-    int r = list(nf, f, e);
+    struct forget f = { .what = c };
+    int r = list(nf, &f, e);
     unsigned i = 0;
-    for (size_t off = 0; off < f->n;) {
+    for (size_t off = 0; off < f.n;) {
         uint16_t len;
-        memcpy(&len, f->tuples + off, sizeof len);
+        memcpy(&len, f.tuples + off, sizeof len);
         mnl_attr_put(put(nf, IPCTNL_MSG_CT_DELETE, 0), CTA_TUPLE_REPLY | NLA_F_NESTED, len,
-                     f->tuples + off + sizeof len);
+                     f.tuples + off + sizeof len);
         off += sizeof len + len;
-        if (++i % BATCH == 0 || off == f->n)
+        if (++i % BATCH == 0 || off == f.n)
             (void)mesh_msg_send(nf, "forget connections", NULL, NULL); /* gone meanwhile: as good */
     }
-    free(f->tuples);
-    *ret_count = f->count;
+    free(f.tuples);
+    mesh_ct_done(c);
+    *ret_count = f.count;
     return r;
 }
 
-int mesh_ct_forget_task(struct mesh_msg *nf, uint32_t addr, unsigned *ret_count, struct err *e)
+void mesh_ct_addr(struct mesh_ct *c, uint32_t addr)
 {
-    struct forget f = { .reply_src_be = htonl(addr) };
-    return forget(nf, &f, ret_count, e);
+    c->addrs = realloc(c->addrs, (c->naddrs + 1) * sizeof *c->addrs);
+    CHECK(c->addrs != NULL);
+    c->addrs[c->naddrs++] = addr;
 }
 
-int mesh_ct_forget_untranslated(struct mesh_msg *nf, uint16_t port, unsigned *ret_count, struct err *e)
+void mesh_ct_port(struct mesh_ct *c, uint16_t port)
 {
-    struct forget f = { .orig_dport_be = htons(port), .untranslated = true };
-    return forget(nf, &f, ret_count, e);
+    c->ports = realloc(c->ports, (c->nports + 1) * sizeof *c->ports);
+    CHECK(c->ports != NULL);
+    c->ports[c->nports++] = port;
+}
+
+void mesh_ct_done(struct mesh_ct *c)
+{
+    free(c->addrs);
+    free(c->ports);
+    *c = (struct mesh_ct){ 0 };
 }

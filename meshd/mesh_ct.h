@@ -9,9 +9,19 @@
 #include "meshd/mesh_core.h"
 #include "meshd/mesh_msg.h"
 
-/* mesh_ct_forget_task - what was translated to a task's address, TCP and UDP: the task is gone. */
-int mesh_ct_forget_task(struct mesh_msg *nf, uint32_t addr, unsigned *ret_count, struct err *e);
+/* What to forget, collected, because looking through the kernel's table takes milliseconds, however few are found. */
+struct mesh_ct {
+    uint32_t *addrs;  /* of tasks that are gone: what was translated to them, TCP and UDP (host byte order) */
+    uint16_t *ports;  /* newly published: UDP flows from before, which would go on missing the new rule */
+    size_t naddrs, nports;
+};
+void mesh_ct_addr(struct mesh_ct *c, uint32_t addr);
+void mesh_ct_port(struct mesh_ct *c, uint16_t port);
+void mesh_ct_done(struct mesh_ct *c);
+static inline bool mesh_ct_empty(const struct mesh_ct *c)
+{
+    return c->naddrs == 0 && c->nports == 0;
+}
 
-/* mesh_ct_forget_untranslated - UDP flows to a port of this host from before it was published: they would keep missing
- * the new rule for as long as the client sends. */
-int mesh_ct_forget_untranslated(struct mesh_msg *nf, uint16_t port, unsigned *ret_count, struct err *e);
+/* mesh_ct_forget - deletes them and empties the collection. */
+int mesh_ct_forget(struct mesh_ct *c, struct mesh_msg *nf, unsigned *ret_count, struct err *e);

@@ -178,7 +178,7 @@ static int try_up(const char *task, const char *service, const struct port *port
 static void up(const char *task, const char *service, const struct port *ports, size_t n, int slot)
 {
     struct err e = ERR_INIT;
-    if (try_up(task, service, ports, n, slot, NULL, &e) < 0)
+    if (try_up(task, service, ports, n, slot, NULL, &e) < 0 || mesh_node_forget(&node, &e) < 0)
         fail_msg("up %s: %s", task, e.msg);
 }
 
@@ -193,7 +193,7 @@ static void ready(const char *task, bool yes)
 static void down(const char *task)
 {
     struct err e = ERR_INIT;
-    if (mesh_node_down(&node, str_from(task), &e) < 0)
+    if (mesh_node_down(&node, str_from(task), &e) < 0 || mesh_node_forget(&node, &e) < 0)
         fail_msg("down %s: %s", task, e.msg);
     mesh_core_verify(&node.core);
 }

@@ -12,7 +12,6 @@
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
-#include "meshd/mesh_ct.h"
 #include "meshd/mesh_file.h"
 #include "meshd/mesh_resolv.h"
 
@@ -124,17 +123,22 @@ int mesh_node_sync_rules(struct mesh_node *n, bool *ret_rebuilt, struct err *e)
     return r;
 }
 
-/* forget_untranslated - UDP clients that talked to a port before it was published. */
-static void forget_untranslated(struct mesh_node *n, const struct mesh_plan *p)
+/* note_new_udp - clients that talked to a port before it was published. */
+static void note_new_udp(struct mesh_node *n, const struct mesh_plan *p)
 {
     for (size_t i = 0; i < p->now.n; i++) {
         const struct mesh_edit *ed = &p->now.v[i];
-        unsigned count = 0;
-        if (ed->type != MESH_PORT_SET || ed->replaces || ed->proto != IPPROTO_UDP)
-            continue;
-        (void)mesh_ct_forget_untranslated(&n->nft.req, ed->port, &count, NULL);
-        n->forgotten += count;
+        if (ed->type == MESH_PORT_SET && !ed->replaces && ed->proto == IPPROTO_UDP)
+            mesh_ct_port(&n->stale, ed->port);
     }
+}
+
+int mesh_node_forget(struct mesh_node *n, struct err *e)
+{
+    unsigned count = 0;
+    int r = mesh_ct_empty(&n->stale) ? 0 : mesh_ct_forget(&n->stale, &n->nft.req, &count, e);
+    n->forgotten += count;
+    return r;
 }
 
 /* commit - brings the kernel's table to what the core wants. A refused change is survived by making the table anew. */
@@ -149,7 +153,7 @@ static int commit(struct mesh_node *n, struct err *e)
         n->last_failure = *e;
         r = rebuild(n, e);
     }
-    forget_untranslated(n, &p);
+    note_new_udp(n, &p);
     mesh_plan_done(&p);
     sync_holds(n);
     return r;
@@ -314,22 +318,47 @@ static int make_net(struct mesh_node *n, struct mesh_sandbox *sb, const struct s
     return r;
 }
 
+static void leave(struct mesh_node *n, uint32_t addr)
+{
+    if (n->nleaving == n->cleaving) {
+        n->cleaving = n->cleaving * 2 + 16;
+        n->leaving = realloc(n->leaving, n->cleaving * sizeof *n->leaving);
+        CHECK(n->leaving != NULL);
+    }
+    n->leaving[n->nleaving++] = addr;
+}
+
+static bool addr_in_use(struct mesh_node *n, uint32_t addr)
+{
+    struct mesh_sandbox *sb;
+    for (struct table_pos pos = { 0 }; table_next(&n->core.sandboxes, &pos, NULL, &sb);)
+        if (sb->addr == addr)
+            return true;
+    return false;
+}
+
+void mesh_node_sweep(struct mesh_node *n)
+{
+    for (size_t i = 0; i < n->nleaving; i++) {
+        char name[IFNAMSIZ];
+        mesh_nl_veth_name(n->leaving[i], name);
+        if (if_nametoindex(name) && !addr_in_use(n, n->leaving[i]))
+            (void)mesh_nl_link_del(&n->nl, name, NULL);
+    }
+    free(n->leaving);
+    n->leaving = NULL;
+    n->nleaving = n->cleaving = 0;
+}
+
 static void unmake_net(struct mesh_node *n, const char *task, enum mesh_mode mode, uint32_t addr)
 {
-    char pin[512], name[IFNAMSIZ];
-    unsigned count = 0;
-    if (addr) {
-        mesh_nl_veth_name(addr, name);
-        (void)mesh_nl_link_del(&n->nl, name, NULL);
-    }
-    step("link gone");
+    char pin[512];
     pin_path(n, task, pin);
     if (mode != MESH_HOST)
         (void)mesh_nl_netns_unpin(pin, NULL);
     step("namespace gone");
     if (addr)
-        (void)mesh_ct_forget_task(&n->nft.req, addr, &count, NULL);
-    n->forgotten += count;
+        leave(n, addr);
 }
 
 static int make(struct mesh_node *n, struct mesh_sandbox *sb, const struct strmap *sysctls, struct err *e)
@@ -397,6 +426,8 @@ int mesh_node_down(struct mesh_node *n, struct str task, struct err *e)
     memcpy(id, sb->task, sizeof id);
     uint32_t addr = sb->addr;
     enum mesh_mode mode = sb->mode;
+    if (addr && sb->nports)
+        mesh_ct_addr(&n->stale, addr);
     int r = mesh_file_remove(n->files, id, e);
     if (r < 0)
         return r;
@@ -559,7 +590,6 @@ static bool adopt_link(struct opening *o, const struct mesh_link *l, const struc
 static void open_links(struct opening *o)
 {
     struct mesh_node *n = o->n;
-    unsigned count = 0;
     for (size_t i = 0; i < o->nlinks; i++) {
         struct mesh_link *l = &o->links[i];
         if (l->master && l->master != n->bridge)
@@ -567,7 +597,7 @@ static void open_links(struct opening *o)
         else if (!adopt_link(o, l, mesh_core_get(&n->core, str_from(l->alias)))) {
             note(o, "link %s belongs to no sandbox: removed", l->name);
             (void)mesh_nl_link_del(&n->nl, l->name, NULL);
-            (void)mesh_ct_forget_task(&n->nft.req, mesh_nl_veth_addr(l->name), &count, NULL);
+            mesh_ct_addr(&n->stale, mesh_nl_veth_addr(l->name));
             l->name[0] = '\0';
             n->dropped++;
         }
@@ -653,7 +683,7 @@ static int open_kernel(struct opening *o, struct err *e)
     r = mesh_node_sync_rules(n, &rebuilt, e);
     if (r == 0)
         sync_holds(n);
-    return r;
+    return r < 0 ? r : mesh_node_forget(n, e);
 }
 
 static int open_dirs(struct mesh_node *n, const char *run_dir, struct err *e)
@@ -691,6 +721,8 @@ void mesh_node_close(struct mesh_node *n)
     for (struct table_pos pos = { 0 }; table_next(&n->holds, &pos, NULL, &h);)
         closep(&h->fd);
     table_done(&n->holds);
+    free(n->leaving);
+    mesh_ct_done(&n->stale);
     mesh_nft_close(&n->nft);
     mesh_nl_close(&n->nl);
     mesh_core_done(&n->core);

@@ -9,6 +9,7 @@
 
 #include "common/proto/msg_meshd.h"
 #include "meshd/mesh_core.h"
+#include "meshd/mesh_ct.h"
 #include "meshd/mesh_nft.h"
 #include "meshd/mesh_nl.h"
 
@@ -31,6 +32,9 @@ struct mesh_node {
     struct mesh_subnet subnet;
     unsigned bridge;            /* link index */
     struct table holds;         /* "tcp/8080" -> struct mesh_hold: ports kept from the host's processes */
+    struct mesh_ct stale;       /* for mesh_node_forget() */
+    uint32_t *leaving;          /* addresses whose link goes away with its namespace */
+    size_t nleaving, cleaving;
     uint16_t port_last;         /* the host-mode port chosen last */
     uint64_t ups, downs, dropped, recoveries, failures, forgotten;
     struct err last_failure;    /* of a change to the table, survived by making it anew */
@@ -55,6 +59,19 @@ int mesh_node_up(struct mesh_node *n, const struct mesh_up *req, struct arena *a
                  struct err *e);
 int mesh_node_ready(struct mesh_node *n, struct str task, bool ready, struct err *e);
 int mesh_node_down(struct mesh_node *n, struct str task, struct err *e); /* unknown: fine */
+
+/* mesh_node_forget - lets go of connections of tasks that are gone and of UDP flows older than their port: a while after
+ * ups and downs, for all of them at once. */
+int mesh_node_forget(struct mesh_node *n, struct err *e);
+
+/*
+ * mesh_node_sweep - takes away links that have outlived their sandbox, because a process still holds its namespace.
+ *
+ * Deleting a link waits for the whole machine to look away from it (measured: 4 to 90 ms), while a namespace without
+ * users is taken apart by the kernel in the background, its link with it. So a sandbox that goes is only unpinned, and a
+ * while later this looks whether that was enough. Meanwhile the kernel itself refuses a second link for the address.
+ */
+void mesh_node_sweep(struct mesh_node *n);
 
 /* mesh_node_sync_rules - reads the kernel's table back and puts right what differs. */
 int mesh_node_sync_rules(struct mesh_node *n, bool *ret_rebuilt, struct err *e);

@@ -7,6 +7,8 @@
 
 #include "common/util/clock.h"
 
+#define FORGET_MS 30      /* collects what stops together; a UDP client of a dead task waits this long */
+#define SWEEP_MS 1000     /* after the last sandbox went: time enough for the kernel to have taken it apart */
 #define REPAIR_GAP_MS 100 /* between two repairs of the table, should someone keep taking it away */
 
 struct mesh_conf mesh_shell_conf;
@@ -28,11 +30,30 @@ static struct {
     struct mesh_node node;
     bool open;
     sd_event_source *watch;
-    struct timer *repair;
+    struct timer *repair, *sweep, *forget;
+    bool forgetting;
     uint64_t repaired_ms;
 } self;
 
 /* ---- requests ---- */
+
+/* forget_later - armed by the first, so that a steady stream of them does not put it off for ever. */
+static void forget_later(void)
+{
+    if (self.forgetting || mesh_ct_empty(&self.node.stale))
+        return;
+    self.forgetting = true;
+    timer_arm(self.forget, clock_mono().ms + FORGET_MS);
+}
+
+static void forget(void *arg)
+{
+    struct err e = ERR_INIT;
+    (void)arg;
+    self.forgetting = false;
+    if (mesh_node_forget(&self.node, &e) < 0)
+        log_warn("%s", e.msg);
+}
 
 static void on_up(struct rpc_call *c, const void *req)
 {
@@ -53,6 +74,7 @@ static void on_up(struct rpc_call *c, const void *req)
             log_warn("port %s is also bound by another process of this host task=" STR_FMT, key, STR_ARG(up->TaskID));
     }
     log_debug("sandbox made task=" STR_FMT, STR_ARG(up->TaskID));
+    forget_later();
     rpc_reply(c, &rep);
 }
 
@@ -78,6 +100,8 @@ static void on_down(struct rpc_call *c, const void *req)
         return;
     }
     log_debug("sandbox removed task=" STR_FMT, STR_ARG(t->TaskID));
+    forget_later();
+    timer_arm(self.sweep, clock_mono().ms + SWEEP_MS);
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
@@ -117,6 +141,12 @@ static void repair(void *arg)
     }
     self.node.recoveries++;
     log_warn("nftables table microswarm was changed by someone else: %s", rebuilt ? "made anew" : "put right");
+}
+
+static void sweep(void *arg)
+{
+    (void)arg;
+    mesh_node_sweep(&self.node);
 }
 
 static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
@@ -159,6 +189,10 @@ int mesh_shell_start(struct err *e)
     int r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), on_note, NULL, e);
     if (r == 0)
         r = timer_open(&self.repair, repair, NULL, e);
+    if (r == 0)
+        r = timer_open(&self.sweep, sweep, NULL, e);
+    if (r == 0)
+        r = timer_open(&self.forget, forget, NULL, e);
     if (r < 0)
         return r;
     r = sd_event_add_io(daemon_loop(), &self.watch, mesh_node_watch_fd(&self.node), EPOLLIN, on_watch, NULL);
@@ -176,6 +210,8 @@ void mesh_shell_stop(void)
 {
     self.watch = sd_event_source_unref(self.watch);
     self.repair = timer_free(self.repair);
+    self.sweep = timer_free(self.sweep);
+    self.forget = timer_free(self.forget);
     if (self.open)
         mesh_node_close(&self.node);
     self.open = false;
