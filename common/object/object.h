@@ -70,7 +70,8 @@ extern const struct obj_type obj_service, obj_task, obj_node, obj_cluster, obj_n
 extern const struct obj_type obj_swarm_init, obj_swarm_join, obj_swarm_unlock; /* request bodies */
 
 /*
- * obj_check - validates; nulls are removed from `doc`, nothing else changes. -ERR_INVALID; the message starts with the
+ * obj_check - validates; nulls are removed from `doc` and names that differ from a field's only in case get the field's
+ * spelling (as in Go), nothing else changes. -ERR_INVALID; the message starts with the
  * path: "TaskTemplate.ContainerSpec.Mounts[2].Type: must be bind, volume or tmpfs".
  */
 int obj_check(const struct obj_type *t, json_t *doc, struct err *e);

@@ -1,5 +1,6 @@
 /* object_check.c - JSON text to a checked DOM: shape rules from the tables, paths in the errors. */
 #include <stdio.h>
+#include <strings.h>
 
 #include "common/object/object_priv.h"
 #include "common/util/clock.h"
@@ -310,12 +311,47 @@ static int check_required(const struct obj_type *t, json_t *obj, struct obj_path
     return 0;
 }
 
+static const char *field_in_other_case(const struct obj_type *t, const char *key)
+{
+    for (const struct obj_field *f = t->fields; f->name != NULL; f++)
+        if (strcasecmp(f->name, key) == 0)
+            return f->name;
+    return NULL;
+}
+
+/* fold_names - Go takes "replicated" for "Replicated", and docker-py relies on it. */
+static int fold_names(const struct obj_type *t, json_t *obj, struct obj_path *p, struct err *e)
+{
+    const char *key;
+    json_t *v;
+    void *tmp;
+    int hint = 0;
+    json_object_foreach_safe(obj, tmp, key, v)
+    {
+        int i = obj_field_find(t, key, strlen(key), hint);
+        const char *name = i < 0 ? field_in_other_case(t, key) : NULL;
+        hint = i + 1;
+        if (name == NULL)
+            continue;
+        if (json_object_get(obj, name) != NULL) {
+            obj_path_push(p, name);
+            return bad(p, e, "is there twice, in different case");
+        }
+        if (json_object_set(obj, name, v) < 0)
+            return err_set(e, ERR_NOMEM, "out of memory");
+        json_object_del(obj, key);
+    }
+    return 0;
+}
+
 static int check_object(const struct obj_type *t, json_t *obj, struct obj_path *p, struct err *e)
 {
     const char *key;
     json_t *v;
     void *tmp;
-    int hint = 0, r = 0;
+    int hint = 0, r = fold_names(t, obj, p, e);
+    if (r < 0)
+        return r;
     json_object_foreach_safe(obj, tmp, key, v)
     {
         if (json_is_null(v)) {

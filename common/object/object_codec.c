@@ -307,13 +307,25 @@ static int write_absent(struct writer *w, const struct obj_field *f, struct str 
     return 0;
 }
 
-static void write_key(struct writer *w, bool *first, struct str name)
+static void write_comma(struct writer *w, bool *first)
 {
     if (!*first)
         buf_putc(w->out, ',');
     *first = false;
-    buf_json_str(w->out, name);
-    buf_putc(w->out, ':');
+}
+
+/* write_key - a table's own name, which needs no escapes. */
+static void write_key(struct writer *w, bool *first, const char *name)
+{
+    size_t n = strlen(name);
+    write_comma(w, first);
+    char *p = buf_reserve(w->out, n + 3);
+    if (p == NULL)
+        return;
+    p[0] = '"';
+    memcpy(p + 1, name, n);
+    memcpy(p + 1 + n, "\":", 2);
+    w->out->n += n + 3;
 }
 
 static int write_field(struct writer *w, const struct obj_type *t, const struct str *spans, size_t i, bool *first)
@@ -325,7 +337,7 @@ static int write_field(struct writer *w, const struct obj_type *t, const struct 
     bool show = f->flags & OBJ_KEEP ? !span_nil(spans[i]) : !span_zero(spans[i]);
     if (!show && !(f->flags & OBJ_ALWAYS))
         return 0;
-    write_key(w, first, str_from(f->name));
+    write_key(w, first, f->name);
     if (show)
         return write_value(w, f, spans[i]);
     for (size_t k = 0; f->def_from != NULL && t->fields[k].name != NULL; k++)
@@ -347,7 +359,9 @@ static int write_unknown(struct writer *w, const struct obj_type *t, struct str 
             return -ERR_CORRUPT;
         if (span_nil(val) || obj_field_find(t, key.s.p, key.s.n, 0) >= 0)
             continue;
-        write_key(w, first, key.s);
+        write_comma(w, first);
+        buf_json_str(w->out, key.s);
+        buf_putc(w->out, ':');
         mp_to_json(w->out, val);
     }
     return 0;

@@ -112,7 +112,7 @@ static const struct obj_field privileges_f[] = {
     F("SELinuxContext", OT_OBJ, A | K, SUB(selinux), .def = "null", .doc = "SELinux labels"),
     F("Seccomp", OT_OBJ, K, SUB(seccomp), .doc = "system call filter"),
     F("AppArmor", OT_OBJ, K, SUB(apparmor), .doc = "AppArmor"),
-    F("NoNewPrivileges", OT_BOOL, 0, .doc = "no gain of privileges by set-uid programs"),
+    F("NoNewPrivileges", OT_BOOL, K, .doc = "no gain of privileges by set-uid programs"),
     END,
 };
 TYPE(privileges, "Privileges");

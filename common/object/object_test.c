@@ -132,6 +132,20 @@ static void go_conventions(void **state)
         "\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3,\"TotalCompletions\":3}}}");
 }
 
+static void case_is_folded_as_in_go(void **state)
+{
+    (void)state;
+    expect_back(
+        &obj_service_spec,
+        "{\"name\":\"x\",\"taskTEMPLATE\":{\"ContainerSpec\":{\"image\":\"a\"}},\"Mode\":{\"global\":{}}}",
+        "{\"Name\":\"x\",\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"a\"},\"ForceUpdate\":0},"
+        "\"Mode\":{\"Global\":{}}}");
+    struct err e = ERR_INIT;
+    json_t *doc;
+    assert_int_equal(obj_parse(&obj_service_spec, STR("{\"Name\":\"x\",\"name\":\"y\"}"), &doc, &e), -ERR_INVALID);
+    assert_string_equal(e.msg, "Name: is there twice, in different case");
+}
+
 static void unknown_fields_survive(void **state)
 {
     (void)state;
@@ -486,6 +500,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(spec_comes_back_as_posted),
         cmocka_unit_test(go_conventions),
+        cmocka_unit_test(case_is_folded_as_in_go),
         cmocka_unit_test(unknown_fields_survive),
         cmocka_unit_test(times_and_bytes),
         cmocka_unit_test(secrets_stay_in),

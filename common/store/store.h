@@ -17,8 +17,9 @@
 struct store;
 struct store_snap;
 
-/* store_open - @run_dir as daemon_run_dir(); @secrets: open the second map as well. Succeeds before raftd has made the
- * map: then store_begin() returns -ERR_UNAVAILABLE. */
+/* store_open - once per process and run folder (LMDB's locks are the process's). @run_dir as daemon_run_dir();
+ * @secrets: open the second map as well. Succeeds before raftd has made the map: then store_begin() returns
+ * -ERR_UNAVAILABLE. */
 int store_open(struct store **ret, const char *run_dir, bool secrets, struct err *e);
 struct store *store_close(struct store *s);
 
@@ -66,7 +67,8 @@ int store_resolve(struct store_snap *snap, enum kind kind, enum index ix, struct
                   struct str *ret_doc, struct err *e);
 
 /* store_changes - calls fn for each key touched after revision `since`, oldest first, repeats possible.
- * -ERR_GONE: the log no longer reaches back; read everything again. op is 'c'reate, 'u'pdate or 'd'elete. */
+ * -ERR_GONE: the log no longer reaches back, or `since` is older than a map that replaced the one it was read from;
+ * read everything again. op is 'c'reate, 'u'pdate or 'd'elete. */
 typedef void store_change_fn(void *arg, uint64_t revision, enum kind kind, struct str id, char op);
 int store_changes(struct store_snap *snap, uint64_t since, store_change_fn *fn, void *arg, struct err *e);
 
