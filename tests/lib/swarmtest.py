@@ -48,7 +48,8 @@ def cluster_dir():
 
 def run(*argv, check=True, timeout=60, **kw):
     """A program's output; failing is a Failure that shows what it said."""
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, check=False, **kw)
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout,
+                       check=False, **kw)
     if check and p.returncode != 0:
         raise Failure("%s: exit code %d: %s" % (" ".join(argv), p.returncode, (p.stderr or p.stdout).strip()))
     return p.stdout
