@@ -25,7 +25,8 @@ static void print_objects(void)
         { "POST /swarm/init", &obj_swarm_init },        { "POST /swarm/join", &obj_swarm_join },
         { "POST /swarm/unlock", &obj_swarm_unlock },
     };
-    printf("# Objects\n\nThe fields of what clients send, in Docker's names; checked by these tables, with the path in the "
+    printf("# Objects\n\nThe fields of what clients send, in Docker's names; checked by these tables, with the path in "
+           "the "
            "error. Fields\nthat are not listed are kept as they are.\n");
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         struct buf out = { 0 };
@@ -37,8 +38,9 @@ static void print_objects(void)
 
 static const char *type_name(enum field_type t)
 {
-    static const char *const names[] = { "unsigned", "integer", "boolean", "number", "text", "bytes", "any value", "map", "map",
-                                         "list of maps", "list of text", "map of text" };
+    static const char *const names[] = { "unsigned", "integer",      "boolean",      "number",
+                                         "text",     "bytes",        "any value",    "map",
+                                         "map",      "list of maps", "list of text", "map of text" };
     return (size_t)t < sizeof names / sizeof *names ? names[t] : "?";
 }
 
@@ -87,7 +89,8 @@ static void print_messages(void)
             &op_agent_image_remove, &op_agent_image_tag, &op_agent_image_resolve, &op_agent_info, &op_agent_leave } },
         { "meshd", { &op_mesh_up, &op_mesh_ready, &op_mesh_down, &op_mesh_list } },
     };
-    printf("# Messages\n\nWhat the daemons of a host ask each other on `<run>/<daemon>.sock`: msgpack maps over nng, one table an "
+    printf("# Messages\n\nWhat the daemons of a host ask each other on `<run>/<daemon>.sock`: msgpack maps over nng, "
+           "one table an "
            "operation.\nMissing, repeated, unknown and out-of-range fields are refused, and named.\n");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         printf("\n## %s\n", all[i].daemon);
@@ -102,15 +105,18 @@ static void print_messages(void)
 
 static void print_store(void)
 {
-    printf("# The store\n\n## Kinds\n\n| kind | map | field whose change moves `Version.Index` | unique name |\n|---|---|---|---|\n");
+    printf("# The store\n\n## Kinds\n\n| kind | map | field whose change moves `Version.Index` | unique name "
+           "|\n|---|---|---|---|\n");
     for (int k = 0; k < KIND_COUNT; k++)
         printf("| `%s` | %s | %s | %s |\n", kind_info[k].name, kind_info[k].secret ? "secret" : "state",
-               kind_info[k].spec_field ? kind_info[k].spec_field : "(creation only)", kind_info[k].unique_name ? "yes" : "");
+               kind_info[k].spec_field ? kind_info[k].spec_field : "(creation only)",
+               kind_info[k].unique_name ? "yes" : "");
     printf("\n## Indexes\n\n| index | of | path | refers to |\n|---|---|---|---|\n");
     for (int i = 0; i < IX_COUNT; i++) {
         const struct index_info *ix = &index_info[i];
-        printf("| `%s` | %s | `%s`%s%s%s | %s |\n", ix->name, kind_info[ix->kind].name, ix->path, ix->path2 ? " / `" : "",
-               ix->path2 ? ix->path2 : "", ix->path2 ? "`" : "", ix->refers_to < KIND_COUNT ? kind_info[ix->refers_to].name : "");
+        printf("| `%s` | %s | `%s`%s%s%s | %s |\n", ix->name, kind_info[ix->kind].name, ix->path,
+               ix->path2 ? " / `" : "", ix->path2 ? ix->path2 : "", ix->path2 ? "`" : "",
+               ix->refers_to < KIND_COUNT ? kind_info[ix->refers_to].name : "");
     }
 }
 

@@ -1,9 +1,11 @@
 /*
- * node_init.c - process 1 of a test node: makes its mounts, starts the daemons, restarts those that die, reaps the rest.
+ * node_init.c - process 1 of a test node: makes its mounts, starts the daemons, restarts those that die, reaps the
+ * rest.
  *
  * `node_init DIR` reads DIR/node.conf, leaves for namespaces of its own (mount, pid, net, uts, ipc, cgroup), prints the
- * host's pid of the new process 1 once it listens on DIR/ctl, and returns; process 1 stays. It does what systemd does for a real node (order,
- * readiness by sd_notify, restart at once) and nothing else, so that tests see the same failures.
+ * host's pid of the new process 1 once it listens on DIR/ctl, and returns; process 1 stays. It does what systemd does
+ * for a real node (order, readiness by sd_notify, restart at once) and nothing else, so that tests see the same
+ * failures.
  *
  * node.conf, one thing a line:
  *   hostname NAME
@@ -44,27 +46,27 @@
 #define ARGS_MAX 32
 #define CONNS_MAX 16
 #define NOTIFY_PATH "/run/node/notify"
-#define STABLE_MS 1000      /* a daemon that lived so long is restarted at once, however often that happens */
-#define QUICK_DEATHS_MAX 5  /* after so many quick deaths in a row, wait a little before each start */
+#define STABLE_MS 1000     /* a daemon that lived so long is restarted at once, however often that happens */
+#define QUICK_DEATHS_MAX 5 /* after so many quick deaths in a row, wait a little before each start */
 #define STOP_DEADLINE_MS 10000
 
 struct daemon {
     char *name, *log;
+    char *argv[ARGS_MAX];
+    uint64_t started_ms, start_at_ms; /* start_at_ms 0: not due */
     uid_t uid;
     gid_t gid, groups[8];
     int ngroups;
-    char *argv[ARGS_MAX];
-    pid_t pid;          /* 0: not running */
-    bool ready, held;
+    pid_t pid; /* 0: not running */
     unsigned starts, quick;
-    int last_status;    /* as waitpid() gave it; -1: never died */
-    uint64_t started_ms, start_at_ms; /* start_at_ms 0: not due */
+    int last_status; /* as waitpid() gave it; -1: never died */
+    bool ready, held;
 };
 
 struct conn {
     int fd;
     bool waits_ready;
-    char hold[64];      /* waits for this daemon's end */
+    char hold[64]; /* waits for this daemon's end */
 };
 
 static struct daemon daemons[DAEMONS_MAX];
@@ -109,7 +111,8 @@ static void parse_daemon(char *rest)
     }
     d->uid = (uid_t)strtoul(uid, NULL, 10);
     d->gid = (gid_t)strtoul(gid, NULL, 10);
-    for (char *s2 = NULL, *g = strtok_r(groups, ",", &s2); g && *g != '-' && d->ngroups < 8; g = strtok_r(NULL, ",", &s2))
+    for (char *s2 = NULL, *g = strtok_r(groups, ",", &s2); g && *g != '-' && d->ngroups < 8;
+         g = strtok_r(NULL, ",", &s2))
         d->groups[d->ngroups++] = (gid_t)strtoul(g, NULL, 10);
     d->last_status = -1;
     ndaemons++;
@@ -126,8 +129,10 @@ static void read_conf(void)
         if (line[len - 1] == '\n')
             line[len - 1] = '\0';
         char *copy = strdup(line), *rest = copy ? strchr(copy, ' ') : NULL;
-        if (!rest)
+        if (!rest) {
+            free(copy);
             continue;
+        }
         *rest++ = '\0';
         if (strcmp(copy, "hostname") == 0)
             hostname = rest;
@@ -141,6 +146,8 @@ static void read_conf(void)
             putenv(rest);
         else if (strcmp(copy, "daemon") == 0)
             parse_daemon(rest);
+        else
+            free(copy);
     }
     free(line);
     fclose(f);
@@ -229,7 +236,8 @@ static void make_mounts(const char *dir)
     bool v2 = statfs("/sys/fs/cgroup", &sfs) == 0 && sfs.f_type == 0x63677270; /* CGROUP2_SUPER_MAGIC */
     must_mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
     /* Bind mounts are made from descriptors, since /run and /proc are about to be covered. */
-    int run_fd = open(run_dir, O_PATH | O_DIRECTORY | O_CLOEXEC), state_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int run_fd = open(run_dir, O_PATH | O_DIRECTORY | O_CLOEXEC),
+        state_fd = open(state_dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (run_fd < 0 || state_fd < 0)
         die("run or state folder");
     /* Not only covered: what reads mountinfo must not find the host's cgroups under ours. */
@@ -426,7 +434,11 @@ static void cmd_ls(struct conn *c)
 {
     for (int i = 0; i < ndaemons; i++) {
         const struct daemon *d = &daemons[i];
-        answer(c, "%s %d %s %u %d\n", d->name, d->pid, d->held ? "held" : d->ready ? "ready" : d->pid ? "starting" : "down",
+        answer(c, "%s %d %s %u %d\n", d->name, d->pid,
+               d->held    ? "held"
+               : d->ready ? "ready"
+               : d->pid   ? "starting"
+                          : "down",
                d->starts, d->last_status);
     }
 }

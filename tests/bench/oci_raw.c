@@ -2,8 +2,8 @@
  * oci_raw.c - the floor of starting containers: conmon and crun by themselves, on the bundle of a real task.
  *
  * `oci_raw COUNT PARALLEL LOWER CONFIG DIR`: COUNT containers with an overlayfs root over LOWER, CONFIG being an OCI
- * config.json in which @ID@ stands for the container's id; DIR is for scratch. Prints one JSON object: seconds until all
- * ran, and the time of a single start. Stops and deletes them all before it leaves.
+ * config.json in which @ID@ stands for the container's id; DIR is for scratch. Prints one JSON object: seconds until
+ * all ran, and the time of a single start. Stops and deletes them all before it leaves.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -86,11 +86,35 @@ static int conmon_create(char *id, char *bundle, char *root)
         return -1;
     snprintf(text, sizeof text, "%d", sync[1]);
     setenv("_OCI_SYNCPIPE", text, 1);
-    char *argv[] = { (char *)CONMON, (char *)"--api-version", (char *)"1", (char *)"-c", id, (char *)"-u", id,
-                     (char *)"-n", id, (char *)"-r", (char *)CRUN, (char *)"-b", bundle, (char *)"-p", pid_file,
-                     (char *)"-l", log, (char *)"--exit-dir", exit_dir, (char *)"--full-attach", (char *)"--log-level",
-                     (char *)"error", (char *)"--runtime-arg", (char *)"--cgroup-manager=cgroupfs",
-                     (char *)"--runtime-arg", (char *)"--root", (char *)"--runtime-arg", root, NULL };
+    char *argv[] = { (char *)CONMON,
+                     (char *)"--api-version",
+                     (char *)"1",
+                     (char *)"-c",
+                     id,
+                     (char *)"-u",
+                     id,
+                     (char *)"-n",
+                     id,
+                     (char *)"-r",
+                     (char *)CRUN,
+                     (char *)"-b",
+                     bundle,
+                     (char *)"-p",
+                     pid_file,
+                     (char *)"-l",
+                     log,
+                     (char *)"--exit-dir",
+                     exit_dir,
+                     (char *)"--full-attach",
+                     (char *)"--log-level",
+                     (char *)"error",
+                     (char *)"--runtime-arg",
+                     (char *)"--cgroup-manager=cgroupfs",
+                     (char *)"--runtime-arg",
+                     (char *)"--root",
+                     (char *)"--runtime-arg",
+                     root,
+                     NULL };
     pid_t pid;
     int bad = posix_spawn(&pid, argv[0], NULL, NULL, argv, environ);
     close(sync[1]);
@@ -110,7 +134,8 @@ static void start_one(int i, struct result *r, double t0)
     snprintf(bundle, sizeof bundle, "%s/%s", scratch, id);
     snprintf(root, sizeof root, "%s/state", scratch);
     make_bundle(id, bundle);
-    char *start[] = { (char *)CRUN, (char *)"--cgroup-manager=cgroupfs", (char *)"--root", root, (char *)"start", id, NULL };
+    char *start[] = { (char *)CRUN, (char *)"--cgroup-manager=cgroupfs", (char *)"--root", root, (char *)"start", id,
+                      NULL };
     if (conmon_create(id, bundle, root) != 0 || run_program(start) != 0)
         return;
     r->started_ms = now_ms() - t0;
@@ -122,8 +147,10 @@ static void delete_one(int i)
     char id[32], path[PATH_MAX], root[PATH_MAX];
     snprintf(id, sizeof id, "raw%d", i);
     snprintf(root, sizeof root, "%s/state", scratch);
-    char *argv[] = { (char *)CRUN, (char *)"--cgroup-manager=cgroupfs", (char *)"--root", root, (char *)"delete",
-                     (char *)"-f", id, NULL };
+    char *argv[] = {
+        (char *)CRUN, (char *)"--cgroup-manager=cgroupfs", (char *)"--root", root, (char *)"delete", (char *)"-f", id,
+        NULL
+    };
     run_program(argv);
     snprintf(path, sizeof path, "%s/%s/rootfs", scratch, id);
     umount2(path, MNT_DETACH);
@@ -153,14 +180,16 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: oci_raw COUNT PARALLEL LOWER CONFIG DIR\n");
         return 2;
     }
-    int n = atoi(argv[1]), par = atoi(argv[2]);
+    int n = (int)strtol(argv[1], NULL, 10), par = (int)strtol(argv[2], NULL, 10);
     lower = argv[3];
     config = read_all(argv[4]);
     scratch = argv[5];
     struct result *r = mmap(NULL, (size_t)n * sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     double *took = calloc((size_t)n, sizeof *took), last = 0, t0 = now_ms();
-    if (n <= 0 || par <= 0 || r == MAP_FAILED || !took)
+    if (n <= 0 || par <= 0 || r == MAP_FAILED || !took) {
+        free(took);
         return 2;
+    }
     for (int w = 0; w < par; w++)
         if (fork() == 0) {
             for (int i = w; i < n; i += par)

@@ -41,7 +41,7 @@ static size_t describe(char *out, size_t cap, const struct sockaddr_in *from, co
 
 static void serve_tcp(int lfd)
 {
-    struct sockaddr_in from, to;
+    struct sockaddr_in from = { 0 }, to = { 0 };
     socklen_t len = sizeof from, to_len = sizeof to;
     int fd = accept(lfd, (struct sockaddr *)&from, &len);
     if (fd < 0)
@@ -63,16 +63,16 @@ static void serve_tcp(int lfd)
             used += (size_t)snprintf(body + used, sizeof body - used, "%.1000s\n", *e);
     else
         used = describe(body, sizeof body, &from, server, path);
-    dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%.*s", used,
-            (int)used, body);
+    dprintf(fd, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%.*s",
+            used, (int)used, body);
     close(fd);
     if (strncmp(path, "/exit/", 6) == 0)
-        _exit(atoi(path + 6));
+        _exit((int)strtol(path + 6, NULL, 10));
 }
 
 static void serve_udp(int ufd)
 {
-    struct sockaddr_in from;
+    struct sockaddr_in from = { 0 };
     socklen_t len = sizeof from;
     char in[512], body[1024];
     ssize_t n = recvfrom(ufd, in, sizeof in - 1, 0, (struct sockaddr *)&from, &len);
@@ -88,8 +88,10 @@ int main(int argc, char **argv)
     signal(SIGTERM, leave);
     signal(SIGINT, leave);
     signal(SIGPIPE, SIG_IGN);
-    struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 8080)) };
-    int one = 1, lfd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), ufd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in sa = { .sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)(argc > 1 ? strtol(argv[1], NULL, 10) : 8080)) };
+    int one = 1, lfd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+        ufd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(lfd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(lfd, 512) < 0 ||
         bind(ufd, (struct sockaddr *)&sa, sizeof sa) < 0) {
