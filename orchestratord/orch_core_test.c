@@ -1,10 +1,6 @@
-/*
- * Scenarios in testdata/core: `service` and `task` lines, `now`, then ---- and what the core decides. REWRITE=1
- * rewrites the expected part. Times are seconds since zero, as decimals.
- */
+/* Scenarios in testdata/core: `service`, `task` and `now` lines, then what the core decides. Times are seconds. */
 #include "orchestratord/orch_core.h"
 
-#include <glob.h>
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,8 +10,8 @@
 #include <cmocka.h>
 
 #include "common/util/check.h"
+#include "common/util/scenario.h"
 
-#define SCENARIOS "orchestratord/testdata/core/*.txt"
 #define TASKS_MAX 64
 
 struct scenario {
@@ -103,33 +99,42 @@ static void set_task(struct scenario *sc, struct orch_task *t, const char *k, co
         CHECK(set_restart(&t->restart, k, v));
 }
 
-static void read_line(struct scenario *sc, char *line)
+static void *begin(void)
 {
-    char *save = NULL, *word = strtok_r(line, " \t", &save), *k;
+    struct scenario *sc = calloc(1, sizeof *sc);
+    CHECK(sc != NULL);
+    arena_init(&sc->arena, 16 << 20);
+    sc->svc = (struct orch_service){ .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1,
+                                     .restart = { .delay_ns = 5000000000ll } };
+    sc->now = 100 * 1000000000ll;
+    return sc;
+}
+
+static void read_line(void *arg, char **words, unsigned n, struct buf *out)
+{
+    struct scenario *sc = arg;
     struct orch_task *t = NULL;
-    if (!word || word[0] == '#')
-        return;
-    if (strcmp(word, "now") == 0) {
-        sc->now = seconds(strtok_r(NULL, " ", &save));
+    unsigned i = 1;
+    (void)out;
+    if (strcmp(words[0], "now") == 0) {
+        sc->now = seconds(words[1]);
         return;
     }
-    if (strcmp(word, "task") == 0) {
-        CHECK(sc->n < TASKS_MAX);
+    if (strcmp(words[0], "task") == 0) {
+        CHECK(sc->n < TASKS_MAX && n > 1);
         t = &sc->tasks[sc->n++];
-        *t = (struct orch_task){ .id = arena_str(&sc->arena, str_from(strtok_r(NULL, " ", &save))), .slot = 1,
+        *t = (struct orch_task){ .id = arena_str(&sc->arena, str_from(words[i++])), .slot = 1,
                                  .state = TASK_RUNNING, .desired = TASK_RUNNING, .current = true,
                                  .restart = sc->svc.restart };
     } else {
-        CHECK(strcmp(word, "service") == 0);
+        CHECK(strcmp(words[0], "service") == 0);
     }
-    while ((k = strtok_r(NULL, " \t", &save)) != NULL) {
-        char *v = strchr(k, '=');
-        if (v)
-            *v++ = 0;
+    for (; i < n; i++) {
+        char *v = scenario_value(words[i]);
         if (t)
-            set_task(sc, t, k, v ? v : "");
+            set_task(sc, t, words[i], v);
         else
-            set_service(&sc->svc, k, v ? v : "");
+            set_service(&sc->svc, words[i], v);
     }
 }
 
@@ -138,8 +143,9 @@ static void print_time(struct buf *b, const char *what, int64_t ns)
     buf_printf(b, " %s=%.9g", what, (double)ns / 1e9);
 }
 
-static void run(struct scenario *sc, struct buf *b)
+static void decide(void *arg, struct buf *b)
 {
+    struct scenario *sc = arg;
     struct orch_out out;
     orch_reconcile(&sc->svc, sc->tasks, sc->n, sc->now, &sc->arena, &out);
     for (size_t i = 0; i < sc->n; i++) {
@@ -168,80 +174,15 @@ static void run(struct scenario *sc, struct buf *b)
         print_time(b, "at", out.next_ns);
         buf_putc(b, '\n');
     }
-}
-
-static char *read_file(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *text = calloc(1, 1 << 20);
-    CHECK(f != NULL && text != NULL);
-    CHECK(fread(text, 1, (1 << 20) - 1, f) > 0);
-    fclose(f);
-    return text;
-}
-
-/* A file holds many scenarios: input, "----", output, empty line. */
-static bool run_file(const char *path, bool rewrite)
-{
-    char *text = read_file(path), *at = text;
-    struct buf all = BUF_INIT;
-    bool same = true;
-    while (*at) {
-        struct buf got = BUF_INIT;
-        struct scenario *sc = calloc(1, sizeof *sc);
-        CHECK(sc != NULL);
-        arena_init(&sc->arena, 16 << 20);
-        sc->svc = (struct orch_service){ .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1,
-                                         .restart = { .delay_ns = 5000000000ll } };
-        sc->now = 100 * 1000000000ll;
-        char *sep = strstr(at, "----\n");
-        CHECK(sep != NULL);
-        buf_put(&all, at, (size_t)(sep - at));
-        buf_puts(&all, "----\n");
-        char *want = sep + 5, *end = want[0] == '\n' ? want : strstr(want, "\n\n");
-        if (end && end != want)
-            end++;
-        if (!end)
-            end = want + strlen(want);
-        *sep = 0;
-        for (char *line = at, *nl; line && *line; line = nl) {
-            if ((nl = strchr(line, '\n')))
-                *nl++ = 0;
-            read_line(sc, line);
-        }
-        run(sc, &got);
-        if (got.n != (size_t)(end - want) || (got.n && memcmp(got.p, want, got.n) != 0)) {
-            same = false;
-            if (!rewrite)
-                printf("%s: got\n%s--- instead of\n%.*s", path, buf_cstr(&got), (int)(end - want), want);
-        }
-        buf_put(&all, got.p ? got.p : "", got.n);
-        at = end;
-        while (*at == '\n')
-            buf_putc(&all, *at++);
-        arena_done(&sc->arena);
-        free(sc);
-        buf_done(&got);
-    }
-    if (rewrite && !same) {
-        FILE *f = fopen(path, "w");
-        CHECK(f != NULL && fwrite(all.p, 1, all.n, f) == all.n && fclose(f) == 0);
-    }
-    buf_done(&all);
-    free(text);
-    return same || rewrite;
+    arena_done(&sc->arena);
+    free(sc);
 }
 
 static void test_scenarios(void **state)
 {
-    glob_t g = { 0 };
-    bool ok = true;
+    static const struct scenario_ops ops = { begin, read_line, decide };
     (void)state;
-    assert_int_equal(glob(SCENARIOS, 0, NULL, &g), 0);
-    for (size_t i = 0; i < g.gl_pathc; i++)
-        ok &= run_file(g.gl_pathv[i], getenv("REWRITE") != NULL);
-    globfree(&g);
-    assert_true(ok);
+    assert_true(scenario_run("orchestratord/testdata/core/*.txt", &ops));
 }
 
 static void test_absurd_replica_count_comes_in_portions(void **state)
