@@ -1,0 +1,38 @@
+/* agent_main.c - agentd: runs the tasks that are assigned to this node. */
+#include <string.h>
+
+#include "agentd/agent_shell.h"
+#include "agentd/image_worker.h"
+
+static const struct conf_item conf[] = {
+    CONF_TEXT("dispatcher", agent_conf.dispatcher, "dispatcherd", "socket of the daemon that assigns tasks"),
+    CONF_TEXT("conmon", agent_conf.conmon, "/usr/bin/conmon", "the container monitor"),
+    CONF_TEXT("crun", agent_conf.crun, "/usr/bin/crun", "the OCI runtime"),
+    CONF_TEXT("init", agent_conf.init, "/usr/bin/tini-static", "first process of containers with Init"),
+    CONF_BOOL("default_init", &agent_conf.default_init, "no", "whether a service that does not say gets an init"),
+    CONF_TEXT("cgroup_root", agent_conf.cgroup_root, "/microswarm", "control group of all containers"),
+    CONF_TEXT("insecure_registries", agent_conf.insecure_registries, "", "registries (host:port) without TLS, blank-separated"),
+    CONF_COUNT("starts_max", &agent_conf.starts_max, "3", 1, 64, "containers that are being started at the same time"),
+    CONF_BYTES("log_size_max", &agent_conf.log_size_max, "10m", 0, 1ull << 40, "size of a log file; 0: no limit"),
+    CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
+    CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "500ms", 10, 60000, "longest pause between tries to open a session"),
+    CONF_END,
+};
+
+int main(int argc, char **argv)
+{
+    static const struct daemon_spec spec = {
+        .name = "agentd",
+        .conf = conf,
+        .routes = agent_routes,
+        .probes = agent_probes,
+        .max_calls = 256,
+        .start = agent_start,
+        .stop = agent_stop,
+        .status = agent_status,
+        .metrics = agent_metrics,
+    };
+    if (argc == 2 && strcmp(argv[1], "image-worker") == 0)
+        return image_worker_main();
+    return daemon_main(argc, argv, &spec);
+}

@@ -1,0 +1,33 @@
+/*
+ * ctr_log.h - the log files that conmon writes ("k8s-file"): one line is
+ *   2026-11-20T18:00:00.123456789+00:00 stdout F the text
+ * with P instead of F when the line goes on in the next record. Pure: works on bytes.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/util/clock.h"
+#include "common/util/str.h"
+
+struct log_rec {
+    struct wall_ns time;
+    int stream;   /* 1 stdout, 2 stderr */
+    bool partial; /* no newline after it */
+    struct str text;
+};
+
+/* log_next - the first record of *s, which moves on. 1: one was read; 0: no complete record is left; a damaged line is
+ * stepped over. */
+int log_next(struct str *s, struct log_rec *ret);
+
+/* log_tail - where the last n complete lines of the wanted streams (bit 1: stdout, bit 2: stderr) begin. *n becomes the
+ * number of lines that are still missing (0: all found). */
+size_t log_tail(struct str s, unsigned streams, uint64_t *n);
+
+/* A position in the log: "inode:offset:time of the first record of that file". */
+struct log_cursor {
+    uint64_t inode, offset;
+    int64_t first_ns;
+};
+bool log_cursor_parse(struct str text, struct log_cursor *ret);

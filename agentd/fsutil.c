@@ -1,0 +1,153 @@
+/* fsutil.c - see fsutil.h. */
+#include "agentd/fsutil.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "common/util/cleanup.h"
+
+int fs_mkdirs(const char *path, mode_t mode, struct err *e)
+{
+    char p[4096];
+    if (snprintf(p, sizeof p, "%s", path) >= (int)sizeof p)
+        return err_set(e, ERR_INVALID, "make folder: path is too long");
+    for (char *s = p + 1;; s++) {
+        if (*s != '/' && *s != '\0')
+            continue;
+        char c = *s;
+        *s = '\0';
+        if (mkdir(p, c ? 0755 : mode) < 0 && errno != EEXIST)
+            return err_errno(e, errno, "make folder %s", p);
+        *s = c;
+        if (!c)
+            return 0;
+    }
+}
+
+static int slurp(int fd, size_t max, struct buf *out)
+{
+    char chunk[8192];
+    ssize_t n;
+    while ((n = read(fd, chunk, sizeof chunk)) > 0) {
+        if (out->n + (size_t)n > max)
+            return -EFBIG;
+        buf_put(out, chunk, (size_t)n);
+    }
+    return n < 0 ? -errno : out->failed ? -ENOMEM : 0;
+}
+
+int fs_read(const char *path, size_t max, struct buf *out, struct err *e)
+{
+    _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int r = fd < 0 ? -errno : slurp(fd, max, out);
+    if (r == -ENOENT)
+        return err_set(e, ERR_NOT_FOUND, "read %s: %s", path, strerror(ENOENT));
+    return r < 0 ? err_errno(e, -r, "read %s", path) : 0;
+}
+
+int fs_read_at(int dir, const char *path, size_t max, struct buf *out)
+{
+    struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    struct stat st;
+    _cleanup_(closep) int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return -EINVAL;
+    return slurp(fd, max, out);
+}
+
+static int write_fd(int fd, struct str text)
+{
+    while (text.n > 0) {
+        ssize_t n = write(fd, text.p, text.n);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -errno;
+        text = (struct str){ text.p + n, text.n - (size_t)n };
+    }
+    return 0;
+}
+
+int fs_write(const char *path, struct str text, mode_t mode, struct err *e)
+{
+    _cleanup_(closep) int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    int r = fd < 0 ? -errno : write_fd(fd, text);
+    return r < 0 ? err_errno(e, -r, "write %s", path) : 0;
+}
+
+int fs_write_atomic(const char *path, struct str text, mode_t mode, struct err *e)
+{
+    char tmp[4096];
+    if (snprintf(tmp, sizeof tmp, "%s.new", path) >= (int)sizeof tmp)
+        return err_set(e, ERR_INVALID, "write: path is too long");
+    _cleanup_(closep) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    int r = fd < 0 ? -errno : write_fd(fd, text);
+    if (r == 0 && (fdatasync(fd) < 0 || rename(tmp, path) < 0))
+        r = -errno;
+    if (r < 0) {
+        unlink(tmp);
+        return err_errno(e, -r, "write %s", path);
+    }
+    return 0;
+}
+
+bool fs_empty_dir(int fd)
+{
+    struct dirent *d;
+    bool empty = true;
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return false;
+    }
+    while (empty && (d = readdir(dir)))
+        empty = strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0;
+    closedir(dir);
+    return empty;
+}
+
+static int rm_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)ftw;
+    if (type == FTW_DP || type == FTW_D)
+        (void)rmdir(path);
+    else
+        (void)unlink(path);
+    return 0;
+}
+
+void fs_remove_tree(const char *path)
+{
+    (void)nftw(path, rm_entry, 16, FTW_PHYS | FTW_DEPTH | FTW_MOUNT);
+}
+
+static size_t counted, count_stop;
+
+static int count_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)path;
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return ++counted >= count_stop;
+}
+
+size_t fs_count_entries(const char *path, size_t stop_at)
+{
+    counted = 0;
+    count_stop = stop_at;
+    (void)nftw(path, count_entry, 16, FTW_PHYS | FTW_MOUNT);
+    return counted;
+}

@@ -1,0 +1,30 @@
+/*
+ * volumes.h - local volumes: <state>/volumes/<name>/{_data,labels.json}. Named ones stay until somebody removes them by
+ * hand; anonymous ones have 64 hex digits as their name and go with their task.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/proto/fields.h"
+
+#define VOLUME_PATH_MAX 1024
+
+/* volume_name_ok - Docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]+ */
+bool volume_name_ok(struct str name);
+
+void volume_anonymous_name(char name[65]);
+
+/* volume_ensure - makes it when missing; *ret_path: the data folder; *ret_empty: it may take the image's content. */
+int volume_ensure(const char *state_dir, struct str name, const struct strmap *labels, char path[VOLUME_PATH_MAX],
+                  bool *ret_empty, struct err *e);
+
+void volume_remove(const char *state_dir, const char *name);
+
+/*
+ * volume_copy_plan - what putting the image's content at `target` into the empty volume takes.
+ *
+ * Returns 0: nothing to copy (owner and mode were taken over); 1 with *ret_fd (given), the folder to copy from; or an
+ * error code, negative.
+ */
+int volume_copy_plan(int rootfs_fd, const char *target, const char *volume_path, int *ret_fd, struct err *e);
