@@ -124,7 +124,15 @@ void sched_del_node(struct sched *s, struct str id)
     drop_unused_node(s, n);
 }
 
-static unsigned live_failures(const struct sched_node *n, const struct sched_spec *spec, int64_t now_ns)
+static uint64_t hash_of(struct str id)
+{
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (size_t i = 0; i < id.n; i++)
+        h = (h ^ (unsigned char)id.p[i]) * 0x100000001b3ull;
+    return h;
+}
+
+static unsigned live_failures(const struct sched_node *n, uint64_t spec, int64_t now_ns)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < n->nfailures; i++)
@@ -134,11 +142,11 @@ static unsigned live_failures(const struct sched_node *n, const struct sched_spe
 
 unsigned sched_failures_of(const struct sched_node *n, const struct sched_spec *spec, int64_t now_ns)
 {
-    unsigned count = live_failures(n, spec, now_ns);
+    unsigned count = live_failures(n, spec->hash, now_ns);
     return count >= SCHED_FAILURES_MANY ? count : 0;
 }
 
-static void add_failure(struct sched_node *n, const struct sched_spec *spec, int64_t at_ns)
+static void add_failure(struct sched_node *n, uint64_t spec, int64_t at_ns)
 {
     struct sched_failure f = { spec, at_ns };
     if (n->nfailures == SCHED_FAILURES_KEPT) {
@@ -162,6 +170,7 @@ static struct sched_spec *spec_of(struct sched *s, struct str id)
     if (fresh) {
         arena_init(&spec->mem, DOC_ARENA_BYTES);
         spec->number = s->specs_seen++;
+        spec->hash = hash_of(id);
     }
     return spec;
 }
@@ -231,16 +240,8 @@ int sched_put_spec(struct sched *s, struct str id, struct str doc, struct err *e
 
 static void unref_spec(struct sched *s, struct sched_spec *spec)
 {
-    struct sched_node *n;
     if (--spec->refs > 0)
         return;
-    for (struct table_pos p = { 0 }; table_next(&s->nodes, &p, NULL, &n);) {
-        unsigned kept = 0;
-        for (unsigned i = 0; i < n->nfailures; i++)
-            if (n->failures[i].spec != spec) /* a later spec may get this address */
-                n->failures[kept++] = n->failures[i];
-        n->nfailures = kept;
-    }
     arena_done(&spec->mem);
     table_del(&s->specs, table_key(&s->specs, spec));
 }
@@ -347,12 +348,11 @@ static bool interesting(enum task_state state)
     return state >= TASK_PENDING && state <= TASK_RUNNING;
 }
 
-static void note_failure(struct sched_node *n, const struct sched_spec *spec, const struct view_task *v,
-                         int64_t now_ns)
+static void note_failure(struct sched_node *n, const struct view_task *v, int64_t now_ns)
 {
     int64_t at = v->Status.AppliedAt ? v->Status.AppliedAt : v->Status.Timestamp;
-    if (n && spec && now_ns - at < SCHED_FAILURE_WINDOW_NS)
-        add_failure(n, spec, at);
+    if (n && now_ns - at < SCHED_FAILURE_WINDOW_NS)
+        add_failure(n, hash_of(v->TaskSpecID), at);
 }
 
 static bool has_failed(enum task_state state)
@@ -363,7 +363,7 @@ static bool has_failed(enum task_state state)
 void sched_put_failure(struct sched *s, const struct view_task *v, int64_t now_ns)
 {
     if (has_failed(task_state_parse(v->Status.State)))
-        note_failure(table_get(&s->nodes, v->NodeID), table_get(&s->specs, v->TaskSpecID), v, now_ns);
+        note_failure(table_get(&s->nodes, v->NodeID), v, now_ns);
 }
 
 void sched_again(struct sched *s, struct str id)
@@ -380,7 +380,7 @@ void sched_put_task(struct sched *s, const struct view_task *v, int64_t now_ns)
     struct sched_task *t = table_get(&s->tasks, v->ID);
     if (!interesting(state)) {
         if (t && has_failed(state)) /* seen alive before, so this counts once */
-            note_failure(t->node, t->spec, v, now_ns);
+            note_failure(t->node, v, now_ns);
         sched_del_task(s, v->ID);
         return;
     }

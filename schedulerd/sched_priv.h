@@ -10,7 +10,7 @@ struct sched_kind { /* of generic resource */
 };
 
 struct sched_failure {
-    const struct sched_spec *spec; /* only compared */
+    uint64_t spec; /* the hash of its ID: the failure outlives the last task of the spec */
     int64_t at_ns;
 };
 #define SCHED_FAILURES_KEPT 32u
@@ -37,6 +37,7 @@ struct sched_spec {
     struct arena mem;
     unsigned refs;
     uint64_t number; /* in the order of their coming */
+    uint64_t hash;   /* of the ID */
     int64_t cpu, memory;
     struct sched_kind *kinds;
     size_t nkinds;
