@@ -54,7 +54,8 @@ void log_frame_put(struct buf *out, const struct log_style *style, const struct 
         put_time(out, l->time_ns);
     if (style->details)
         put_details(out, l);
-    buf_put(out, l->data.p, l->data.n);
+    if (l->data.n > 0)
+        buf_put(out, l->data.p, l->data.n);
     if (style->tty || out->failed)
         return;
     size_t len = out->n - start - 8;

@@ -13,7 +13,7 @@
 #define STORE_TIMEOUT_MS 600000u  /* unpacking a large image on a slow disk */
 #define PULL_TIMEOUT_MS 3600000u
 #define PULL_QUIET_MS 700u        /* an error within this time is an HTTP error; later it goes into the stream */
-#define RESOLVE_TIMEOUT_MS 8000u  /* docker asks before every create: a slow registry must not hold it up */
+#define RESOLVE_TIMEOUT_MS 5000u  /* docker asks before every create: a slow registry must not hold it up */
 
 /* ---- JSON of images ---- */
 

@@ -66,7 +66,7 @@ static bool valid_host(struct str s)
     if (host == 0)
         return false;
     for (size_t i = 0; i < host; i++)
-        if (!isalnum((unsigned char)s.p[i]) && !strchr("-.[]:", s.p[i]))
+        if (!isalnum((unsigned char)s.p[i]) && (!s.p[i] || !strchr("-.[]:", s.p[i])))
             return false;
     for (size_t i = host + 1; colon && i < s.n; i++)
         if (!isdigit((unsigned char)s.p[i]))
@@ -91,6 +91,9 @@ static bool valid_digest(struct str d)
 
     if (!colon || colon == d.p || hex < 32)
         return false;
+    for (const char *c = d.p; c < colon; c++)
+        if (!isalnum((unsigned char)*c) && (!*c || !strchr("-_+.", *c)))
+            return false;
     for (size_t i = 0; i < hex; i++)
         if (!isxdigit((unsigned char)colon[1 + i]))
             return false;

@@ -323,8 +323,7 @@ static void put_credential(struct txn *t, struct change *c, struct buf *b)
     buf_clear(b);
     mp_map(b, 2);
     mp_kv_cstr(b, "ID", c->credential_id);
-    mp_cstr(b, "Data");
-    mp_bin(b, c->auth);
+    mp_kv_str(b, "Data", c->auth);
     txn_create(t, KIND_CREDENTIAL, str_from(c->credential_id), txn_doc(t, b));
 }
 
