@@ -27,13 +27,15 @@ static bool take_word(struct str *line, struct str *ret)
 {
     while (line->n && blank(line->p[0]))
         line->p++, line->n--;
+    if (line->n == 0)
+        return false;
     size_t n = 0;
     while (n < line->n && !blank(line->p[n]))
         n++;
     *ret = (struct str){ line->p, n };
     line->p += n;
     line->n -= n;
-    return n > 0;
+    return true;
 }
 
 static bool parse4(struct str s, uint32_t *ret)
