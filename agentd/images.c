@@ -462,6 +462,8 @@ static void wake_wants(struct job *j, const struct err *failed)
     struct images *im = j->im;
     struct err e = ERR_INIT;
     json_t *img = NULL;
+    if (!j->wants)
+        return;
     int r = image_index_find(im->index, str_from(j->ref), &img, &e);
     if (r == 0 && failed)
         log_warn("image %s: using the local one: %s", j->ref, failed->msg);

@@ -611,6 +611,12 @@ static void on_deleted(void *arg, int status, struct str out, struct str errtext
         log_warn("container %.12s: delete: " STR_FMT, c->id, STR_ARG(errtext));
     snprintf(path, sizeof path, "%s/%s", c->env->exit_dir, c->id);
     (void)unlink(path);
+    if (!c->env->cgroup2) { /* crun makes a folder with a file there even where nothing is mounted, and forgets it */
+        snprintf(path, sizeof path, "/sys/fs/cgroup/unified%s/%s/cgroup.procs", c->env->conf.cgroup_root, c->task_id);
+        (void)unlink(path);
+        snprintf(path, sizeof path, "/sys/fs/cgroup/unified%s/%s", c->env->conf.cgroup_root, c->task_id);
+        (void)rmdir(path);
+    }
     c->ops.deleted(c->arg);
 }
 
