@@ -1,5 +1,6 @@
 /* agent_main.c - agentd: runs the tasks that are assigned to this node. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "agentd/agent_shell.h"
 #include "agentd/image_worker.h"
@@ -34,5 +35,6 @@ int main(int argc, char **argv)
     };
     if (argc == 2 && strcmp(argv[1], "image-worker") == 0)
         return image_worker_main();
+    umask(022); /* what it makes for containers is for their users, whatever the caller's mask */
     return daemon_main(argc, argv, &spec);
 }
