@@ -3,7 +3,7 @@
 DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev libssl-dev libsystemd-dev \
               libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libyaml-dev libnl-3-dev libnl-route-3-dev \
               libnftnl-dev libmnl-dev libldns-dev libcmocka-dev libseccomp-dev
-DEPS_RUN   := crun conmon skopeo umoci nftables iproute2 util-linux mount busybox-static nng-utils ca-certificates
+DEPS_RUN   := crun conmon skopeo umoci nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates
 DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps clang libclang-rt-dev llvm clang-tidy \
               clang-format cppcheck shellcheck
 DEPS       := $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_TEST)

@@ -128,6 +128,7 @@ static void read_conf(void)
     for (ssize_t len; (len = getline(&line, &cap, f)) > 0;) {
         if (line[len - 1] == '\n')
             line[len - 1] = '\0';
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is kept points into it until the end */
         char *copy = strdup(line), *rest = copy ? strchr(copy, ' ') : NULL;
         if (!rest) {
             free(copy);

@@ -271,7 +271,7 @@ def test_reservations(s):
     t = s.wait(lambda: next((t for t in s.tasks("big") if t["Status"].get("Err")), None), "a reason why it waits")
     eq(t["Status"]["State"], "pending")
     contains(t["Status"]["Err"], "insufficient resources on 1 node")
-    s.docker("service", "update", "-d", "--no-resolve-image", "--reserve-memory", "1m", "big")
+    s.docker("service", "update", "-d", "--no-resolve-image", "--reserve-memory", "8m", "big")
     s.wait_running("big")
     s.remove("big")
 

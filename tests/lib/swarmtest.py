@@ -653,7 +653,9 @@ class Swarm:
 
     # -- services --
     def create(self, name, image, *options, args=(), client=None):
-        """docker service create -d; returns the service's id."""
+        """docker service create -d; returns the service's id. Short of patience with a process 1 that ignores SIGTERM."""
+        if "--stop-grace-period" not in options:
+            options += ("--stop-grace-period", "50ms")
         return self.docker("service", "create", "-d", "--no-resolve-image", "--name", name, *options, image, *args,
                            client=client).splitlines()[-1]
 
@@ -734,7 +736,12 @@ class Swarm:
         self.m1.sh("kill", "-" + sig, str(self.container_pid(task)))
 
     def logs(self, service, *options):
-        return self.docker("service", "logs", "--raw", *options, service)
+        """Standard output and error, as the client tells them apart, one after the other."""
+        p = subprocess.run([DOCKERS[0], "service", "logs", "--raw", *options, service], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           text=True, errors="replace", timeout=60 * SLOW, env=self.docker_env(), check=False)
+        if p.returncode:
+            raise Failure("docker service logs: " + p.stderr)
+        return p.stdout + p.stderr
 
     def http(self, url, outside=True, seconds=5):
         """A request from outside of the swarm (or from the node itself)."""

@@ -1,0 +1,1081 @@
+/*
+ * control_sim - the controllers of one manager with agents of several nodes, in one process and in simulated time.
+ *
+ * Real: the four controllers with their loop, raftd's state machine and authority table, the store library, dispatcherd's
+ * answers. Simulated: time, the log, messages, agents and their containers, users. Faults: controllers killed at any
+ * moment, transactions lost or applied without an answer, agents restarted, nodes switched off for a while, drained nodes,
+ * containers that fail. After each transaction invariants are checked; in the end, when faults have stopped, the swarm
+ * must become exactly what was declared.
+ *
+ *   control_sim [SEED [RUNS]]     a failure prints the seed that replays it
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "allocatord/alloc_pass.h"
+#include "common/daemon/log.h"
+#include "common/util/check.h"
+#include "dispatcherd/disp_pass.h"
+#include "orchestratord/orch_pass.h"
+#include "raftd/authority.h"
+#include "raftd/entry.h"
+#include "raftd/sm.h"
+#include "schedulerd/sched_pass.h"
+
+#define MS 1000000ll
+#define SECOND 1000000000ll
+#define NODES 4
+#define SERVICES_MAX 6
+#define NODE_MEMORY (64ll << 20)
+#define TERM 7
+
+enum { ORCH, ALLOC, SCHED, DISP, CONTROLLERS };
+static const enum who who_of[CONTROLLERS] = { WHO_ORCHESTRATORD, WHO_ALLOCATORD, WHO_SCHEDULERD, WHO_DISPATCHERD };
+
+enum event_type { EV_TURN, EV_DUE, EV_APPLY, EV_REPLY, EV_START, EV_AGENT, EV_TASK, EV_BOOT, EV_TICK, EV_FAULT, EV_USER };
+struct event {
+    int64_t at;
+    uint64_t seq; /* ties in the order of their making */
+    enum event_type type;
+    unsigned who;  /* controller or agent */
+    uint64_t gen;  /* of it: an event of an earlier life is void */
+    void *p;
+};
+
+struct request { /* a transaction under way */
+    unsigned from;
+    uint64_t gen, revision;
+    struct buf bytes;
+    struct err result;
+    rpc_done_fn *done;
+    void *done_arg;
+};
+
+struct controller_life {
+    struct controller *c; /* NULL: dead */
+    uint64_t gen, arm_gen;
+};
+
+struct task_life { /* on a node */
+    enum task_state state, desired, acked;
+    bool removed, dirty;
+    uint64_t gen;
+};
+
+struct call {
+    struct call *next;
+    unsigned agent;
+    uint64_t agent_gen;
+    enum { HELLO, POLL, STATUS } kind;
+    struct arena arena;
+    struct disp_session hello;
+    struct disp_assignments poll;
+    struct disp_status status;
+};
+
+struct agent {
+    char node[ID_SIZE], session[ID_SIZE];
+    bool up;
+    uint64_t gen, seq;
+    bool hello_out, poll_out, status_out;
+    struct table tasks; /* ID -> struct task_life */
+};
+
+struct declared { /* what the user wants; id "" none */
+    char id[ID_SIZE], spec[ID_SIZE];
+    unsigned replicas, version, order, parallelism;
+    uint64_t port;  /* 0 none, 1 automatic, else the number */
+};
+
+static struct sim {
+    uint64_t seed, rng, seq, index;
+    int64_t now;
+    struct event *heap;
+    size_t n, cap;
+    struct sm *sm;
+    struct store *store;
+    char dir[64];
+    struct controller_life life[CONTROLLERS];
+    struct orch orch;
+    struct alloc alloc;
+    struct sched_keeper sched;
+    struct disp_keeper disp;
+    struct call *calls;
+    int64_t tick_at;
+    struct agent agents[NODES];
+    struct declared services[SERVICES_MAX];
+    bool faults, drained[NODES];
+    uint64_t txns, conflicts, kills, applied_changes;
+} sim;
+
+/* ---- chance and time ---- */
+
+static uint64_t draw(void)
+{
+    uint64_t z = (sim.rng += 0x9e3779b97f4a7c15ull);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+static uint64_t below(uint64_t n)
+{
+    return draw() % n;
+}
+
+static bool chance(unsigned percent)
+{
+    return below(100) < percent;
+}
+
+static void make_id(char id[ID_SIZE])
+{
+    uint8_t bytes[17];
+    for (unsigned i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)draw();
+    id_from_bytes(bytes, id);
+}
+
+static void make_id_for(void *arg, char id[ID_SIZE])
+{
+    (void)arg;
+    make_id(id);
+}
+
+static bool sooner(const struct event *a, const struct event *b)
+{
+    return a->at != b->at ? a->at < b->at : a->seq < b->seq;
+}
+
+static void swap(size_t i, size_t j)
+{
+    struct event e = sim.heap[i];
+    sim.heap[i] = sim.heap[j];
+    sim.heap[j] = e;
+}
+
+static void schedule(int64_t at, enum event_type type, unsigned who, uint64_t gen, void *p)
+{
+    if (sim.n == sim.cap) {
+        sim.cap = sim.cap ? sim.cap * 2 : 256;
+        sim.heap = reallocarray(sim.heap, sim.cap, sizeof *sim.heap);
+        CHECK(sim.heap != NULL);
+    }
+    size_t i = sim.n++;
+    sim.heap[i] = (struct event){ at > sim.now ? at : sim.now, sim.seq++, type, who, gen, p };
+    for (; i > 0 && sooner(&sim.heap[i], &sim.heap[(i - 1) / 2]); i = (i - 1) / 2)
+        swap(i, (i - 1) / 2);
+}
+
+static struct event next_event(void)
+{
+    CHECK(sim.n > 0);
+    struct event e = sim.heap[0];
+    sim.heap[0] = sim.heap[--sim.n];
+    for (size_t i = 0, best;; i = best) {
+        best = i;
+        for (size_t c = 2 * i + 1; c <= 2 * i + 2 && c < sim.n; c++)
+            if (sooner(&sim.heap[c], &sim.heap[best]))
+                best = c;
+        if (best == i)
+            return e;
+        swap(i, best);
+    }
+}
+
+/* ---- the store ---- */
+
+static int64_t amount_on(struct store_snap *snap, struct str node)
+{
+    struct store_iter it;
+    struct str spec, doc, state;
+    int64_t sum = 0, mem;
+    for (store_each_index(snap, IX_TASK_NODE, node, &it); store_next(&it);) {
+        mem = 0;
+        enum task_state s = mp_get_str(it.doc, "Status.State", &state) ? task_state_parse(state) : TASK_NEW;
+        if (s < TASK_ASSIGNED || s > TASK_RUNNING || !mp_get_str(it.doc, "TaskSpecID", &spec))
+            continue;
+        CHECK(store_get(snap, KIND_TASKSPEC, spec, &doc) == 0); /* never purged while a task may run */
+        (void)mp_get_i64(doc, "Spec.Resources.Reservations.MemoryBytes", &mem);
+        sum += mem;
+    }
+    return sum;
+}
+
+/* check_step - what must hold after every transaction. */
+static void check_step(void)
+{
+    struct store_snap *snap;
+    struct err e;
+    CHECK(store_begin(sim.store, &snap, &e) == 0);
+    for (unsigned i = 0; i < NODES; i++)
+        CHECK(amount_on(snap, str_from(sim.agents[i].node)) <= NODE_MEMORY);
+    store_end(snap);
+}
+
+/* check_change - desired states only go up. */
+static void check_change(const struct txn_change *ch)
+{
+    struct buf doc = BUF_INIT;
+    struct str was, will;
+    struct err e;
+    if (str_is(ch->Kind, "task") && (str_is(ch->Op, "merge") || str_is(ch->Op, "update")) &&
+        mp_get_str(ch->Doc, "DesiredState", &will) && sm_get(sim.sm, KIND_TASK, ch->ID, &doc, &e) == 0 &&
+        mp_get_str(buf_str(&doc), "DesiredState", &was))
+        CHECK(task_state_parse(will) >= task_state_parse(was));
+    buf_done(&doc);
+}
+
+/* apply - as raftd does with a committed entry. */
+static uint64_t apply(unsigned who, struct list requires, struct list changes, uint64_t term, struct err *result)
+{
+    struct entry en = { .At = sim.now, .By = STR("sim"), .Term = term, .Requires = requires, .Changes = changes };
+    struct buf b = BUF_INIT;
+    struct err e = ERR_INIT;
+    uint64_t revision = 0;
+    *result = (struct err)ERR_INIT;
+    if (entry_check(&en, &e) != 0) {
+        printf("refused: %s\n", e.msg);
+        CHECK(!"a sound transaction");
+    }
+    const struct txn_change *ch = changes.v;
+    for (size_t i = 0; i < changes.n; i++) {
+        if (authority_check(who, &ch[i], &e) != 0) {
+            printf("refused: %s\n", e.msg);
+            CHECK(!"an authorized transaction");
+        }
+        check_change(&ch[i]);
+    }
+    entry_encode(&en, &b);
+    struct raft_log_entry le = { .index = ++sim.index, .term = TERM, .type = RAFT_ENTRY_DATA, .data = buf_str(&b) };
+    CHECK(sm_begin(sim.sm, &e) == 0);
+    CHECK(sm_apply(sim.sm, &le, result, &revision, &e) == 0);
+    CHECK(sm_commit(sim.sm, &e) == 0);
+    buf_done(&b);
+    sim.txns++;
+    sim.conflicts += result->code != 0;
+    sim.applied_changes += changes.n;
+    if (result->code != 0 && result->code != ERR_CONFLICT) {
+        printf("failed: %s\n", result->msg);
+        CHECK(!"only conflicts");
+    }
+    check_step();
+    for (unsigned i = 0; i < CONTROLLERS; i++)
+        if (sim.life[i].c)
+            schedule(sim.now + (int64_t)below(300000), EV_TURN, i, sim.life[i].gen, NULL);
+    return revision;
+}
+
+/* ---- controllers ---- */
+
+static struct wall_ns io_now(void *arg)
+{
+    (void)arg;
+    return (struct wall_ns){ sim.now };
+}
+
+static void io_send(void *arg, struct txn *txn, rpc_done_fn *done, void *done_arg)
+{
+    unsigned i = (unsigned)((struct controller_life *)arg - sim.life);
+    struct raftd_txn req = { .Term = txn->term, .Requires = { txn->req, txn->nreq },
+                             .Changes = { txn->chg, txn->nchg } };
+    struct request *r = calloc(1, sizeof *r);
+    CHECK(r != NULL && !txn->failed);
+    fields_encode(&req, op_raftd_txn.req, &r->bytes);
+    CHECK(!r->bytes.failed);
+    *r = (struct request){ .from = i, .gen = sim.life[i].gen, .bytes = r->bytes, .done = done, .done_arg = done_arg };
+    schedule(sim.now + 200000 + (int64_t)below(2 * MS), EV_APPLY, i, 0, r);
+}
+
+static void io_arm(void *arg, int64_t at_ns)
+{
+    struct controller_life *l = arg;
+    l->arm_gen++;
+    if (at_ns != CONTROLLER_NEVER)
+        schedule(at_ns > sim.now + 50000 ? at_ns : sim.now + 50000, EV_DUE, (unsigned)(l - sim.life), l->arm_gen, NULL);
+}
+
+static void io_kick(void *arg)
+{
+    struct controller_life *l = arg;
+    schedule(sim.now, EV_TURN, (unsigned)(l - sim.life), l->gen, NULL);
+}
+
+static const struct disp_calls disp_calls;
+
+static void start_controller(unsigned i)
+{
+    static const struct controller_ops *const ops[CONTROLLERS] = { &orch_ops, &alloc_ops, &sched_ops, &disp_ops };
+    void *arg[CONTROLLERS] = { &sim.orch, &sim.alloc, &sim.sched, &sim.disp };
+    struct controller_io io = { &sim.life[i], io_now, io_send, io_arm, io_kick };
+    sim.life[i].gen++;
+    if (i == ORCH) {
+        orch_init(&sim.orch);
+        sim.orch.new_id = make_id_for;
+    } else if (i == ALLOC) {
+        alloc_init(&sim.alloc);
+    } else if (i == SCHED) {
+        sched_keeper_init(&sim.sched);
+    } else {
+        disp_keeper_init(&sim.disp, &disp_calls);
+    }
+    sim.life[i].c = controller_new(sim.store, &io, ops[i], arg[i]);
+    if (i == DISP)
+        sim.disp.controller = sim.life[i].c;
+    schedule(sim.now, EV_TURN, i, sim.life[i].gen, NULL);
+}
+
+static void fail_calls(void);
+
+static void kill_controller(unsigned i)
+{
+    sim.kills++;
+    sim.life[i].gen++;
+    sim.life[i].arm_gen++;
+    sim.life[i].c = controller_free(sim.life[i].c);
+    if (i == ORCH)
+        orch_done(&sim.orch);
+    else if (i == ALLOC)
+        alloc_done(&sim.alloc);
+    else if (i == SCHED)
+        sched_keeper_done(&sim.sched);
+    else
+        disp_keeper_done(&sim.disp);
+    if (i == DISP)
+        fail_calls();
+    schedule(sim.now + (int64_t)below(200 * MS), EV_START, i, sim.life[i].gen, NULL);
+}
+
+static void on_apply(struct request *r)
+{
+    struct raftd_txn req;
+    struct arena a;
+    struct err e;
+    arena_init(&a, 256u << 20);
+    if (sim.faults && chance(2)) { /* never arrived */
+        err_set(&r->result, ERR_UNAVAILABLE, "lost");
+    } else {
+        CHECK(fields_decode(&req, op_raftd_txn.req, sizeof req, buf_str(&r->bytes), FIELDS_STRICT, &a, &e) == 0);
+        r->revision = apply(1u << who_of[r->from], req.Requires, req.Changes, req.Term, &r->result);
+        if (sim.faults && chance(2)) /* applied, and nobody hears of it */
+            err_set(&r->result, ERR_TIMEOUT, "no answer; outcome unknown");
+    }
+    arena_done(&a);
+    schedule(sim.now + (int64_t)below(MS), EV_REPLY, r->from, r->gen, r);
+}
+
+static void on_reply(struct request *r)
+{
+    struct raftd_txn_reply rep = { r->revision };
+    if (sim.life[r->from].gen == r->gen)
+        r->done(r->done_arg, r->result.code ? NULL : &rep, &r->result);
+    buf_done(&r->bytes);
+    free(r);
+}
+
+/* ---- agents ---- */
+
+static void wake_agent(unsigned i, int64_t in)
+{
+    schedule(sim.now + in, EV_AGENT, i, sim.agents[i].gen, NULL);
+}
+
+static struct call *new_call(unsigned i, int kind)
+{
+    struct call *c = calloc(1, sizeof *c);
+    CHECK(c != NULL);
+    arena_init(&c->arena, 256u << 20);
+    c->agent = i;
+    c->agent_gen = sim.agents[i].gen;
+    c->kind = kind;
+    c->next = sim.calls;
+    sim.calls = c;
+    return c;
+}
+
+static void free_call(struct call *c)
+{
+    struct call **p = &sim.calls;
+    while (*p != c)
+        p = &(*p)->next;
+    *p = c->next;
+    arena_done(&c->arena);
+    free(c);
+}
+
+/* agent_of - NULL when the agent that asked is not there any more. */
+static struct agent *agent_of(struct call *c)
+{
+    struct agent *a = &sim.agents[c->agent];
+    if (!a->up || a->gen != c->agent_gen)
+        return NULL;
+    if (c->kind == HELLO)
+        a->hello_out = false;
+    else if (c->kind == POLL)
+        a->poll_out = false;
+    else
+        a->status_out = false;
+    wake_agent(c->agent, (int64_t)below(MS));
+    return a;
+}
+
+static void call_failed(void *p, int code, const char *why)
+{
+    struct call *c = p;
+    struct agent *a = agent_of(c);
+    (void)why;
+    (void)code;
+    if (a)
+        a->session[0] = 0;
+    free_call(c);
+}
+
+static void fail_calls(void)
+{
+    while (sim.calls)
+        call_failed(sim.calls, ERR_UNAVAILABLE, "dispatcherd is gone");
+}
+
+static void call_opened(void *p, const struct disp_session_reply *rep)
+{
+    struct agent *a = agent_of(p);
+    if (a) {
+        CHECK(str_copy(a->session, sizeof a->session, rep->SessionID));
+        a->seq = 0;
+    }
+    free_call(p);
+}
+
+static void step_task(unsigned agent, struct str id, struct task_life *t, int64_t in)
+{
+    char *copy = str_dup(id);
+    t->gen = ++sim.seq;
+    schedule(sim.now + in, EV_TASK, agent, t->gen, copy);
+}
+
+static void assign(unsigned i, const struct assignment *as)
+{
+    bool fresh;
+    struct task_life *t = table_put(&sim.agents[i].tasks, as->ID, &fresh);
+    enum task_state desired = task_state_parse(as->DesiredState);
+    CHECK(fresh || desired >= t->desired || t->removed);
+    CHECK(as->Spec.n > 0); /* everything a node needs is there */
+    t->desired = desired;
+    t->removed = false;
+    if (fresh)
+        t->state = TASK_ASSIGNED;
+    t->dirty = true; /* a report may have been lost with a session */
+    step_task(i, as->ID, t, (int64_t)below(20 * MS));
+}
+
+static void forget(unsigned i, struct str id)
+{
+    struct task_life *t = table_get(&sim.agents[i].tasks, id);
+    if (t && t->state > TASK_RUNNING) {
+        table_del(&sim.agents[i].tasks, id);
+    } else if (t) {
+        t->removed = true;
+        step_task(i, id, t, (int64_t)below(20 * MS));
+    }
+}
+
+static void call_assigned(void *p, const struct disp_assignments_reply *rep)
+{
+    struct call *c = p;
+    struct agent *a = agent_of(c);
+    const struct assignment *as = rep->Tasks.v;
+    struct task_life *t;
+    struct str id;
+    if (a && !(sim.faults && chance(3))) { /* else the answer is lost */
+        a->seq = rep->Seq;
+        for (struct table_pos pos = { 0 }; rep->Full && table_next(&a->tasks, &pos, &id, &t);) {
+            bool there = false;
+            for (size_t i = 0; i < rep->Tasks.n; i++)
+                there |= str_eq(as[i].ID, id);
+            if (!there)
+                forget(c->agent, id);
+        }
+        for (size_t i = 0; i < rep->Tasks.n; i++)
+            assign(c->agent, &as[i]);
+        for (size_t i = 0; i < rep->Removed.n; i++)
+            forget(c->agent, rep->Removed.v[i]);
+    }
+    free_call(c);
+}
+
+static void call_stored(void *p, const struct disp_status_reply *rep)
+{
+    struct call *c = p;
+    struct agent *a = agent_of(c);
+    const struct task_status *s = c->status.Statuses.v;
+    (void)rep;
+    for (size_t i = 0; a && i < c->status.Statuses.n; i++) {
+        struct task_life *t = table_get(&a->tasks, s[i].TaskID);
+        if (t && t->state == task_state_parse(s[i].State))
+            t->dirty = false;
+    }
+    free_call(c);
+}
+
+static struct arena *call_arena(void *p)
+{
+    return &((struct call *)p)->arena;
+}
+
+static uint64_t call_now(void)
+{
+    return (uint64_t)(sim.now / MS);
+}
+
+static const struct disp_calls disp_calls = { call_opened, call_stored, call_assigned, call_failed,
+                                              call_arena,  call_now,    make_id };
+
+static struct str description(struct call *c, unsigned i)
+{
+    struct buf b = BUF_INIT;
+    char host[16];
+    snprintf(host, sizeof host, "node%u", i);
+    mp_map(&b, 2);
+    mp_kv_cstr(&b, "Hostname", host);
+    mp_cstr(&b, "Resources");
+    mp_map(&b, 2);
+    mp_kv_i64(&b, "NanoCPUs", 4 * SECOND);
+    mp_kv_i64(&b, "MemoryBytes", NODE_MEMORY);
+    struct str s = arena_str(&c->arena, buf_str(&b));
+    buf_done(&b);
+    return s;
+}
+
+static void say_hello(unsigned i)
+{
+    struct call *c = new_call(i, HELLO);
+    c->hello = (struct disp_session){ .Hostname = STR("node"), .Description = description(c, i) };
+    sim.agents[i].hello_out = true;
+    disp_hello(&sim.disp, c, &c->hello, str_from(sim.agents[i].node));
+}
+
+static void poll_assignments(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    struct call *c = new_call(i, POLL);
+    c->poll = (struct disp_assignments){ .SessionID = arena_str(&c->arena, str_from(a->session)), .Seq = a->seq,
+                                         .WaitMs = 4000 };
+    a->poll_out = true;
+    disp_poll(&sim.disp, c, &c->poll, str_from(a->node));
+}
+
+static void report(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    struct task_life *t;
+    struct str id;
+    size_t n = 0;
+    for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, NULL, &t);)
+        n += t->dirty && t->state > TASK_ASSIGNED;
+    if (n == 0)
+        return;
+    struct call *c = new_call(i, STATUS);
+    struct task_status *s = arena_array(&c->arena, n, sizeof *s);
+    CHECK(s != NULL);
+    c->status = (struct disp_status){ .SessionID = arena_str(&c->arena, str_from(a->session)), .Statuses = { s, 0 } };
+    for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, &id, &t);)
+        if (t->dirty && t->state > TASK_ASSIGNED)
+            s[c->status.Statuses.n++] = (struct task_status){ .TaskID = arena_str(&c->arena, id),
+                                                              .State = str_from(task_state_name(t->state)),
+                                                              .Message = str_from(task_state_name(t->state)),
+                                                              .Timestamp = sim.now };
+    a->status_out = true;
+    disp_report(&sim.disp, c, &c->status, str_from(a->node));
+}
+
+static void agent_turn(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    if (!a->up)
+        return;
+    if (!sim.life[DISP].c) {
+        wake_agent(i, 20 * MS);
+        return;
+    }
+    if (!a->session[0] && !a->hello_out)
+        say_hello(i);
+    if (a->session[0] && !a->poll_out)
+        poll_assignments(i);
+    if (a->session[0] && !a->status_out)
+        report(i);
+}
+
+/* task_turn - the container's part: one step towards what is wanted, sometimes a failure. */
+static void task_turn(unsigned i, struct str id, uint64_t gen)
+{
+    static const enum task_state steps[] = { TASK_ACCEPTED, TASK_PREPARING, TASK_READY, TASK_STARTING, TASK_RUNNING };
+    struct agent *a = &sim.agents[i];
+    struct task_life *t = a->up ? table_get(&a->tasks, id) : NULL;
+    if (!t || t->gen != gen)
+        return;
+    enum task_state was = t->state, goal = t->desired < TASK_RUNNING ? TASK_READY : TASK_RUNNING;
+    if (t->state > TASK_RUNNING) {
+        if (t->removed)
+            table_del(&a->tasks, id);
+        wake_agent(i, 0);
+        return;
+    }
+    if (t->desired > TASK_RUNNING || t->removed) {
+        t->state = TASK_SHUTDOWN;
+    } else if (sim.faults && chance(4)) {
+        t->state = was < TASK_STARTING ? TASK_REJECTED : chance(30) ? TASK_COMPLETE : TASK_FAILED;
+    } else {
+        for (unsigned s = 0; s < sizeof steps / sizeof steps[0] && t->state == was; s++)
+            if (steps[s] > was && steps[s] <= goal)
+                t->state = steps[s];
+    }
+    if (t->state == was)
+        return;
+    t->dirty = true;
+    wake_agent(i, 0);
+    if (t->state < TASK_RUNNING || t->removed)
+        step_task(i, id, t, (int64_t)below(30 * MS));
+}
+
+/* restart_agent - its containers go on. switch_off - they do not. */
+static void restart_agent(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    struct task_life *t;
+    struct str id;
+    a->gen++;
+    a->session[0] = 0;
+    a->hello_out = a->poll_out = a->status_out = false;
+    a->up = true;
+    for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, &id, &t);) {
+        t->dirty = true;
+        step_task(i, id, t, (int64_t)below(50 * MS));
+    }
+    wake_agent(i, (int64_t)below(100 * MS));
+}
+
+static void switch_off(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    struct task_life *t;
+    a->up = false;
+    a->gen++;
+    for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, NULL, &t);)
+        if (t->state >= TASK_ACCEPTED && t->state <= TASK_RUNNING)
+            t->state = t->state < TASK_STARTING ? TASK_REJECTED : TASK_FAILED;
+    schedule(sim.now + 5 * SECOND + (int64_t)below(40) * SECOND, EV_BOOT, i, a->gen, NULL);
+}
+
+/* ---- users ---- */
+
+static void put_spec(struct buf *b, const struct declared *d)
+{
+    mp_cstr(b, "Spec");
+    mp_map(b, 5);
+    mp_kv_cstr(b, "Name", d->id);
+    mp_cstr(b, "Mode");
+    mp_map(b, 1);
+    mp_cstr(b, "Replicated");
+    mp_map(b, 1);
+    mp_kv_u64(b, "Replicas", d->replicas);
+    mp_cstr(b, "UpdateConfig");
+    mp_map(b, 2);
+    mp_kv_u64(b, "Parallelism", d->parallelism);
+    mp_kv_cstr(b, "Order", d->order ? "start-first" : "stop-first");
+    mp_cstr(b, "EndpointSpec");
+    mp_map(b, 1);
+    mp_cstr(b, "Ports");
+    mp_array(b, d->port != 0);
+    if (d->port) {
+        mp_map(b, 1 + (d->port > 1));
+        mp_kv_u64(b, "TargetPort", 80);
+        if (d->port > 1)
+            mp_kv_u64(b, "PublishedPort", d->port);
+    }
+    mp_cstr(b, "TaskTemplate");
+    mp_map(b, 3);
+    mp_kv_u64(b, "ForceUpdate", d->version);
+    mp_cstr(b, "RestartPolicy");
+    mp_map(b, 1);
+    mp_kv_i64(b, "Delay", 500 * MS);
+    mp_cstr(b, "Resources");
+    mp_map(b, 1);
+    mp_cstr(b, "Reservations");
+    mp_map(b, 1);
+    mp_kv_i64(b, "MemoryBytes", (1 + d->version % 3) << 20);
+}
+
+static void user_change(const char *op, enum kind kind, struct str id, struct buf *doc)
+{
+    struct txn_change ch = { .Op = str_from(op), .Kind = str_from(kind_info[kind].name), .ID = id };
+    struct err result;
+    if (doc)
+        ch.Doc = buf_str(doc);
+    apply(1u << WHO_APID, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
+    CHECK(result.code == 0);
+    if (doc)
+        buf_clear(doc);
+}
+
+static void put_taskspec(struct declared *d, struct buf *b)
+{
+    struct buf spec = BUF_INIT;
+    struct str raw;
+    make_id(d->spec);
+    mp_map(&spec, 1);
+    put_spec(&spec, d);
+    mp_map(b, 4);
+    mp_kv_cstr(b, "ID", d->spec);
+    mp_kv_cstr(b, "ServiceID", d->id);
+    mp_kv_cstr(b, "CredentialID", "");
+    CHECK(mp_path(buf_str(&spec), "Spec.TaskTemplate", &raw));
+    mp_kv_raw(b, "Spec", raw);
+    user_change("create", KIND_TASKSPEC, str_from(d->spec), b);
+    buf_done(&spec);
+}
+
+static void declare(struct declared *d)
+{
+    struct buf b = BUF_INIT;
+    *d = (struct declared){ .replicas = (unsigned)below(12), .order = (unsigned)below(2),
+                            .parallelism = (unsigned)below(4), .port = below(3) };
+    if (d->port == 2)
+        d->port = 8000 + (uint64_t)(d - sim.services);
+    make_id(d->id);
+    put_taskspec(d, &b);
+    mp_map(&b, 3);
+    mp_kv_cstr(&b, "ID", d->id);
+    mp_kv_cstr(&b, "TaskSpecID", d->spec);
+    put_spec(&b, d);
+    user_change("create", KIND_SERVICE, str_from(d->id), &b);
+    buf_done(&b);
+}
+
+static void redeclare(struct declared *d, bool new_spec)
+{
+    struct buf b = BUF_INIT;
+    if (new_spec) {
+        d->version++;
+        put_taskspec(d, &b);
+    } else {
+        d->replicas = (unsigned)below(12);
+    }
+    mp_map(&b, 3);
+    mp_kv_cstr(&b, "TaskSpecID", d->spec);
+    mp_cstr(&b, "UpdateStatus");
+    mp_nil(&b);
+    put_spec(&b, d);
+    user_change("update", KIND_SERVICE, str_from(d->id), &b);
+    buf_done(&b);
+}
+
+static void set_availability(unsigned i, bool drained)
+{
+    struct buf b = BUF_INIT;
+    mp_map(&b, 1);
+    mp_cstr(&b, "Spec");
+    mp_map(&b, 2);
+    mp_kv_cstr(&b, "Role", "worker");
+    mp_kv_cstr(&b, "Availability", drained ? "drain" : "active");
+    user_change("update", KIND_NODE, str_from(sim.agents[i].node), &b);
+    buf_done(&b);
+    sim.drained[i] = drained;
+}
+
+static void user_acts(void)
+{
+    struct declared *d = &sim.services[below(SERVICES_MAX)];
+    unsigned node = (unsigned)below(NODES);
+    if (!d->id[0])
+        declare(d);
+    else if (chance(15))
+        user_change("delete", KIND_SERVICE, str_from(d->id), NULL), d->id[0] = 0;
+    else if (chance(10))
+        set_availability(node, !sim.drained[node]);
+    else
+        redeclare(d, chance(40));
+}
+
+static void fault(void)
+{
+    unsigned i = (unsigned)below(CONTROLLERS), n = (unsigned)below(NODES);
+    if (chance(60)) {
+        if (sim.life[i].c)
+            kill_controller(i);
+    } else if (chance(70)) {
+        if (sim.agents[n].up)
+            restart_agent(n);
+    } else if (sim.agents[n].up) {
+        switch_off(n);
+    }
+}
+
+/* ---- running ---- */
+
+static void watch_dispatcher(void)
+{
+    if (!sim.life[DISP].c)
+        return;
+    uint64_t next = disp_next_ms(&sim.disp.core);
+    if (next != DISP_NEVER && (int64_t)next * MS < sim.tick_at) {
+        sim.tick_at = (int64_t)next * MS;
+        schedule(sim.tick_at, EV_TICK, 0, 0, NULL);
+    }
+}
+
+static void step(void)
+{
+    struct event e = next_event();
+    CHECK(e.at >= sim.now);
+    sim.now = e.at;
+    switch (e.type) {
+    case EV_TURN:
+        if (sim.life[e.who].c && sim.life[e.who].gen == e.gen)
+            controller_turn(sim.life[e.who].c);
+        break;
+    case EV_DUE:
+        if (sim.life[e.who].c && sim.life[e.who].arm_gen == e.gen)
+            controller_due(sim.life[e.who].c);
+        break;
+    case EV_APPLY:
+        on_apply(e.p);
+        break;
+    case EV_REPLY:
+        on_reply(e.p);
+        break;
+    case EV_START:
+        if (!sim.life[e.who].c)
+            start_controller(e.who);
+        break;
+    case EV_AGENT:
+        if (sim.agents[e.who].gen == e.gen)
+            agent_turn(e.who);
+        break;
+    case EV_TASK:
+        task_turn(e.who, str_from(e.p), e.gen);
+        free(e.p);
+        break;
+    case EV_BOOT:
+        if (!sim.agents[e.who].up && sim.agents[e.who].gen == e.gen)
+            restart_agent(e.who);
+        break;
+    case EV_TICK:
+        sim.tick_at = INT64_MAX;
+        if (sim.life[DISP].c)
+            disp_tick(&sim.disp);
+        break;
+    case EV_FAULT:
+        if (sim.faults) {
+            fault();
+            schedule(sim.now + (int64_t)below(3 * SECOND), EV_FAULT, 0, 0, NULL);
+        }
+        break;
+    case EV_USER:
+        if (sim.faults) {
+            user_acts();
+            schedule(sim.now + (int64_t)below(2 * SECOND), EV_USER, 0, 0, NULL);
+        }
+        break;
+    }
+    watch_dispatcher();
+}
+
+/* wrong - what is not as declared; NULL when all is. */
+static const char *wrong_service(struct store_snap *snap, const struct declared *d)
+{
+    struct view_service v;
+    struct store_iter it;
+    struct arena a;
+    struct err e;
+    struct str doc, state, desired, spec;
+    unsigned running = 0, specs = 0, ports = 0;
+    uint64_t slots = 0, slot;
+    arena_init(&a, 1 << 20);
+    if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || view_service(doc, &v, &a, &e) != 0)
+        return "service is missing";
+    bool updating = str_is(v.UpdateStatus.State, "updating");
+    size_t endpoint_ports = v.Endpoint.Ports.n;
+    arena_done(&a);
+    for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it);) {
+        if (!mp_get_str(it.doc, "Status.State", &state) || !mp_get_str(it.doc, "DesiredState", &desired) ||
+            !mp_get_str(it.doc, "TaskSpecID", &spec) || !mp_get_u64(it.doc, "Slot", &slot))
+            return "task is damaged";
+        if (str_is(desired, "running") != str_is(state, "running"))
+            return "a task is not in its desired state";
+        if (str_is(desired, "ready") || str_is(desired, "remove"))
+            return "a task is on its way";
+        if (!str_is(desired, "running"))
+            continue;
+        if (!str_is(spec, d->spec))
+            return "a task has an old spec";
+        if (slot < 64 && slots & 1ull << slot)
+            return "a slot runs twice";
+        slots |= slot < 64 ? 1ull << slot : 0;
+        running++;
+    }
+    for (store_each_index(snap, IX_TASKSPEC_SERVICE, str_from(d->id), &it); store_next(&it);)
+        specs++;
+    for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);)
+        ports++;
+    if (running != d->replicas)
+        return "the number of running tasks is wrong";
+    if (updating)
+        return "the update does not end";
+    if (ports != (d->port != 0) || endpoint_ports != ports)
+        return "ports are wrong";
+    return specs > 12 ? "taskspecs pile up" : NULL;
+}
+
+static const char *wrong(void)
+{
+    struct store_snap *snap;
+    struct store_iter it;
+    struct err e;
+    struct str service;
+    const char *what = NULL;
+    CHECK(store_begin(sim.store, &snap, &e) == 0);
+    for (unsigned i = 0; i < SERVICES_MAX && !what; i++)
+        if (sim.services[i].id[0])
+            what = wrong_service(snap, &sim.services[i]);
+    enum kind kinds[] = { KIND_TASK, KIND_TASKSPEC, KIND_RESERVATION };
+    for (unsigned k = 0; k < 3 && !what; k++)
+        for (store_each(snap, kinds[k], &it); store_next(&it);) {
+            bool owner = mp_get_str(it.doc, kinds[k] == KIND_RESERVATION ? "OwnerID" : "ServiceID", &service);
+            struct str doc;
+            if (!owner || store_get(snap, KIND_SERVICE, service, &doc) != 0)
+                what = kinds[k] == KIND_TASK       ? "a task of a removed service is left"
+                       : kinds[k] == KIND_TASKSPEC ? "a taskspec of a removed service is left"
+                                                   : "a port of a removed service is left";
+        }
+    store_end(snap);
+    /* and the nodes agree */
+    struct task_life *t;
+    size_t live = 0, declared = 0;
+    for (unsigned i = 0; i < NODES; i++)
+        for (struct table_pos pos = { 0 }; table_next(&sim.agents[i].tasks, &pos, NULL, &t);)
+            live += t->state <= TASK_RUNNING;
+    for (unsigned i = 0; i < SERVICES_MAX; i++)
+        declared += sim.services[i].id[0] ? sim.services[i].replicas : 0;
+    if (!what && live != declared)
+        what = "nodes run something else";
+    return what;
+}
+
+static void make_nodes(void)
+{
+    struct buf b = BUF_INIT;
+    for (unsigned i = 0; i < NODES; i++) {
+        struct agent *a = &sim.agents[i];
+        make_id(a->node);
+        table_init(&a->tasks, sizeof(struct task_life));
+        mp_map(&b, 3);
+        mp_kv_cstr(&b, "ID", a->node);
+        mp_cstr(&b, "Spec");
+        mp_map(&b, 2);
+        mp_kv_cstr(&b, "Role", "worker");
+        mp_kv_cstr(&b, "Availability", "active");
+        mp_cstr(&b, "Status");
+        mp_map(&b, 1);
+        mp_kv_cstr(&b, "State", "unknown");
+        struct txn_change ch = { STR("create"), STR("node"), str_from(a->node), buf_str(&b) };
+        struct err result;
+        apply(1u << WHO_DISPATCHERD, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
+        CHECK(result.code == 0);
+        buf_clear(&b);
+        restart_agent(i);
+    }
+    buf_done(&b);
+}
+
+static void begin(uint64_t seed)
+{
+    struct raft_log_identity id = { .cluster_id = "simulatedcluster", .node_id = "simulatednode", .id = 1 };
+    struct sm_conf conf = { 0 };
+    struct err why = ERR_INIT, e = ERR_INIT;
+    bool fresh;
+    sim = (struct sim){ .seed = seed, .rng = seed, .now = 1700000000ll * SECOND, .tick_at = INT64_MAX, .faults = true };
+    snprintf(sim.dir, sizeof sim.dir, "/dev/shm/control-sim-XXXXXX");
+    CHECK(mkdtemp(sim.dir) != NULL);
+    conf.run_dir = sim.dir;
+    conf.secret_gid = (gid_t)-1;
+    conf.map_bytes = 64ull << 20;
+    if (sm_open(&sim.sm, &conf, &id, 1, UINT64_MAX, &fresh, &why, &e) != 0 || sm_publish(sim.sm, &e) != 0 ||
+        sm_set_role(sim.sm, TERM, true, "simulatednode", &e) != 0 || store_open(&sim.store, sim.dir, true, &e) != 0) {
+        printf("%s\n", e.msg);
+        exit(1);
+    }
+    make_nodes();
+    for (unsigned i = 0; i < CONTROLLERS; i++)
+        start_controller(i);
+    schedule(sim.now, EV_USER, 0, 0, NULL);
+    schedule(sim.now + SECOND, EV_FAULT, 0, 0, NULL);
+}
+
+static void end(void)
+{
+    char cmd[128];
+    for (unsigned i = 0; i < CONTROLLERS; i++)
+        if (sim.life[i].c)
+            kill_controller(i);
+    while (sim.n) {
+        struct event e = next_event();
+        if (e.type == EV_TASK)
+            free(e.p);
+        if (e.type == EV_APPLY || e.type == EV_REPLY) {
+            buf_done(&((struct request *)e.p)->bytes);
+            free(e.p);
+        }
+    }
+    for (unsigned i = 0; i < NODES; i++)
+        table_done(&sim.agents[i].tasks);
+    free(sim.heap);
+    store_close(sim.store);
+    sm_close(sim.sm);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", sim.dir);
+    CHECK(system(cmd) == 0);
+}
+
+static bool run(uint64_t seed, int64_t seconds)
+{
+    printf("control_sim: seed %" PRIu64 "\n", seed);
+    fflush(stdout);
+    begin(seed);
+    int64_t heal = sim.now + seconds * SECOND, last = heal + 600 * SECOND;
+    while (sim.now < heal)
+        step();
+    sim.faults = false; /* liveness: from here on nothing breaks any more */
+    for (unsigned i = 0; i < NODES; i++) {
+        if (!sim.agents[i].up)
+            restart_agent(i);
+        if (sim.drained[i])
+            set_availability(i, false);
+    }
+    const char *what = "nothing was checked";
+    for (int64_t look = sim.now; what && sim.now < last; look += SECOND) {
+        while (sim.now < look)
+            step();
+        what = wrong();
+    }
+    printf("control_sim: seed %" PRIu64 ": %s; %" PRIu64 " transactions with %" PRIu64 " changes, %" PRIu64
+           " conflicts, %" PRIu64 " kills, converged after %.1f s\n",
+           seed, what ? what : "ok", sim.txns, sim.applied_changes, sim.conflicts, sim.kills,
+           (double)(sim.now - heal) / (double)SECOND);
+    end();
+    return what == NULL;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+    unsigned runs = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : argc > 1 ? 1 : 10;
+    if (argc <= 1)
+        random_bytes(&seed, sizeof seed / 2);
+    log_init("control_sim");
+    log_set_level("error");
+    for (unsigned i = 0; i < runs; i++)
+        if (!run(seed + i, 120))
+            return 1;
+    return 0;
+}
