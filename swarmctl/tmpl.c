@@ -1,0 +1,655 @@
+#include "swarmctl/tmpl.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/util/check.h"
+#include "swarmctl/human.h"
+#include "swarmctl/jpath.h"
+#include "swarmctl/tmpl_ast.h"
+
+/* Sorted by name. Where two types share a name, what is asked for most often decides. */
+static const struct {
+    const char *name;
+    enum hint hint;
+} hints[] = {
+    { "Actor", HINT_STRUCT },
+    { "Addr", HINT_STRING },
+    { "Addresses", HINT_LIST },
+    { "Aliases", HINT_LIST },
+    { "Architecture", HINT_STRING },
+    { "Args", HINT_LIST },
+    { "Attributes", HINT_MAP },
+    { "AutoLockManagers", HINT_BOOL },
+    { "Availability", HINT_STRING },
+    { "BindOptions", HINT_NIL },
+    { "CapabilityAdd", HINT_LIST },
+    { "CapabilityDrop", HINT_LIST },
+    { "Command", HINT_LIST },
+    { "CompletedAt", HINT_NIL },
+    { "Condition", HINT_STRING },
+    { "Configs", HINT_LIST },
+    { "Constraints", HINT_LIST },
+    { "ContainerSpec", HINT_NIL },
+    { "ContainerStatus", HINT_NIL },
+    { "CreatedAt", HINT_TIME },
+    { "DNSConfig", HINT_NIL },
+    { "Delay", HINT_DURATION },
+    { "Description", HINT_STRUCT },
+    { "DesiredState", HINT_STRING },
+    { "Details", HINT_MAP },
+    { "Dir", HINT_STRING },
+    { "DriverOpts", HINT_MAP },
+    { "Endpoint", HINT_STRUCT },
+    { "EndpointSpec", HINT_NIL },
+    { "Engine", HINT_STRUCT },
+    { "EngineVersion", HINT_STRING },
+    { "Env", HINT_LIST },
+    { "Err", HINT_STRING },
+    { "FailureAction", HINT_STRING },
+    { "ForceUpdate", HINT_INT },
+    { "GenericResources", HINT_LIST },
+    { "Global", HINT_NIL },
+    { "GlobalJob", HINT_NIL },
+    { "Groups", HINT_LIST },
+    { "Healthcheck", HINT_NIL },
+    { "HeartbeatPeriod", HINT_DURATION },
+    { "Hostname", HINT_STRING },
+    { "Hosts", HINT_LIST },
+    { "Init", HINT_NIL },
+    { "Interval", HINT_DURATION },
+    { "Isolation", HINT_STRING },
+    { "JobStatus", HINT_NIL },
+    { "Labels", HINT_MAP },
+    { "Leader", HINT_BOOL },
+    { "Limits", HINT_NIL },
+    { "LogDriver", HINT_NIL },
+    { "ManagerStatus", HINT_NIL },
+    { "MaxAttempts", HINT_NIL },
+    { "MaxConcurrent", HINT_NIL },
+    { "MaxFailureRatio", HINT_INT },
+    { "MaxReplicas", HINT_INT },
+    { "MemoryBytes", HINT_INT },
+    { "Message", HINT_STRING },
+    { "Mode", HINT_STRUCT },
+    { "Monitor", HINT_DURATION },
+    { "Mounts", HINT_LIST },
+    { "Name", HINT_STRING },
+    { "Nameservers", HINT_LIST },
+    { "NanoCPUs", HINT_INT },
+    { "Networks", HINT_LIST },
+    { "NetworksAttachments", HINT_LIST },
+    { "NodeCertExpiry", HINT_DURATION },
+    { "NodeID", HINT_STRING },
+    { "OS", HINT_STRING },
+    { "OomScoreAdj", HINT_INT },
+    { "OpenStdin", HINT_BOOL },
+    { "Options", HINT_MAP },
+    { "Order", HINT_STRING },
+    { "PID", HINT_INT },
+    { "Parallelism", HINT_INT },
+    { "Pids", HINT_INT },
+    { "Placement", HINT_NIL },
+    { "Platforms", HINT_LIST },
+    { "Plugins", HINT_LIST },
+    { "PortStatus", HINT_STRUCT },
+    { "Ports", HINT_LIST },
+    { "Preferences", HINT_LIST },
+    { "PreviousSpec", HINT_NIL },
+    { "Privileges", HINT_NIL },
+    { "Protocol", HINT_STRING },
+    { "PublishMode", HINT_STRING },
+    { "PublishedPort", HINT_INT },
+    { "Reachability", HINT_STRING },
+    { "ReadOnly", HINT_BOOL },
+    { "RepoDigests", HINT_LIST },
+    { "RepoTags", HINT_LIST },
+    { "Replicated", HINT_NIL },
+    { "ReplicatedJob", HINT_NIL },
+    { "Reservations", HINT_NIL },
+    { "Resources", HINT_NIL },
+    { "RestartPolicy", HINT_NIL },
+    { "Retries", HINT_INT },
+    { "RollbackConfig", HINT_NIL },
+    { "Role", HINT_STRING },
+    { "RootRotationInProgress", HINT_BOOL },
+    { "Runtime", HINT_STRING },
+    { "Search", HINT_LIST },
+    { "Secrets", HINT_LIST },
+    { "ServiceID", HINT_STRING },
+    { "ServiceStatus", HINT_NIL },
+    { "Slot", HINT_INT },
+    { "Source", HINT_STRING },
+    { "Spec", HINT_STRUCT },
+    { "StartInterval", HINT_DURATION },
+    { "StartPeriod", HINT_DURATION },
+    { "StartedAt", HINT_NIL },
+    { "State", HINT_STRING },
+    { "Status", HINT_STRUCT },
+    { "StopGracePeriod", HINT_NIL },
+    { "StopSignal", HINT_STRING },
+    { "Sysctls", HINT_MAP },
+    { "TLSInfo", HINT_STRUCT },
+    { "TTY", HINT_BOOL },
+    { "Target", HINT_STRING },
+    { "TargetPort", HINT_INT },
+    { "TaskTemplate", HINT_STRUCT },
+    { "Test", HINT_LIST },
+    { "Timeout", HINT_DURATION },
+    { "Timestamp", HINT_TIME },
+    { "TmpfsOptions", HINT_NIL },
+    { "Type", HINT_STRING },
+    { "Ulimits", HINT_LIST },
+    { "UpdateConfig", HINT_NIL },
+    { "UpdateStatus", HINT_NIL },
+    { "UpdatedAt", HINT_TIME },
+    { "User", HINT_STRING },
+    { "Version", HINT_STRUCT },
+    { "VirtualIPs", HINT_LIST },
+    { "VolumeOptions", HINT_NIL },
+    { "Window", HINT_DURATION },
+};
+
+enum hint tmpl_hint(struct str field)
+{
+    size_t lo = 0, hi = sizeof hints / sizeof hints[0];
+
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        int c = str_cmp(field, str_from(hints[mid].name));
+        if (c == 0)
+            return hints[mid].hint;
+        if (c < 0)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return HINT_NONE;
+}
+
+struct val val_new(struct exec *ex, json_t *made)
+{
+    if (made)
+        json_array_append_new(ex->pool, made);
+    return (struct val){ .j = made };
+}
+
+int exec_fail(struct exec *ex, const char *fmt, ...)
+{
+    const char *start = ex->t->source.p;
+    unsigned line = 1, at = ex->where ? ex->where->at : 0, line_start = 0;
+    char why[300];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    for (unsigned i = 0; i < at; i++)
+        if (start[i] == '\n') {
+            line++;
+            line_start = i + 1;
+        }
+    return err_set(ex->e, ERR_INVALID, "template: :%u:%u: executing \"\" at <%.*s>: %s", line, at - line_start,
+                   ex->where ? (int)(ex->where->source.n < 80 ? ex->where->source.n : 80) : 0,
+                   ex->where ? ex->where->source.p : "", why);
+}
+
+bool val_true(struct val v)
+{
+    return v.hint == HINT_STRUCT ? v.j != NULL : !jempty(v.j);
+}
+
+static void print_real(struct buf *b, double d)
+{
+    char text[40];
+
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, d);
+        if (strtod(text, NULL) == d)
+            break;
+    }
+    buf_puts(b, text);
+}
+
+static void print_object(struct buf *b, json_t *obj)
+{
+    size_t n;
+    const char **keys = jkeys_sorted(obj, &n);
+
+    buf_puts(b, "map[");
+    for (size_t i = 0; i < n; i++) {
+        buf_printf(b, "%s%s:", i ? " " : "", keys[i]);
+        val_print(b, (struct val){ .j = json_object_get(obj, keys[i]), .hint = tmpl_hint(str_from(keys[i])) });
+    }
+    buf_putc(b, ']');
+    free(keys);
+}
+
+void val_print(struct buf *b, struct val v)
+{
+    json_t *child;
+    size_t i;
+
+    switch (v.j ? json_typeof(v.j) : JSON_NULL) {
+    case JSON_NULL:
+        buf_puts(b, v.none ? "<no value>" : "<nil>");
+        break;
+    case JSON_STRING:
+        if (v.hint == HINT_TIME)
+            go_time(b, (struct str){ json_string_value(v.j), json_string_length(v.j) });
+        else
+            buf_put(b, json_string_value(v.j), json_string_length(v.j));
+        break;
+    case JSON_INTEGER:
+        if (v.hint == HINT_DURATION)
+            go_duration(b, json_integer_value(v.j));
+        else
+            buf_printf(b, "%" JSON_INTEGER_FORMAT, json_integer_value(v.j));
+        break;
+    case JSON_REAL:
+        print_real(b, json_real_value(v.j));
+        break;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        buf_puts(b, json_is_true(v.j) ? "true" : "false");
+        break;
+    case JSON_ARRAY:
+        buf_putc(b, '[');
+        json_array_foreach(v.j, i, child)
+        {
+            if (i)
+                buf_putc(b, ' ');
+            val_print(b, (struct val){ .j = child });
+        }
+        buf_putc(b, ']');
+        break;
+    case JSON_OBJECT:
+        print_object(b, v.j);
+        break;
+    }
+}
+
+static const char *type_name(struct val v)
+{
+    switch (v.j ? json_typeof(v.j) : JSON_NULL) {
+    case JSON_STRING:
+        return "string";
+    case JSON_INTEGER:
+        return "int64";
+    case JSON_REAL:
+        return "float64";
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return "bool";
+    case JSON_ARRAY:
+        return "[]interface {}";
+    case JSON_OBJECT:
+        return "map[string]interface {}";
+    default:
+        return "nil";
+    }
+}
+
+static struct val zero_value(struct exec *ex, enum hint h)
+{
+    struct val v = { .hint = h };
+
+    switch (h) {
+    case HINT_STRING:
+        v = val_new(ex, json_string(""));
+        break;
+    case HINT_TIME:
+        v = val_new(ex, json_string("0001-01-01T00:00:00Z"));
+        break;
+    case HINT_INT:
+    case HINT_DURATION:
+        v = val_new(ex, json_integer(0));
+        break;
+    case HINT_BOOL:
+        v.j = json_false();
+        break;
+    case HINT_LIST:
+        v = val_new(ex, json_array());
+        break;
+    case HINT_MAP:
+    case HINT_STRUCT:
+        v = val_new(ex, json_object());
+        break;
+    default:
+        break;
+    }
+    v.hint = h;
+    return v;
+}
+
+/* The hint says what a value is only if the value can be that: "Plugins" is a list in a node, an object in info. */
+static enum hint fitting(enum hint h, json_t *j)
+{
+    if (json_is_object(j))
+        return h == HINT_MAP ? HINT_MAP : HINT_NONE;
+    return h;
+}
+
+int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
+{
+    char key[128];
+    enum hint h = ex->mode == TMPL_API ? tmpl_hint(name) : HINT_NONE;
+
+    if (!str_copy(key, sizeof key, name))
+        return exec_fail(ex, "field name too long");
+    if (!v.j || json_is_null(v.j))
+        return exec_fail(ex, "nil pointer evaluating interface {}.%s", key);
+    if (!json_is_object(v.j))
+        return exec_fail(ex, "can't evaluate field %s in type %s", key, type_name(v));
+    json_t *member = json_object_get(v.j, key);
+    if (member) {
+        *ret = (struct val){ .j = json_is_null(member) ? NULL : member, .hint = fitting(h, member) };
+        return 0;
+    }
+    if (ex->mode == TMPL_HEADER || v.hint == HINT_MAP) {
+        *ret = (struct val){ .none = true };
+        return 0;
+    }
+    if (h != HINT_NONE) {
+        *ret = zero_value(ex, h);
+        return 0;
+    }
+    if (ex->mode == TMPL_API)
+        return exec_fail(ex, "map has no entry for key \"%s\"", key);
+    return exec_fail(ex, "can't evaluate field %s in type *formatter.row", key);
+}
+
+static struct var *find_var(struct exec *ex, struct str name)
+{
+    for (unsigned i = ex->var_count; i > 0; i--)
+        if (str_eq(ex->vars[i - 1].name, name))
+            return &ex->vars[i - 1];
+    return NULL;
+}
+
+static int eval_pipeline(struct exec *ex, const struct pipeline *pl, struct val dot, struct val *ret);
+
+static int eval_operand(struct exec *ex, const struct operand *op, struct val dot, struct val *ret)
+{
+    struct var *var;
+    struct val v = { .j = NULL };
+    int r = 0;
+
+    switch (op->kind) {
+    case OP_DOT:
+        v = dot;
+        break;
+    case OP_VAR:
+        var = find_var(ex, op->name);
+        ex->where = op;
+        if (!var)
+            return exec_fail(ex, "undefined variable");
+        v = var->v;
+        break;
+    case OP_NIL:
+        break;
+    case OP_BOOL:
+        v.j = op->i ? json_true() : json_false();
+        break;
+    case OP_INT:
+        v = val_new(ex, json_integer(op->i));
+        break;
+    case OP_FLOAT:
+        v = val_new(ex, json_real(op->f));
+        break;
+    case OP_TEXT:
+        v = val_new(ex, json_stringn(op->name.p ? op->name.p : "", op->name.n));
+        break;
+    case OP_PIPE:
+        r = eval_pipeline(ex, op->pipe, dot, &v);
+        break;
+    case OP_FUNC: {
+        const struct tmpl_fn *f = tmpl_fn_find(op->name);
+        ex->where = op;
+        if (f->min > 0)
+            return exec_fail(ex, "wrong number of args for %s: want at least %u got 0", f->name, f->min);
+        r = f->fn(ex, NULL, 0, &v);
+        break;
+    }
+    }
+    ex->where = op;
+    for (unsigned i = 0; r == 0 && i < op->field_count; i++)
+        r = tmpl_field(ex, v, op->fields[i], &v);
+    *ret = v;
+    return r;
+}
+
+/* and, or: the first argument that decides; the rest isn't evaluated. */
+static int eval_logic(struct exec *ex, const struct command *c, bool want, struct val dot, const struct val *final,
+                      struct val *ret)
+{
+    for (const struct operand *a = c->args->next; a; a = a->next) {
+        int r = eval_operand(ex, a, dot, ret);
+        if (r < 0 || val_true(*ret) == want)
+            return r;
+    }
+    if (final)
+        *ret = *final;
+    return 0;
+}
+
+static int eval_call(struct exec *ex, const struct command *c, struct val dot, const struct val *final, struct val *ret)
+{
+    const struct tmpl_fn *f = tmpl_fn_find(c->args->name);
+    struct val args[34];
+    unsigned n = 0;
+
+    ex->where = c->args;
+    if (c->count - 1 + (final != NULL) < f->min || c->count - 1 + (final != NULL) > f->max)
+        return exec_fail(ex, "wrong number of args for %s: want %s%u got %u", f->name, f->max > 9 ? "at least " : "", f->min,
+                         c->count - 1 + (final != NULL));
+    if (strcmp(f->name, "and") == 0 || strcmp(f->name, "or") == 0)
+        return eval_logic(ex, c, f->name[0] == 'o', dot, final, ret);
+    for (const struct operand *a = c->args->next; a; a = a->next) {
+        int r = eval_operand(ex, a, dot, &args[n++]);
+        if (r < 0)
+            return r;
+    }
+    if (final)
+        args[n++] = *final;
+    ex->where = c->args;
+    return f->fn(ex, args, n, ret);
+}
+
+static int eval_pipeline(struct exec *ex, const struct pipeline *pl, struct val dot, struct val *ret)
+{
+    struct val v = { .j = NULL };
+    bool first = true;
+    int r = 0;
+
+    if (++ex->depth > 4 * TMPL_DEPTH_MAX)
+        return exec_fail(ex, "nested too deeply");
+    for (const struct command *c = pl->commands; r == 0 && c; c = c->next, first = false) {
+        struct val in = v;
+        if (c->args->kind == OP_FUNC && c->args->field_count == 0) {
+            r = eval_call(ex, c, dot, first ? NULL : &in, &v);
+        } else {
+            ex->where = c->args;
+            if (c->count > 1 || !first)
+                r = exec_fail(ex, "can't give argument to non-function " STR_FMT, STR_ARG(c->args->source));
+            else
+                r = eval_operand(ex, c->args, dot, &v);
+        }
+    }
+    ex->depth--;
+    *ret = v;
+    return r;
+}
+
+static int set_vars(struct exec *ex, const struct pipeline *pl, const struct val *v, unsigned n)
+{
+    /* With one variable a range gives it the element, not the index. */
+    unsigned skip = n > pl->decl_count ? n - pl->decl_count : 0;
+
+    for (unsigned i = 0; i < pl->decl_count; i++) {
+        struct val value = v[skip + i];
+        struct var *var = pl->assign ? find_var(ex, pl->decl[i]) : NULL;
+        if (!var) {
+            if (ex->var_count == sizeof ex->vars / sizeof ex->vars[0])
+                return exec_fail(ex, "too many variables");
+            var = &ex->vars[ex->var_count++];
+            var->name = pl->decl[i];
+        }
+        var->v = value;
+    }
+    return 0;
+}
+
+enum flow { FLOW_ON = 0, FLOW_BREAK = 1, FLOW_CONTINUE = 2 };
+
+static int exec_list(struct exec *ex, const struct node *n, struct val dot);
+
+static int range_step(struct exec *ex, const struct node *n, struct val key, struct val item)
+{
+    unsigned vars = ex->var_count;
+    int r = set_vars(ex, n->pipe, (struct val[]){ key, item }, 2);
+
+    if (r == 0)
+        r = exec_list(ex, n->body, item);
+    ex->var_count = vars;
+    return r;
+}
+
+static int exec_range(struct exec *ex, const struct node *n, struct val dot)
+{
+    struct val v;
+    json_t *child;
+    size_t i, count;
+    unsigned vars = ex->var_count;
+    int r = 0;
+    struct pipeline plain = *n->pipe;
+
+    plain.decl_count = 0;
+    if ((r = eval_pipeline(ex, &plain, dot, &v)) < 0)
+        return r;
+    if (jempty(v.j) && (!v.j || json_is_array(v.j) || json_is_object(v.j)))
+        r = exec_list(ex, n->otherwise, dot);
+    else if (json_is_array(v.j)) {
+        json_array_foreach(v.j, i, child)
+        {
+            r = range_step(ex, n, val_new(ex, json_integer((json_int_t)i)), (struct val){ .j = child });
+            if (r < 0 || r == FLOW_BREAK)
+                break;
+        }
+    } else if (json_is_object(v.j)) {
+        const char **keys = jkeys_sorted(v.j, &count);
+        for (i = 0; i < count; i++) {
+            struct val item = { .j = json_object_get(v.j, keys[i]) };
+            r = range_step(ex, n, val_new(ex, json_string(keys[i])), item);
+            if (r < 0 || r == FLOW_BREAK)
+                break;
+        }
+        free(keys);
+    } else {
+        struct buf b = BUF_INIT;
+        val_print(&b, v);
+        r = exec_fail(ex, "range can't iterate over %.100s", buf_cstr(&b));
+        buf_done(&b);
+    }
+    ex->var_count = vars;
+    return r < 0 ? r : FLOW_ON;
+}
+
+static int exec_branch(struct exec *ex, const struct node *n, struct val dot)
+{
+    unsigned vars = ex->var_count;
+    struct val v;
+    int r = eval_pipeline(ex, n->pipe, dot, &v);
+
+    if (r == 0)
+        r = set_vars(ex, n->pipe, &v, 1);
+    if (r == 0) {
+        if (val_true(v))
+            r = exec_list(ex, n->body, n->kind == NODE_WITH ? v : dot);
+        else
+            r = exec_list(ex, n->otherwise, dot);
+    }
+    ex->var_count = vars;
+    return r;
+}
+
+static int exec_node(struct exec *ex, const struct node *n, struct val dot)
+{
+    struct val v;
+    int r;
+
+    if (++ex->steps > TMPL_STEPS_MAX)
+        return exec_fail(ex, "too much work");
+    switch (n->kind) {
+    case NODE_TEXT:
+        buf_put(ex->out, n->text.p, n->text.n);
+        return 0;
+    case NODE_ACTION:
+        r = eval_pipeline(ex, n->pipe, dot, &v);
+        if (r == 0)
+            r = set_vars(ex, n->pipe, &v, 1);
+        if (r == 0 && n->pipe->decl_count == 0)
+            val_print(ex->out, v);
+        return r;
+    case NODE_IF:
+    case NODE_WITH:
+        return exec_branch(ex, n, dot);
+    case NODE_RANGE:
+        return exec_range(ex, n, dot);
+    case NODE_BREAK:
+        return FLOW_BREAK;
+    case NODE_CONTINUE:
+        return FLOW_CONTINUE;
+    }
+    return 0;
+}
+
+/* 0, or -code, or how a range goes on. */
+static int exec_list(struct exec *ex, const struct node *n, struct val dot)
+{
+    for (; n; n = n->next) {
+        int r = exec_node(ex, n, dot);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+int tmpl_exec(const struct tmpl *t, json_t *data, enum tmpl_mode mode, struct buf *out, struct err *e)
+{
+    struct exec ex = { .t = t, .mode = mode, .out = out, .e = e, .pool = json_array() };
+    struct val dot = { .j = data };
+
+    CHECK(ex.pool);
+    ex.vars[ex.var_count++] = (struct var){ STR("$"), dot };
+    int r = exec_list(&ex, t->root, dot);
+    json_decref(ex.pool);
+    return r < 0 ? r : 0;
+}
+
+static bool pipe_uses(const struct pipeline *pl, const char *field)
+{
+    for (const struct command *c = pl ? pl->commands : NULL; c; c = c->next)
+        for (const struct operand *a = c->args; a; a = a->next) {
+            for (unsigned i = 0; i < a->field_count; i++)
+                if (str_is(a->fields[i], field))
+                    return true;
+            if (pipe_uses(a->pipe, field))
+                return true;
+        }
+    return false;
+}
+
+static bool list_uses(const struct node *n, const char *field)
+{
+    for (; n; n = n->next)
+        if (pipe_uses(n->pipe, field) || list_uses(n->body, field) || list_uses(n->otherwise, field))
+            return true;
+    return false;
+}
+
+bool tmpl_uses(const struct tmpl *t, const char *field)
+{
+    return list_uses(t->root, field);
+}
