@@ -1,4 +1,5 @@
-/* mesh_bench.c - sandboxes a second and how long a change of the port table takes; one JSON line a figure. Root only. */
+/* mesh_bench.c - sandboxes a second and how long a change of the port table takes; one JSON line a figure. Root only.
+ */
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -102,8 +103,12 @@ int main(void)
 {
     char dir[] = "/tmp/mesh-bench-XXXXXX", cmd[300];
     struct err e = ERR_INIT;
-    struct mesh_conf conf = { .bridge = "msbr0", .subnet = "auto", .resolv_conf = "/etc/resolv.conf", .mtu = 1500,
-                              .port_first = 32768, .port_last = 60999 };
+    struct mesh_conf conf = { .bridge = "msbr0",
+                              .subnet = "auto",
+                              .resolv_conf = "/etc/resolv.conf",
+                              .mtu = 1500,
+                              .port_first = 32768,
+                              .port_last = 60999 };
     if (geteuid() != 0) {
         fprintf(stderr, "mesh_bench: needs root\n");
         return 1;

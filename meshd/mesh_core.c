@@ -1,5 +1,6 @@
 #include "meshd/mesh_core.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,17 +105,21 @@ void mesh_addr_text(uint32_t a, char text[MESH_ADDR_TEXT])
 
 int mesh_subnet_parse(const char *text, struct mesh_subnet *ret, struct err *e)
 {
-    unsigned a, b, c, d, p;
-    int end = 0;
-    if (sscanf(text, "%3u.%3u.%3u.%3u/%2u%n", &a, &b, &c, &d, &p, &end) != 5 || text[end] || a > 255 || b > 255 ||
-        c > 255 || d > 255 || a == 0)
+    struct str s = str_from(text);
+    const char *slash = strchr(text, '/');
+    char addr[MESH_ADDR_TEXT];
+    struct in_addr in;
+    uint64_t prefix;
+    if (!slash || !str_copy(addr, sizeof addr, (struct str){ text, (size_t)(slash - text) }) ||
+        inet_pton(AF_INET, addr, &in) != 1 || in.s_addr == 0 ||
+        !str_u64((struct str){ slash + 1, s.n - (size_t)(slash + 1 - text) }, &prefix))
         return err_set(e, ERR_INVALID, "subnet %s: must be of the form 172.18.0.0/16", text);
-    if (p < 16 || p > 29)
+    if (prefix < 16 || prefix > 29)
         return err_set(e, ERR_INVALID, "subnet %s: the prefix must be between 16 and 29", text);
-    struct mesh_subnet s = { .base = a << 24 | b << 16 | c << 8 | d, .prefix = (uint8_t)p };
-    if (s.base & (uint32_t)(0xffffffffull >> p))
+    struct mesh_subnet sub = { .base = ntohl(in.s_addr), .prefix = (uint8_t)prefix };
+    if (sub.base & (uint32_t)(0xffffffffull >> prefix))
         return err_set(e, ERR_INVALID, "subnet %s: has host bits set", text);
-    *ret = s;
+    *ret = sub;
     return 0;
 }
 
@@ -361,8 +366,8 @@ int mesh_core_set_ready(struct mesh_core *c, struct mesh_sandbox *sb, bool ready
     for (size_t i = 0; ready && i < sb->nports; i++) {
         const struct mesh_entry *p = mesh_core_port(c, sb->ports[i].proto, sb->ports[i].published);
         if (sb->ports[i].host_mode && strcmp(p->owner, sb->task) != 0)
-            return err_set(e, ERR_CONFLICT, "host-mode port %u/%s now belongs to %s", p->port, mesh_proto_name(p->proto),
-                           p->owner);
+            return err_set(e, ERR_CONFLICT, "host-mode port %u/%s now belongs to %s", p->port,
+                           mesh_proto_name(p->proto), p->owner);
     }
     sb->state = want;
     sb->ready_seq = c->seq++;
@@ -451,8 +456,9 @@ static void plan_slots(const struct mesh_entry *p, enum mesh_edit_type type, uin
                        uint32_t from, uint32_t to, struct mesh_edits *out)
 {
     for (uint32_t i = from; i < to; i++)
-        edit(out, (struct mesh_edit){ .type = type, .proto = p->proto, .port = p->port,
-                                      .slot = (half ? MESH_HALF : 0) + i, .to = v[i] });
+        edit(out,
+             (struct mesh_edit){
+                 .type = type, .proto = p->proto, .port = p->port, .slot = (half ? MESH_HALF : 0) + i, .to = v[i] });
 }
 
 static void plan_gone(struct mesh_entry *p, struct mesh_plan *out)
@@ -490,8 +496,12 @@ static void plan_port(struct mesh_core *c, struct mesh_entry *p, struct mesh_pla
         plan_slots(p, MESH_SLOT_DEL, half, p->slots, same, p->nslots, &out->later);
     }
     plan_slots(p, MESH_SLOT_ADD, half, want, same, n, &out->now);
-    edit(&out->now, (struct mesh_edit){ .type = MESH_PORT_SET, .proto = p->proto, .port = p->port, .nslots = n,
-                                        .half = half, .replaces = p->in_kernel });
+    edit(&out->now, (struct mesh_edit){ .type = MESH_PORT_SET,
+                                        .proto = p->proto,
+                                        .port = p->port,
+                                        .nslots = n,
+                                        .half = half,
+                                        .replaces = p->in_kernel });
     free(p->slots);
     p->slots = want;
     p->nslots = n;
@@ -589,8 +599,9 @@ bool mesh_core_load(struct mesh_core *c, const struct mesh_dump *d, struct mesh_
         if (p && s->slot >= first && s->slot - first < p->nslots)
             p->slots[s->slot - first] = s->to;
         else
-            edit(&strays->later, (struct mesh_edit){ .type = MESH_SLOT_DEL, .proto = s->proto, .port = s->port,
-                                                     .slot = s->slot, .to = s->to });
+            edit(&strays->later,
+                 (struct mesh_edit){
+                     .type = MESH_SLOT_DEL, .proto = s->proto, .port = s->port, .slot = s->slot, .to = s->to });
     }
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, NULL, &p);) {
         p->dirty = true;

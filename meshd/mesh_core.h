@@ -1,6 +1,6 @@
 /*
- * mesh_core.h - what a node's data plane should look like, as data: sandboxes, addresses, published ports, and the edits
- * that bring the kernel's port table from what it is to what it should be. No I/O, no clock, no randomness.
+ * mesh_core.h - what a node's data plane should look like, as data: sandboxes, addresses, published ports, and the
+ * edits that bring the kernel's port table from what it is to what it should be. No I/O, no clock, no randomness.
  *
  * A published port is spread over slots 0..n-1, each a task's address and port; the kernel draws one per connection. A
  * lookup in the kernel is not one snapshot with the rule that does it, so a slot is never changed while connections may
@@ -32,9 +32,9 @@ enum mesh_state { MESH_STARTING, MESH_READY, MESH_DRAINING };
 
 const char *mesh_mode_name(enum mesh_mode m);
 const char *mesh_state_name(enum mesh_state s);
-const char *mesh_proto_name(uint8_t proto);        /* "tcp"; "?" when unknown */
-bool mesh_proto_parse(struct str s, uint8_t *ret); /* tcp, udp, sctp */
-bool mesh_mode_parse(struct str s, enum mesh_mode *ret);   /* empty: bridge */
+const char *mesh_proto_name(uint8_t proto);              /* "tcp"; "?" when unknown */
+bool mesh_proto_parse(struct str s, uint8_t *ret);       /* tcp, udp, sctp */
+bool mesh_mode_parse(struct str s, enum mesh_mode *ret); /* empty: bridge */
 bool mesh_state_parse(struct str s, enum mesh_state *ret);
 
 /* mesh_id_ok - may the text become a file name: 1..64 of [0-9A-Za-z_.-], not starting with a dot. */
@@ -136,7 +136,8 @@ void mesh_core_set_subnet(struct mesh_core *c, struct mesh_subnet s);
 struct mesh_sandbox *mesh_core_get(struct mesh_core *c, struct str task); /* NULL when unknown */
 struct mesh_entry *mesh_core_port(struct mesh_core *c, uint8_t proto, uint16_t port);
 
-/* mesh_core_addr_next - a free address, each call a later one, wrapping around; 0 when all are taken. Does not take it. */
+/* mesh_core_addr_next - a free address, each call a later one, wrapping around; 0 when all are taken. Does not take it.
+ */
 uint32_t mesh_core_addr_next(struct mesh_core *c);
 
 /* mesh_core_port_next - the first port after `after` in lo..hi that no task publishes, wrapping around; 0 when none. */
@@ -145,8 +146,8 @@ uint16_t mesh_core_port_next(struct mesh_core *c, uint8_t proto, uint16_t after,
 /*
  * mesh_core_check - may this sandbox be added? -ERR_CONFLICT names the port and who has it.
  *
- * A host-mode port belongs to one task, until that task drains. An ingress port goes to the service that asked last: the
- * managers see to it that it is one at a time, so an older owner is one that is on its way out.
+ * A host-mode port belongs to one task, until that task drains. An ingress port goes to the service that asked last:
+ * the managers see to it that it is one at a time, so an older owner is one that is on its way out.
  */
 int mesh_core_check(struct mesh_core *c, const struct mesh_sandbox *sb, struct err *e);
 
@@ -157,8 +158,8 @@ void mesh_core_del(struct mesh_core *c, struct mesh_sandbox *sb);
 /* mesh_core_set_ready - -ERR_CONFLICT when a host-mode port has gone to another task while this one drained. */
 int mesh_core_set_ready(struct mesh_core *c, struct mesh_sandbox *sb, bool ready, struct err *e);
 
-/* mesh_core_plan - the edits for everything that is dirty. The core then takes them as done: when they fail, the kernel's
- * state is unknown: read it back with mesh_core_load(), or start anew with mesh_core_plan_all(). */
+/* mesh_core_plan - the edits for everything that is dirty. The core then takes them as done: when they fail, the
+ * kernel's state is unknown: read it back with mesh_core_load(), or start anew with mesh_core_plan_all(). */
 void mesh_core_plan(struct mesh_core *c, struct mesh_plan *p);
 
 /* mesh_core_plan_all - everything, for an empty table. */
@@ -187,8 +188,8 @@ void mesh_dump_port(struct mesh_dump *d, struct mesh_dump_port p);
 void mesh_dump_slot(struct mesh_dump *d, struct mesh_dump_slot s);
 void mesh_dump_done(struct mesh_dump *d);
 
-/* mesh_core_load - takes the kernel's table for what is there. False when a port draws a slot that is missing: then only
- * mesh_core_plan_all() helps. Slots nobody draws are put into strays->later. Everything is dirty afterwards. */
+/* mesh_core_load - takes the kernel's table for what is there. False when a port draws a slot that is missing: then
+ * only mesh_core_plan_all() helps. Slots nobody draws are put into strays->later. Everything is dirty afterwards. */
 bool mesh_core_load(struct mesh_core *c, const struct mesh_dump *d, struct mesh_plan *strays);
 
 /* mesh_core_verify - CHECKs the invariants of the whole state. */

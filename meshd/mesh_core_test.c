@@ -1,14 +1,17 @@
 /*
  * Scenarios in testdata/core: commands, then ---- and what comes of them; REWRITE=1 rewrites the expected part.
- * And a model of the kernel's table that checks, over random lives of tasks, that no transaction changes a slot that may
- * still be drawn, and that crashes between any two transactions are made good.
+ * And a model of the kernel's table that checks, over random lives of tasks, that no transaction changes a slot that
+ * may still be drawn, and that crashes between any two transactions are made good.
  */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
+#include <arpa/inet.h>
 #include <glob.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -54,6 +57,13 @@ static void put_plan(struct buf *out, struct mesh_plan *p)
     mesh_plan_done(p);
 }
 
+static uint16_t number(const char *text)
+{
+    uint64_t v = 0;
+    CHECK(str_u64(str_from(text), &v) && v <= UINT16_MAX);
+    return (uint16_t)v;
+}
+
 /* parse_sandbox - "t1 svc ingress:tcp:8080:80 ..." or with "host-net"/"no-net" among the words */
 static struct mesh_sandbox parse_sandbox(struct mesh_core *c, char **w, int n)
 {
@@ -62,18 +72,16 @@ static struct mesh_sandbox parse_sandbox(struct mesh_core *c, char **w, int n)
     snprintf(sb.task, sizeof sb.task, "%s", w[0]);
     snprintf(sb.service, sizeof sb.service, "%s", n > 1 ? w[1] : "");
     for (int i = 2; i < n; i++) {
-        char mode[16], proto[16];
-        unsigned pub, target;
         struct mesh_publish *p = &sb.ports[sb.nports];
         if (strcmp(w[i], "host-net") == 0) {
             sb.mode = MESH_HOST;
             continue;
         }
-        CHECK(sscanf(w[i], "%15[^:]:%15[^:]:%u:%u", mode, proto, &pub, &target) == 4);
-        CHECK(mesh_proto_parse(str_from(proto), &p->proto));
+        char *save = NULL, *mode = strtok_r(w[i], ":", &save), *proto = strtok_r(NULL, ":", &save);
+        CHECK(proto && mesh_proto_parse(str_from(proto), &p->proto));
         p->host_mode = strcmp(mode, "host") == 0;
-        p->published = (uint16_t)pub;
-        p->target = (uint16_t)target;
+        p->published = number(strtok_r(NULL, ":", &save));
+        p->target = number(strtok_r(NULL, ":", &save));
         sb.nports++;
     }
     if (sb.mode == MESH_BRIDGE)
@@ -106,21 +114,26 @@ static void cmd_ready(struct mesh_core *c, const char *task, bool yes, struct bu
         buf_printf(out, "  %s: %s\n", err_name(e.code), e.msg);
 }
 
+/* cmd_dump - "tcp/8080 b2" draws two of the other half; "tcp/8080 b0 10.0.0.2:80" is a slot. */
 static void cmd_dump(struct mesh_dump *d, char **w, int n)
 {
-    unsigned port, slots, target, a, b, x, y;
-    char half, proto[8];
-    CHECK(n >= 2 && sscanf(w[0], "%7[^/]/%u", proto, &port) == 2);
+    CHECK(n >= 2 && w[0] && w[1]);
+    char *save = NULL, half = w[1][0], *proto = strtok_r(w[0], "/", &save);
+    uint16_t port = number(strtok_r(NULL, "/", &save)), slots = number(w[1] + 1);
+    struct in_addr in;
     uint8_t p;
     CHECK(mesh_proto_parse(str_from(proto), &p));
-    CHECK(sscanf(w[1], "%c%u", &half, &slots) == 2);
     if (n == 2) {
-        mesh_dump_port(d, (struct mesh_dump_port){ p, half == 'b', (uint16_t)port, slots });
+        mesh_dump_port(d, (struct mesh_dump_port){ p, half == 'b', port, slots });
         return;
     }
-    CHECK(sscanf(w[2], "%u.%u.%u.%u:%u", &a, &b, &x, &y, &target) == 5);
-    mesh_dump_slot(d, (struct mesh_dump_slot){ p, (uint16_t)port, slots + (half == 'b' ? MESH_HALF : 0),
-                                               { a << 24 | b << 16 | x << 8 | y, (uint16_t)target } });
+    CHECK(w[2] != NULL);
+    char *addr = strtok_r(w[2], ":", &save);
+    CHECK(inet_pton(AF_INET, addr, &in) == 1);
+    mesh_dump_slot(d, (struct mesh_dump_slot){ p,
+                                               port,
+                                               slots + (half == 'b' ? MESH_HALF : 0),
+                                               { ntohl(in.s_addr), number(strtok_r(NULL, ":", &save)) } });
 }
 
 static void cmd_load(struct mesh_core *c, struct mesh_dump *d, struct buf *out)
@@ -138,6 +151,7 @@ static void command(struct mesh_core *c, struct mesh_dump *d, char **w, int n, s
     struct mesh_plan p = { 0 };
     struct mesh_subnet s;
     struct err e = ERR_INIT;
+    CHECK(n > 0 && w[0] != NULL);
     if (strcmp(w[0], "subnet") == 0) {
         if (mesh_subnet_parse(w[1], &s, &e) < 0)
             buf_printf(out, "  %s\n", e.msg);
@@ -162,8 +176,7 @@ static void command(struct mesh_core *c, struct mesh_dump *d, char **w, int n, s
     } else if (strcmp(w[0], "load") == 0) {
         cmd_load(c, d, out);
     } else if (strcmp(w[0], "free-port") == 0) {
-        buf_printf(out, "  %u\n",
-                   mesh_core_port_next(c, IPPROTO_TCP, (uint16_t)atoi(w[1]), (uint16_t)atoi(w[2]), (uint16_t)atoi(w[3])));
+        buf_printf(out, "  %u\n", mesh_core_port_next(c, IPPROTO_TCP, number(w[1]), number(w[2]), number(w[3])));
     } else {
         fail_msg("unknown command %s", w[0]);
     }
@@ -178,7 +191,7 @@ static void scenario(const char *text, struct buf *out)
     mesh_core_init(&c);
     while (*text && strncmp(text, "----", 4) != 0) {
         size_t len = strcspn(text, "\n");
-        char *w[WORDS_MAX], *save = NULL;
+        char *w[WORDS_MAX] = { NULL }, *save = NULL;
         int n = 0;
         CHECK(len < sizeof line);
         memcpy(line, text, len);
@@ -363,7 +376,9 @@ static void random_op(struct mesh_core *c, uint64_t *seed)
         snprintf(service, sizeof service, "s%u", (unsigned)(next(seed) % 2));
         memcpy(fresh.task, task, sizeof task);
         memcpy(fresh.service, service, sizeof service);
-        fresh.ports[0] = (struct mesh_publish){ .proto = IPPROTO_TCP, .host_mode = next(seed) % 8 == 0, .target = 80,
+        fresh.ports[0] = (struct mesh_publish){ .proto = IPPROTO_TCP,
+                                                .host_mode = next(seed) % 8 == 0,
+                                                .target = 80,
                                                 .published = (uint16_t)(8000 + next(seed) % M_PORTS) };
         if (mesh_core_check(c, &fresh, &e) == 0)
             mesh_core_add(c, &fresh);
@@ -443,8 +458,8 @@ static void test_names(void **state)
     assert_string_equal(path, "net/ipv4/ip_forward");
     assert_true(mesh_sysctl_path(STR("net.ipv4.conf.eth0/1.rp_filter"), path, sizeof path));
     assert_string_equal(path, "net/ipv4/conf/eth0.1/rp_filter");
-    static const char *const bad[] = { "kernel.x", "net.", "net..x", "net.x.", "net./x", "net.a//b", "net/../kernel.x",
-                                       "net.a/.b", "net.a b", "netfoo" };
+    static const char *const bad[] = { "kernel.x",        "net.",     "net..x",  "net.x.", "net./x", "net.a//b",
+                                       "net/../kernel.x", "net.a/.b", "net.a b", "netfoo" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_false(mesh_sysctl_path(str_from(bad[i]), path, sizeof path));
 }
@@ -459,8 +474,16 @@ static void test_subnets(void **state)
     assert_true(mesh_subnet_overlaps(s, t) && mesh_subnet_overlaps(t, s));
     assert_int_equal(mesh_subnet_parse("172.19.0.0/16", &t, &e), 0);
     assert_false(mesh_subnet_overlaps(s, t));
-    static const char *const bad[] = { "", "x", "10.0.0.0", "10.0.0.0/15", "10.0.0.0/30", "10.0.0.1/24", "10.0.0.256/24",
-                                       "10.0.0.0/24x", "0.0.0.0/16", "10.0.0/24" };
+    static const char *const bad[] = { "",
+                                       "x",
+                                       "10.0.0.0",
+                                       "10.0.0.0/15",
+                                       "10.0.0.0/30",
+                                       "10.0.0.1/24",
+                                       "10.0.0.256/24",
+                                       "10.0.0.0/24x",
+                                       "0.0.0.0/16",
+                                       "10.0.0/24" };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(mesh_subnet_parse(bad[i], &s, &e), -ERR_INVALID);
 }

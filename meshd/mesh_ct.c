@@ -33,21 +33,25 @@ struct entry {
     const struct nlattr *reply;
 };
 
+static void parse_field(unsigned group, const struct nlattr *a, bool reply, struct entry *en)
+{
+    unsigned type = mnl_attr_get_type(a);
+    if (group == CTA_TUPLE_IP && type == CTA_IP_V4_SRC && reply)
+        en->reply_src_be = mnl_attr_get_u32(a);
+    else if (group == CTA_TUPLE_IP && type == CTA_IP_V4_DST && !reply)
+        en->orig_dst_be = mnl_attr_get_u32(a);
+    else if (group == CTA_TUPLE_PROTO && type == CTA_PROTO_DST_PORT && !reply)
+        en->orig_dport_be = mnl_attr_get_u16(a);
+    else if (group == CTA_TUPLE_PROTO && type == CTA_PROTO_NUM)
+        en->proto = mnl_attr_get_u8(a);
+}
+
 static void parse_tuple(const struct nlattr *tuple, bool reply, struct entry *en)
 {
     const struct nlattr *a, *b;
-    mnl_attr_for_each_nested(a, tuple) mnl_attr_for_each_nested(b, a)
-    {
-        unsigned group = mnl_attr_get_type(a), type = mnl_attr_get_type(b);
-        if (group == CTA_TUPLE_IP && type == CTA_IP_V4_SRC && reply)
-            en->reply_src_be = mnl_attr_get_u32(b);
-        else if (group == CTA_TUPLE_IP && type == CTA_IP_V4_DST && !reply)
-            en->orig_dst_be = mnl_attr_get_u32(b);
-        else if (group == CTA_TUPLE_PROTO && type == CTA_PROTO_DST_PORT && !reply)
-            en->orig_dport_be = mnl_attr_get_u16(b);
-        else if (group == CTA_TUPLE_PROTO && type == CTA_PROTO_NUM)
-            en->proto = mnl_attr_get_u8(b);
-    }
+    for (struct mesh_attrs it = mesh_attrs_in(tuple); mesh_attrs_next(&it, &a);)
+        for (struct mesh_attrs in = mesh_attrs_in(a); mesh_attrs_next(&in, &b);)
+            parse_field(mnl_attr_get_type(a), b, reply, en);
 }
 
 static bool matches(const struct mesh_ct *c, const struct entry *en)
@@ -68,8 +72,7 @@ static void found(const struct nlmsghdr *h, void *arg)
     struct forget *f = arg;
     struct entry en = { 0 };
     const struct nlattr *a;
-    mnl_attr_for_each(a, h, sizeof(struct nfgenmsg))
-    {
+    for (struct mesh_attrs it = mesh_attrs_of(h, sizeof(struct nfgenmsg)); mesh_attrs_next(&it, &a);) {
         if (mnl_attr_get_type(a) == CTA_TUPLE_ORIG)
             parse_tuple(a, false, &en);
         else if (mnl_attr_get_type(a) == CTA_TUPLE_REPLY)
@@ -100,7 +103,8 @@ static struct nlmsghdr *put(struct mesh_msg *nf, int type, uint16_t flags)
     return h;
 }
 
-/* put_filter - lets the kernel pick (since 5.8) when it is one address, the common case; matches() has the last word. */
+/* put_filter - lets the kernel pick (since 5.8) when it is one address, the common case; matches() has the last word.
+ */
 static void put_filter(struct nlmsghdr *h, uint32_t addr)
 {
     struct nlattr *t = mnl_attr_nest_start(h, CTA_TUPLE_REPLY), *in = mnl_attr_nest_start(h, CTA_TUPLE_IP);

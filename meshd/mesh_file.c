@@ -85,9 +85,12 @@ bool mesh_ports_out(const struct mesh_sandbox *sb, struct arena *a, struct list 
 
 void mesh_record_encode(const struct mesh_sandbox *sb, struct mesh_subnet subnet, struct arena *a, struct buf *out)
 {
-    struct record rec = { .TaskID = str_from(sb->task), .ServiceID = str_from(sb->service),
-                          .Mode = str_from(mesh_mode_name(sb->mode)), .State = str_from(mesh_state_name(sb->state)),
-                          .Address = sb->addr, .Base = sb->addr ? subnet.base : 0,
+    struct record rec = { .TaskID = str_from(sb->task),
+                          .ServiceID = str_from(sb->service),
+                          .Mode = str_from(mesh_mode_name(sb->mode)),
+                          .State = str_from(mesh_state_name(sb->state)),
+                          .Address = sb->addr,
+                          .Base = sb->addr ? subnet.base : 0,
                           .Prefix = sb->addr ? subnet.prefix : 0 };
     if (!mesh_ports_out(sb, a, &rec.Ports))
         out->failed = true;

@@ -1,8 +1,8 @@
 /*
  * mesh_file.h - one small file per sandbox under <run>/mesh/, from which a restarted meshd knows what it had answered.
  *
- * A file is written when all of the sandbox is made, and removed before any of it is taken away: what the kernel has and
- * no file names is left over from a crash. Each is replaced by rename, so it is whole or old, never half.
+ * A file is written when all of the sandbox is made, and removed before any of it is taken away: what the kernel has
+ * and no file names is left over from a crash. Each is replaced by rename, so it is whole or old, never half.
  */
 #pragma once
 

@@ -1,7 +1,9 @@
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <fcntl.h>
@@ -18,8 +20,9 @@ static const struct mesh_subnet subnet = { 172u << 24 | 18u << 16, 16 };
 
 static struct mesh_sandbox sample(struct mesh_publish ports[2])
 {
-    struct mesh_sandbox sb = { .task = "t1", .service = "svc", .state = MESH_READY, .addr = subnet.base + 7,
-                               .nports = 2, .ports = ports };
+    struct mesh_sandbox sb = {
+        .task = "t1", .service = "svc", .state = MESH_READY, .addr = subnet.base + 7, .nports = 2, .ports = ports
+    };
     ports[0] = (struct mesh_publish){ IPPROTO_TCP, false, 80, 8080 };
     ports[1] = (struct mesh_publish){ IPPROTO_UDP, true, 53, 40000 };
     return sb;

@@ -76,6 +76,29 @@ void mesh_msg_drop(struct mesh_msg *m)
     }
 }
 
+struct mesh_attrs mesh_attrs_of(const struct nlmsghdr *h, size_t extra)
+{
+    size_t head = MNL_ALIGN(extra), len = mnl_nlmsg_get_payload_len(h);
+    return (struct mesh_attrs){ (const char *)mnl_nlmsg_get_payload(h) + head, len > head ? (int)(len - head) : 0 };
+}
+
+struct mesh_attrs mesh_attrs_in(const struct nlattr *nest)
+{
+    return (struct mesh_attrs){ mnl_attr_get_payload(nest), mnl_attr_get_payload_len(nest) };
+}
+
+bool mesh_attrs_next(struct mesh_attrs *it, const struct nlattr **ret)
+{
+    const struct nlattr *a = (const struct nlattr *)it->p;
+    if (!mnl_attr_ok(a, it->n))
+        return false;
+    int len = MNL_ALIGN(a->nla_len);
+    it->p += len;
+    it->n -= len;
+    *ret = a;
+    return true;
+}
+
 static const char *kernel_words(const struct nlmsghdr *h)
 {
     const struct nlattr *a;
@@ -85,8 +108,9 @@ static const char *kernel_words(const struct nlmsghdr *h)
     const struct nlmsgerr *er = mnl_nlmsg_get_payload(h);
     if (!(h->nlmsg_flags & NLM_F_CAPPED))
         off += mnl_nlmsg_get_payload_len(&er->msg);
-    mnl_attr_for_each(a, h, off) if (mnl_attr_get_type(a) == NLMSGERR_ATTR_MSG &&
-                                     mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0) return mnl_attr_get_str(a);
+    for (struct mesh_attrs it = mesh_attrs_of(h, off); mesh_attrs_next(&it, &a);)
+        if (mnl_attr_get_type(a) == NLMSGERR_ATTR_MSG && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
+            return mnl_attr_get_str(a);
     return NULL;
 }
 

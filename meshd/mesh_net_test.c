@@ -1,12 +1,14 @@
 /*
  * The data plane with real sockets, in a network and mount namespace of the test's own: this process is "the host", a
- * second namespace is "outside" (192.0.2.1 on the wire, 198.51.100.1 behind it), sandboxes are what meshd makes. Sockets
- * keep the namespace they were opened in, so one thread plays servers and clients alike.
+ * second namespace is "outside" (192.0.2.1 on the wire, 198.51.100.1 behind it), sandboxes are what meshd makes.
+ * Sockets keep the namespace they were opened in, so one thread plays servers and clients alike.
  */
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <arpa/inet.h>
@@ -40,8 +42,12 @@ static char dir[] = "/tmp/mesh-test-XXXXXX";
 static int host_ns = -1, out_ns = -1;
 static bool have_root;
 static struct mesh_node node;
-static struct mesh_conf conf = { .bridge = "msbr0", .subnet = "auto", .fallback_dns = "9.9.9.9",
-                                 .resolv_conf = "/etc/resolv.conf", .mtu = 1500, .port_first = 32768,
+static struct mesh_conf conf = { .bridge = "msbr0",
+                                 .subnet = "auto",
+                                 .fallback_dns = "9.9.9.9",
+                                 .resolv_conf = "/etc/resolv.conf",
+                                 .mtu = 1500,
+                                 .port_first = 32768,
                                  .port_last = 60999 };
 
 /* ---- the stage ---- */
@@ -135,12 +141,12 @@ static int teardown(void **state)
     return 0;
 }
 
-#define NEEDS_ROOT()                                                                  \
-    do {                                                                              \
-        if (!have_root) {                                                             \
-            print_error("SKIPPED: network namespaces need root: run this as root\n"); \
-            skip();                                                                   \
-        }                                                                             \
+#define NEEDS_ROOT()                                                                                                   \
+    do {                                                                                                               \
+        if (!have_root) {                                                                                              \
+            print_error("SKIPPED: network namespaces need root: run this as root\n");                                  \
+            skip();                                                                                                    \
+        }                                                                                                              \
     } while (0)
 
 /* ---- tasks ---- */
@@ -161,8 +167,10 @@ static int try_up(const char *task, const char *service, const struct port *port
     struct mesh_up_reply rep;
     arena_init(&a, 1 << 20);
     for (size_t i = 0; i < n; i++)
-        in[i] = (struct mesh_port){ .Protocol = str_from(ports[i].proto), .PublishMode = str_from(ports[i].mode),
-                                    .TargetPort = ports[i].target, .PublishedPort = ports[i].published };
+        in[i] = (struct mesh_port){ .Protocol = str_from(ports[i].proto),
+                                    .PublishMode = str_from(ports[i].mode),
+                                    .TargetPort = ports[i].target,
+                                    .PublishedPort = ports[i].published };
     struct mesh_up up = { .TaskID = str_from(task), .ServiceID = str_from(service), .Ports = { in, n } };
     int r = mesh_node_up(&node, &up, &a, &rep, e);
     if (r == 0) {
@@ -311,8 +319,8 @@ static int once(int ns, const char *addr, unsigned port, const int *servers, int
     return i;
 }
 
-/* ask - one datagram from fd and its answer; which server it was, -1 when nobody answered. The answer must come from the
- * address that was asked, or a connected socket would not see it. */
+/* ask - one datagram from fd and its answer; which server it was, -1 when nobody answered. The answer must come from
+ * the address that was asked, or a connected socket would not see it. */
 static int ask(int fd, const int *servers, int n, char peer[64], int timeout_ms)
 {
     struct pollfd p[9];
@@ -417,7 +425,7 @@ static void test_balance_and_drain(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    int s[3], hits[3] = { 0 }, c, a;
+    int s[3], hits[3] = { 0 }, c, a = -1;
     char peer[64], task[8];
     for (int i = 0; i < 3; i++) {
         snprintf(task, sizeof task, "t%d", i);
@@ -517,7 +525,8 @@ static void test_host_mode(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    struct port host[] = { { "tcp", "host", 80, 9090 } }, any[] = { { "tcp", "host", 80, 0 }, { "udp", "host", 53, 0 } };
+    struct port host[] = { { "tcp", "host", 80, 9090 } },
+                any[] = { { "tcp", "host", 80, 0 }, { "udp", "host", 53, 0 } };
     struct mesh_port got[2] = { 0 };
     struct err e = ERR_INIT;
     up("t1", "svc", host, 1, 0);
@@ -605,7 +614,8 @@ static void test_loopback_guard(void **state)
     int ns = ns_of(netns[0]), s = serve(host_ns, SOCK_STREAM, "127.0.0.1", 7777);
     enter(ns);
     run("ip addr del 127.0.0.1/8 dev lo && ip route add 127.0.0.1/32 via " GATEWAY
-        " && echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && ip rule del pref 0 && ip rule add pref 10 lookup local");
+        " && echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && ip rule del pref 0 && ip rule add pref 10 lookup "
+        "local");
     enter(host_ns);
     assert_int_equal(dial(ns, "127.0.0.1", 7777, REFUSED_MS, &fd), ETIMEDOUT);
     run("nft flush chain ip microswarm guard"); /* the test's own proof: without the guard it gets through */
@@ -638,7 +648,7 @@ static void test_flush_recovery(void **state)
     (void)state;
     NEEDS_ROOT();
     char peer[64];
-    int a;
+    int a = -1;
     up("t1", "svc", web, 2, 0);
     int s = serve_task(0, SOCK_STREAM, 80);
     ready("t1", true);
@@ -653,7 +663,8 @@ static void test_flush_recovery(void **state)
         { "nft delete table ip microswarm", true },
         { "nft flush chain ip microswarm post", true },
         { "nft flush map ip microswarm slots", true },
-        { "nft delete element ip microswarm ports { tcp . 8080 }; nft delete element ip microswarm published { tcp . 8080 }",
+        { "nft delete element ip microswarm ports { tcp . 8080 }; nft delete element ip microswarm published { tcp . "
+          "8080 }",
           false },
         { "nft add element ip microswarm slots { tcp . 8080 . 0x7 : 10.9.9.9 . 1 }", false },
         { "nft add chain ip microswarm mine", true },
@@ -674,7 +685,7 @@ static void test_restart(void **state)
     NEEDS_ROOT();
     char peer[64];
     struct stat before, after;
-    int a, s[2];
+    int a = -1, s[2];
     for (int i = 0; i < 2; i++) {
         up(i ? "t1" : "t0", "svc", web, 2, i);
         s[i] = serve_task(i, SOCK_STREAM, 80);
@@ -708,6 +719,20 @@ static void test_restart(void **state)
     for (int i = 0; i < 10; i++)
         assert_int_equal(once(out_ns, HOST_ADDR, 8080, s, 2, OUT_ADDR), 1);
     close(s[0]), close(s[1]);
+}
+
+/* The bridge is taken away under a running daemon: the next sandbox brings it back, for all. */
+static void test_bridge_lost(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    up("t0", "svc", web, 1, 0);
+    int s = serve_task(0, SOCK_STREAM, 80);
+    ready("t0", true);
+    run("ip link del msbr0");
+    up("t1", "svc", web, 1, 1);
+    once(out_ns, HOST_ADDR, 8080, &s, 1, OUT_ADDR);
+    close(s);
 }
 
 static unsigned count_links(void)
@@ -825,7 +850,7 @@ static void test_modes(void **state)
     int fd = open("/proc/sys/net/core/somaxconn", O_RDONLY);
     assert_true(read(fd, text, sizeof text - 1) > 0);
     close(fd);
-    assert_int_equal(atoi(text), 77);
+    assert_string_equal(text, "77\n");
     assert_int_equal(if_nametoindex("eth0"), 0);
     enter(host_ns);
     int lo = serve(ns, SOCK_STREAM, "127.0.0.1", 80); /* loopback is up */
@@ -891,6 +916,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_loopback_guard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flush_recovery, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bridge_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crash_everywhere, setup, teardown),
         cmocka_unit_test_setup_teardown(test_modes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_subnet_choice, setup, teardown),

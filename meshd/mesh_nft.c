@@ -20,7 +20,7 @@
 #include "common/util/check.h"
 
 #define TABLE "microswarm"
-#define LAYOUT 1 /* of the table: a newer daemon makes it anew */
+#define LAYOUT 1             /* of the table: a newer daemon makes it anew */
 #define CT_STATE_NEW 8u      /* NF_CT_STATE_BIT(IP_CT_NEW) */
 #define CT_STATUS_DNAT 0x20u /* IPS_DST_NAT */
 #define ICMP_REDIRECT_TYPE 5
@@ -74,7 +74,8 @@ static void begin(struct mesh_nft *t)
     put(&t->req, NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES, RULE_ROOM);
 }
 
-/* commit - asks for the acknowledgement on the last real message: kernels before 6.10 don't acknowledge the batch's end. */
+/* commit - asks for the acknowledgement on the last real message: kernels before 6.10 don't acknowledge the batch's
+ * end. */
 static int commit(struct mesh_nft *t, const char *what, int *ret_errno, struct err *e)
 {
     CHECK(t->req.cur != NULL);
@@ -363,7 +364,8 @@ static void put_masquerade(struct mesh_nft *t, uint32_t oif_op, struct mesh_subn
 static void put_guard_rules(struct mesh_nft *t)
 {
     uint8_t icmp = IPPROTO_ICMP, redirect = ICMP_REDIRECT_TYPE;
-    struct nftnl_rule *r = rule("guard"); /* route_localnet opens 127/8 to the bridge: close it to what comes from there */
+    struct nftnl_rule *r =
+        rule("guard"); /* route_localnet opens 127/8 to the bridge: close it to what comes from there */
     x_ifname(r, NFT_META_IIFNAME, NFT_CMP_EQ, t->bridge);
     x_net(r, 16, loopback);
     x_verdict(r, NF_DROP, NULL);
@@ -655,8 +657,9 @@ static bool is_ours(const struct nlmsghdr *h)
     const struct nlattr *a;
     if (g->nfgen_family != NFPROTO_IPV4)
         return false;
-    mnl_attr_for_each(a, h, sizeof *g) if (mnl_attr_get_type(a) == 1) /* the table's name, in every kind of message */
-        return mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0 && strcmp(mnl_attr_get_str(a), TABLE) == 0;
+    for (struct mesh_attrs it = mesh_attrs_of(h, sizeof *g); mesh_attrs_next(&it, &a);)
+        if (mnl_attr_get_type(a) == 1) /* the table's name, in every kind of message */
+            return mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0 && strcmp(mnl_attr_get_str(a), TABLE) == 0;
     return false;
 }
 
@@ -727,7 +730,8 @@ static int read_slot_elem(struct nftnl_set_elem *el, void *arg)
     }
     memcpy(&k, key, sizeof k);
     memcpy(&v, val, sizeof v);
-    mesh_dump_slot(rd->d, (struct mesh_dump_slot){ .proto = k.port.proto, .port = ntohs(k.port.port_be),
+    mesh_dump_slot(rd->d, (struct mesh_dump_slot){ .proto = k.port.proto,
+                                                   .port = ntohs(k.port.port_be),
                                                    .slot = k.slot,
                                                    .to = { ntohl(v.addr_be), ntohs(v.port_be) } });
     return 0;

@@ -16,7 +16,8 @@
  *   }
  *
  * The cost of a connection does not grow with the number of ports. `drop` stands behind each lookup, because a first
- * packet that slips through untranslated would poison its flow; dropped, it is sent again. A change touches elements only.
+ * packet that slips through untranslated would poison its flow; dropped, it is sent again. A change touches elements
+ * only.
  *
  * Service addresses (VIPs) will use the same maps in each sandbox's own namespace.
  */
@@ -30,7 +31,7 @@ struct mesh_nft {
     struct mesh_msg watch; /* member of NFNLGRP_NFTABLES */
     char bridge[16];
     struct mesh_subnet subnet;
-    struct table chains;   /* names of the drawing chains that are there */
+    struct table chains; /* names of the drawing chains that are there */
     uint64_t transactions, rebuilds;
 };
 

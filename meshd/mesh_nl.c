@@ -61,8 +61,9 @@ struct links {
 static void link_kind(const struct nlattr *info, struct mesh_link *l)
 {
     const struct nlattr *a;
-    mnl_attr_for_each_nested(a, info) if (mnl_attr_get_type(a) == IFLA_INFO_KIND) l->bridge =
-        strcmp(mnl_attr_get_str(a), "bridge") == 0;
+    for (struct mesh_attrs it = mesh_attrs_in(info); mesh_attrs_next(&it, &a);)
+        if (mnl_attr_get_type(a) == IFLA_INFO_KIND)
+            l->bridge = strcmp(mnl_attr_get_str(a), "bridge") == 0;
 }
 
 static void link_one(const struct nlmsghdr *h, void *arg)
@@ -73,8 +74,7 @@ static void link_one(const struct nlmsghdr *h, void *arg)
     const struct nlattr *a;
     if (h->nlmsg_type != RTM_NEWLINK)
         return;
-    mnl_attr_for_each(a, h, sizeof *ifi)
-    {
+    for (struct mesh_attrs it = mesh_attrs_of(h, sizeof *ifi); mesh_attrs_next(&it, &a);) {
         if (mnl_attr_get_type(a) == IFLA_IFNAME)
             snprintf(l.name, sizeof l.name, "%s", mnl_attr_get_str(a));
         else if (mnl_attr_get_type(a) == IFLA_IFALIAS)
@@ -106,11 +106,11 @@ static void addr_one(const struct nlmsghdr *h, void *arg)
     const struct nlattr *a;
     if (am->ifa_index != f->index || f->addr != 0)
         return;
-    mnl_attr_for_each(a, h, sizeof *am) if (mnl_attr_get_type(a) == IFA_LOCAL)
-    {
-        f->addr = ntohl(mnl_attr_get_u32(a));
-        f->prefix = am->ifa_prefixlen;
-    }
+    for (struct mesh_attrs it = mesh_attrs_of(h, sizeof *am); mesh_attrs_next(&it, &a);)
+        if (mnl_attr_get_type(a) == IFA_LOCAL) {
+            f->addr = ntohl(mnl_attr_get_u32(a));
+            f->prefix = am->ifa_prefixlen;
+        }
 }
 
 int mesh_nl_addr(struct mesh_nl *nl, unsigned index, uint32_t *ret_addr, uint8_t *ret_prefix, struct err *e)
@@ -137,8 +137,7 @@ static void route_one(const struct nlmsghdr *h, void *arg)
     unsigned oif = 0;
     if (rm->rtm_dst_len < DEFAULT_ROUTE_PREFIX || rm->rtm_table == RT_TABLE_LOCAL)
         return;
-    mnl_attr_for_each(a, h, sizeof *rm)
-    {
+    for (struct mesh_attrs it = mesh_attrs_of(h, sizeof *rm); mesh_attrs_next(&it, &a);) {
         if (mnl_attr_get_type(a) == RTA_DST)
             s.base = ntohl(mnl_attr_get_u32(a));
         else if (mnl_attr_get_type(a) == RTA_OIF)
@@ -204,9 +203,11 @@ static void put_default_route(struct mesh_msg *m, struct mesh_subnet s)
 {
     struct nlmsghdr *h =
         mesh_msg_put(m, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, sizeof(struct rtmsg), ROOM);
-    *(struct rtmsg *)mnl_nlmsg_get_payload(h) =
-        (struct rtmsg){ .rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC,
-                        .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST };
+    *(struct rtmsg *)mnl_nlmsg_get_payload(h) = (struct rtmsg){ .rtm_family = AF_INET,
+                                                                .rtm_table = RT_TABLE_MAIN,
+                                                                .rtm_protocol = RTPROT_STATIC,
+                                                                .rtm_scope = RT_SCOPE_UNIVERSE,
+                                                                .rtm_type = RTN_UNICAST };
     mnl_attr_put_u32(h, RTA_GATEWAY, htonl(mesh_subnet_gateway(s)));
 }
 

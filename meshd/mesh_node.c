@@ -43,6 +43,8 @@ static int hold_socket(uint8_t proto, uint16_t port, int *ret_errno)
         *ret_errno = errno == EADDRINUSE ? EPROTONOSUPPORT : errno;
         return -1;
     }
+    if (type == SOCK_DGRAM) /* nobody reads what a broadcast leaves here */
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &one, sizeof one);
     if (type == SOCK_STREAM) /* past the TIME_WAITs of an earlier user */
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(fd, (struct sockaddr *)&sin, sizeof sin) == 0)
@@ -178,8 +180,11 @@ static int resolv_reply(struct mesh_node *n, const struct mesh_up *req, enum mes
         buf_clear(&host);
         read_text(STUB_REAL, &host);
     }
-    struct mesh_resolv rv = { .host = buf_str(&host), .nameservers = req->Nameservers, .search = req->Search,
-                              .options = req->Options, .fallback = str_from(n->conf.fallback_dns),
+    struct mesh_resolv rv = { .host = buf_str(&host),
+                              .nameservers = req->Nameservers,
+                              .search = req->Search,
+                              .options = req->Options,
+                              .fallback = str_from(n->conf.fallback_dns),
                               .own_net = mode != MESH_HOST };
     mesh_resolv_text(&rv, &out);
     *ret = arena_str(a, buf_str(&out));
@@ -247,8 +252,8 @@ static int parse_up(const struct mesh_up *req, struct mesh_sandbox *sb, struct e
     return mesh_ports_in(&req->Ports, &sb->ports, &sb->nports, e);
 }
 
-/* choose_port - a host-mode port for the task: one nobody publishes and no process of the host has. In the host's network
- * the container binds for itself, and nothing is to be chosen. */
+/* choose_port - a host-mode port for the task: one nobody publishes and no process of the host has. In the host's
+ * network the container binds for itself, and nothing is to be chosen. */
 static int choose_port(struct mesh_node *n, const struct mesh_sandbox *sb, size_t i, struct err *e)
 {
     struct mesh_publish *pub = &sb->ports[i];
@@ -289,11 +294,23 @@ static int claim_ports(struct mesh_node *n, const struct mesh_sandbox *sb, struc
 static int plug(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, bool make,
                 struct err *e)
 {
+    char now[IF_NAMESIZE];
     char pin[512];
     pin_path(n, sb->task, pin);
-    struct mesh_plug p = { .pin = pin, .make = make, .task = sb->task, .addr = sb->addr, .subnet = n->subnet,
-                           .bridge = n->bridge, .mtu = (unsigned)n->conf.mtu, .sysctls = sysctls };
-    return mesh_nl_plug(&n->nl, &p, e);
+    struct mesh_plug p = { .pin = pin,
+                           .make = make,
+                           .task = sb->task,
+                           .addr = sb->addr,
+                           .subnet = n->subnet,
+                           .bridge = n->bridge,
+                           .mtu = (unsigned)n->conf.mtu,
+                           .sysctls = sysctls };
+    int r = mesh_nl_plug(&n->nl, &p, e);
+    if (r >= 0 || !make || !sb->addr || (if_indextoname(n->bridge, now) && strcmp(now, n->conf.bridge) == 0))
+        return r;
+    r = mesh_node_repair_links(n, NULL, NULL, e); /* someone took the bridge away */
+    p.bridge = n->bridge;
+    return r < 0 ? r : mesh_nl_plug(&n->nl, &p, e);
 }
 
 /* make_net - namespace and link. An address whose link is still going away is passed over: the kernel refuses it. */
@@ -459,7 +476,7 @@ static void note(struct opening *o, const char *fmt, ...)
     char text[600];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it was just started */
     va_end(ap);
     if (o->note)
         o->note(o->arg, text);
@@ -658,6 +675,20 @@ static void open_sandboxes(struct opening *o)
         free(sb->ports);
         o->n->dropped++;
     }
+}
+
+int mesh_node_repair_links(struct mesh_node *n, mesh_note_fn *fn, void *arg, struct err *e)
+{
+    struct opening o = { .n = n, .note = fn, .arg = arg };
+    int r = open_host(n, e);
+    if (r == 0)
+        r = mesh_nl_links(&n->nl, open_link, &o, e);
+    if (r == 0) {
+        open_links(&o);
+        open_repair(&o);
+    }
+    free(o.links);
+    return r;
 }
 
 static int open_kernel(struct opening *o, struct err *e)

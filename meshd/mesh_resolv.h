@@ -4,10 +4,10 @@
 #include "common/proto/fields.h"
 
 struct mesh_resolv {
-    struct str host;                       /* the host's resolv.conf, any bytes */
+    struct str host;                          /* the host's resolv.conf, any bytes */
     struct strs nameservers, search, options; /* the task's: each that is not empty replaces the host's */
-    struct str fallback;                   /* blank-separated addresses for when no nameserver is left; may be empty */
-    bool own_net;                          /* false: shares the host's network, where the host's text holds as it is */
+    struct str fallback; /* blank-separated addresses for when no nameserver is left; may be empty */
+    bool own_net;        /* false: shares the host's network, where the host's text holds as it is */
 };
 
 /*

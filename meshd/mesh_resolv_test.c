@@ -1,13 +1,16 @@
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "meshd/mesh_resolv.h"
 
-#define HOST "# by dhcp\ndomain example.org\nsearch example.org corp\nnameserver 127.0.0.53\nnameserver ::1\n" \
-             "nameserver 2001:db8::1\n nameserver\t10.1.1.1 \noptions edns0 trust-ad\nsortlist 10.0.0.0"
+#define HOST                                                                                                           \
+    "# by dhcp\ndomain example.org\nsearch example.org corp\nnameserver 127.0.0.53\nnameserver ::1\n"                  \
+    "nameserver 2001:db8::1\n nameserver\t10.1.1.1 \noptions edns0 trust-ad\nsortlist 10.0.0.0"
 
 static void expect(struct mesh_resolv r, const char *want)
 {
@@ -23,7 +26,9 @@ static void test_host(void **state)
     expect((struct mesh_resolv){ .host = STR(HOST), .own_net = true, .fallback = STR("8.8.8.8") },
            "domain example.org\nsearch example.org corp\nnameserver 10.1.1.1\noptions edns0 trust-ad\n"
            "sortlist 10.0.0.0\n");
-    expect((struct mesh_resolv){ .host = STR("nameserver 127.0.0.1\n"), .own_net = true, .fallback = STR("8.8.8.8 1.1.1.1") },
+    expect((struct mesh_resolv){ .host = STR("nameserver 127.0.0.1\n"),
+                                 .own_net = true,
+                                 .fallback = STR("8.8.8.8 1.1.1.1") },
            "nameserver 8.8.8.8\nnameserver 1.1.1.1\n");
     expect((struct mesh_resolv){ .own_net = true }, "");
     expect((struct mesh_resolv){ .host = STR("nameserver 127.0.0.1\nnameserver ::1\n"), .fallback = STR("8.8.8.8") },

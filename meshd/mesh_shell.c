@@ -7,9 +7,9 @@
 
 #include "common/util/clock.h"
 
-#define FORGET_MS 30      /* collects what stops together; a UDP client of a dead task waits this long */
-#define SWEEP_MS 1000     /* after the last sandbox went: time enough for the kernel to have taken it apart */
-#define REPAIR_GAP_MS 100 /* between two repairs of the table, should someone keep taking it away */
+#define FORGET_MS 30        /* collects what stops together; a UDP client of a dead task waits this long */
+#define SWEEP_MS 1000       /* after the last sandbox went: time enough for the kernel to have taken it apart */
+#define REPAIR_GAP_MS 100ul /* between two repairs of the table, should someone keep taking it away */
 
 struct mesh_conf mesh_shell_conf;
 
@@ -323,7 +323,9 @@ static void probe_repair(const char *args, struct buf *out)
     struct err e = ERR_INIT;
     bool rebuilt = false;
     (void)args;
-    int r = mesh_node_sync_rules(&self.node, &rebuilt, &e);
+    int r = mesh_node_repair_links(&self.node, on_note, NULL, &e);
+    if (r == 0)
+        r = mesh_node_sync_rules(&self.node, &rebuilt, &e);
     buf_printf(out, "{\"ok\":%s,\"rebuilt\":%s,", r == 0 ? "true" : "false", rebuilt ? "true" : "false");
     put_text(out, "error", r < 0 ? e.msg : "");
     buf_putc(out, '}');
@@ -333,7 +335,7 @@ const struct probe mesh_shell_probes[] = {
     { "sandboxes", "[TASK]", "network namespaces of tasks, with addresses and ports", probe_sandboxes },
     { "ports", "", "published ports, the tasks behind them, and who else has bound them", probe_ports },
     { "rules", "", "the nftables table as the kernel has it", probe_rules },
-    { "repair", "", "reads the nftables table back and puts right what differs", probe_repair },
+    { "repair", "", "reads links and the nftables table back and puts right what differs", probe_repair },
     { 0 },
 };
 
