@@ -1,0 +1,116 @@
+/* authority_test.c - who may what; everything else is refused. */
+#include "raftd/authority.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/store/layout.h"
+
+static const struct authority table = { .uid = { 101, 102, 103, 104, 105, (uid_t)-1 } };
+
+static int check_fields(unsigned who, const char *op, const char *kind, const char *const *fields, struct err *e)
+{
+    struct buf b = BUF_INIT;
+    size_t n = 0;
+    while (fields != NULL && fields[n] != NULL)
+        n++;
+    mp_map(&b, n);
+    for (size_t i = 0; i < n; i++)
+        mp_kv_u64(&b, fields[i], 1);
+    struct txn_change ch = { str_from(op), str_from(kind), STR("x"), buf_str(&b) };
+    int r = authority_check(who, &ch, e);
+    buf_done(&b);
+    return r;
+}
+
+static int check_one(unsigned who, const char *op, const char *kind, const char *field)
+{
+    const char *fields[] = { field, NULL };
+    struct err e;
+    return check_fields(who, op, kind, fields, &e);
+}
+
+static void test_peers(void **state)
+{
+    (void)state;
+    char names[128];
+    struct authority shared = { .uid = { 5, 5, 6, 7, 8, 9 } };
+    assert_int_equal(authority_who(&table, 101), 1u << WHO_APID);
+    assert_int_equal(authority_who(&table, 105), 1u << WHO_SCHEDULERD);
+    assert_int_equal(authority_who(&table, 0), 0);
+    assert_int_equal(authority_who(&table, (uid_t)-1), 0); /* an unknown user is not a missing setting */
+    assert_int_equal(authority_who(&shared, 5), 1u << WHO_APID | 1u << WHO_CAD);
+    assert_string_equal(authority_names(authority_who(&shared, 5), names), "apid+cad");
+    assert_string_equal(authority_names(0, names), "a stranger");
+}
+
+static void test_scheduler(void **state)
+{
+    (void)state;
+    unsigned who = 1u << WHO_SCHEDULERD;
+    assert_int_equal(check_one(who, "update", "task", "NodeID"), 0);
+    assert_int_equal(check_one(who, "merge", "task", "Status"), 0);
+    assert_int_equal(check_one(who, "update", "task", "DesiredState"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "create", "task", "NodeID"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "delete", "task", NULL), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "service", "Spec"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "secret_data", "Data"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "purge", "credential", NULL), -ERR_DENIED);
+}
+
+static void test_messages(void **state)
+{
+    (void)state;
+    struct err e;
+    const char *fields[] = { "NodeID", "DesiredState", NULL };
+    assert_int_equal(check_fields(1u << WHO_SCHEDULERD, "update", "task", fields, &e), -ERR_DENIED);
+    assert_string_equal(e.msg, "schedulerd may not change task.DesiredState");
+    assert_int_equal(check_fields(1u << WHO_DISPATCHERD, "delete", "service", NULL, &e), -ERR_DENIED);
+    assert_string_equal(e.msg, "dispatcherd may not remove a service");
+}
+
+static void test_field_names_are_whole(void **state)
+{
+    (void)state;
+    unsigned who = 1u << WHO_SCHEDULERD;
+    assert_int_equal(check_one(who, "update", "task", "Node"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "task", ""), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "task", " "), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "task", "NodeID Status"), -ERR_DENIED);
+    assert_int_equal(check_one(who, "update", "task", "nodeid"), -ERR_DENIED);
+}
+
+static void test_stranger(void **state)
+{
+    (void)state;
+    static const char *const ops[] = { "create", "update", "merge", "delete", "purge" };
+    for (enum kind k = 0; k < KIND_COUNT; k++)
+        for (unsigned i = 0; i < 5; i++)
+            assert_int_equal(check_one(0, ops[i], kind_info[k].name, "Spec"), -ERR_DENIED);
+}
+
+/* Secrets: payloads come from users through apid, keys from cad; nobody else writes either. */
+static void test_secret_kinds(void **state)
+{
+    (void)state;
+    for (unsigned w = 0; w < WHO_COUNT; w++) {
+        bool payload = w == WHO_APID, credential = w == WHO_APID || w == WHO_CAD;
+        assert_int_equal(check_one(1u << w, "create", "secret_data", "Data"), payload ? 0 : -ERR_DENIED);
+        assert_int_equal(check_one(1u << w, "create", "credential", "Data"), credential ? 0 : -ERR_DENIED);
+        assert_int_equal(check_one(1u << w, "update", "cluster", "RootCA"), w == WHO_CAD ? 0 : -ERR_DENIED);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_peers),    cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_messages), cmocka_unit_test(test_field_names_are_whole),
+        cmocka_unit_test(test_stranger), cmocka_unit_test(test_secret_kinds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
