@@ -68,15 +68,22 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
 {
     struct sched_keeper *k = arg;
     struct store_iter it;
-    struct view_task v;
     (void)meta;
     sched_clear(&k->core);
     marks_clear(&k->written);
-    k->now_ns = clock_wall().ns;
+    k->read_failures = true;
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         put_node(k, it.doc);
     for (store_each(snap, KIND_TASK, &it); store_next(&it);)
         put_task(k, snap, it.id);
+}
+
+/* read_failures - what failed before this mirror was made, as far as the task history remembers. */
+static void read_failures(struct sched_keeper *k, struct store_snap *snap)
+{
+    struct store_iter it;
+    struct view_task v;
+    k->read_failures = false;
     for (store_each(snap, KIND_TASK, &it); store_next(&it);)
         if (view_of(k, it.id, it.doc, &v))
             sched_put_failure(&k->core, &v, k->now_ns);
@@ -146,6 +153,8 @@ static void on_pass(void *arg, struct controller_pass *p)
     struct sched_decisions out;
     struct str id;
     k->now_ns = p->now.ns;
+    if (k->read_failures)
+        read_failures(k, p->snap);
     read_again(k, p->snap);
     p->more = sched_pass(&k->core, p->now.ns, CONTROLLER_CHANGES_SOFT, p->arena, &out);
     for (size_t i = 0; i < out.n; i++) {

@@ -128,6 +128,12 @@ static void catch_up(struct controller *c, struct store_snap *snap, const struct
         c->ops->seen(c->arg, snap, m);
 }
 
+/* lost_race - what the pass relied on has changed since its snapshot: a precondition, or the object itself. */
+static bool lost_race(const struct err *e)
+{
+    return e->code == ERR_CONFLICT || e->code == ERR_NOT_FOUND || e->code == ERR_PRECONDITION;
+}
+
 static void settle(struct controller *c, const struct err *e)
 {
     if (e->code == 0) {
@@ -136,11 +142,11 @@ static void settle(struct controller *c, const struct err *e)
         c->failing = false;
     } else {
         int64_t wait = RETRY_FIRST_NS << (c->failures < 10 ? c->failures : 10);
-        if (e->code == ERR_CONFLICT)
+        if (lost_race(e))
             c->conflicts++;
         else
             c->errors++;
-        if (c->failures++ == 0 && e->code == ERR_CONFLICT)
+        if (c->failures++ == 0 && lost_race(e))
             wait = 0;
         c->retry_ns = now_ns(c) + (wait < RETRY_LONGEST_NS ? wait : RETRY_LONGEST_NS);
         c->last_error = *e;
@@ -157,7 +163,7 @@ static void on_reply(void *arg, const void *rep, const struct err *e)
     c->inflight = false;
     if (e->code == 0 && r)
         c->floor = r->Revision;
-    if (e->code != 0 && e->code != ERR_CONFLICT && c->failures == 0)
+    if (e->code != 0 && !lost_race(e) && c->failures == 0)
         log_warn("transaction failed, trying again: %s", e->msg);
     settle(c, e);
     controller_turn(c);
