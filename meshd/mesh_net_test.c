@@ -77,7 +77,10 @@ static void stage_make(void)
 {
     if (unshare(CLONE_NEWNET | CLONE_NEWNS) != 0)
         abort();
+    char cmd[300];
     run("mount --make-rprivate / && mount -t sysfs none /sys 2>/dev/null || true");
+    snprintf(cmd, sizeof cmd, "mount -t tmpfs tmpfs %s", dir); /* as the run folder is */
+    run(cmd);
     run("ip link set lo up");
     host_ns = ns_of("/proc/self/ns/net");
     if (unshare(CLONE_NEWNET) != 0)
@@ -85,7 +88,6 @@ static void stage_make(void)
     out_ns = ns_of("/proc/self/ns/net");
     run("ip link set lo up && ip addr add " FAR_ADDR "/32 dev lo");
     enter(host_ns);
-    char cmd[300];
     snprintf(cmd, sizeof cmd, "ip link add up0 type veth peer name out0 netns /proc/%d/fd/%d", getpid(), out_ns);
     run(cmd);
     run("ip addr add " HOST_ADDR "/24 dev up0 && ip link set up0 up && ip route add default via " OUT_ADDR);
@@ -455,6 +457,58 @@ static void test_balance_and_drain(void **state)
     assert_true(hits[0] > 0);
     talk(c, a);
     close(c), close(a);
+    for (int i = 0; i < 3; i++)
+        close(s[i]);
+}
+
+#define CHURN_CONNS 3000
+
+/* churn_clients - one connection after another; how many failed or needed a second SYN (a second later). */
+static int churn_clients(const int *s, int n)
+{
+    struct linger hard = { .l_onoff = 1 };
+    int lost = 0;
+    for (int i = 0; i < CHURN_CONNS; i++) {
+        char peer[64];
+        int c = -1, a = -1;
+        if (dial(out_ns, HOST_ADDR, 8080, 700, &c) != 0) {
+            lost++;
+            continue;
+        }
+        accept_one(s, n, &a, peer);
+        setsockopt(c, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+        close(c);
+        close(a);
+    }
+    return lost;
+}
+
+/* Tasks come and go as fast as the kernel takes it, while clients connect: nobody notices. */
+static void test_churn(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    int s[3], status = 0;
+    uint64_t changes = 0;
+    char task[8];
+    for (int i = 0; i < 3; i++) {
+        snprintf(task, sizeof task, "t%d", i);
+        up(task, "svc", web, 1, i);
+        s[i] = serve_task(i, SOCK_STREAM, 80);
+        ready(task, true);
+    }
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(churn_clients(s, 3) ? 1 : 0);
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        snprintf(task, sizeof task, "t%d", (int)(changes / 2 % 2)); /* t2 stays */
+        ready(task, changes % 2);
+        changes++;
+    }
+    print_message("%llu changes under load\n", (unsigned long long)changes);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
     for (int i = 0; i < 3; i++)
         close(s[i]);
 }
@@ -907,6 +961,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ingress_sources, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hairpin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_balance_and_drain, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_churn, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_ready, setup, teardown),
         cmocka_unit_test_setup_teardown(test_udp_before_published, setup, teardown),
         cmocka_unit_test_setup_teardown(test_udp_moves_on, setup, teardown),
@@ -930,7 +985,7 @@ int main(void)
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     if (have_root) {
         char cmd[300];
-        snprintf(cmd, sizeof cmd, "umount %s/netns 2>/dev/null; rm -rf %s", dir, dir);
+        snprintf(cmd, sizeof cmd, "umount -l %s/netns 2>/dev/null; umount -l %s; rmdir %s", dir, dir, dir);
         run(cmd);
     }
     return r;
