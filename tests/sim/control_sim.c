@@ -1064,6 +1064,11 @@ static bool run(uint64_t seed, int64_t seconds)
         if (sim.drained[i])
             set_availability(i, false);
     }
+    for (unsigned i = 0; i < SERVICES_MAX; i++) /* a last storm, with nothing after it that would hide what it left */
+        if (sim.services[i].id[0]) {
+            user_change("delete", KIND_SERVICE, str_from(sim.services[i].id), NULL);
+            declare(&sim.services[i]);
+        }
     const char *what = "nothing was checked";
     for (int64_t look = sim.now; what && sim.now < last; look += SECOND) {
         while (sim.now < look)
