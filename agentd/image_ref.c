@@ -146,6 +146,8 @@ void image_ref_familiar(const struct image_ref *r, char out[IMAGE_REF_MAX])
         snprintf(out, IMAGE_REF_MAX, "%s/%s", r->domain, r->path);
     else if (strncmp(r->path, "library/", 8) == 0 && !strchr(r->path + 8, '/'))
         snprintf(out, IMAGE_REF_MAX, "%s", r->path + 8);
+    else if (looks_like_domain((struct str){ r->path, strcspn(r->path, "/") })) /* would be read as a registry */
+        snprintf(out, IMAGE_REF_MAX, "docker.io/%s", r->path);
     else
         snprintf(out, IMAGE_REF_MAX, "%s", r->path);
 }
