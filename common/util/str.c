@@ -94,8 +94,8 @@ char *buf_reserve(struct buf *b, size_t n)
 
 void buf_put(struct buf *b, const void *p, size_t n)
 {
-    char *dst = buf_reserve(b, n);
-    if (dst && n) {
+    char *dst = n ? buf_reserve(b, n) : NULL; /* an empty buffer has no address to add to */
+    if (dst) {
         memcpy(dst, p, n);
         b->n += n;
     }
