@@ -13,6 +13,7 @@ from swarmtest import contains, eq  # noqa: E402
 
 def setup(s):
     s.load("pause")
+    s.keep.add("fixed")
     s.create("fixed", "pause:latest")
     s.wait_running("fixed")
 

@@ -13,6 +13,10 @@ def setup(s):
     s.load("pause")
 
 
+def containers(s, n):
+    s.wait(lambda: s.m1.sh("sh", "-c", "pgrep -xc pause || true").strip() == str(n) or None, "%d containers on the node" % n, 60)
+
+
 def boot(s):
     s.m1.start()
     s.m1.wait_ready(60 * st.SLOW)
@@ -25,11 +29,11 @@ def test_power_off_and_on(s):
     node = s.docker("info", "--format", "{{.Swarm.NodeID}}")
     s.m1.power_off()
     boot(s)
+    containers(s, 3)  # what the store says of the tasks is older than the power cut until agentd has reported
     s.wait_running("pw", 3, 60)
     after = s.inspect("pw")
     eq((after["ID"], after["Spec"]), (before["ID"], before["Spec"]))
     eq(s.docker("info", "--format", "{{.Swarm.NodeID}}"), node)
-    eq(s.m1.sh("sh", "-c", "pgrep -xc pause").strip(), "3", "containers on the node")
     s.remove("pw")
 
 
@@ -53,6 +57,7 @@ def test_shutdown_in_order(s):
     s.wait_running("hl")
     s.m1.halt()
     boot(s)
+    containers(s, 1)
     s.wait_running("hl", 1, 60)
     s.remove("hl")
 
@@ -65,6 +70,7 @@ def test_restart_delay_survives(s):
     s.wait(lambda: next((x for x in s.tasks("dl") if x["ID"] != t["ID"]), None), "the replacement waits")
     s.m1.power_off()
     boot(s)
+    containers(s, 1)
     s.wait_running("dl", 1, 60)
     s.remove("dl")
 

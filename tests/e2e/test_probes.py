@@ -37,9 +37,11 @@ def test_log_level(s):
 
 def test_nonsense(s):
     for d in s.m1.info["daemons"]:
-        for text in ("nosuchcommand", "\x01\x02\xff", "x" * 100000, "status " + "y" * 5000, "get", "get task/", "explain \n"):
+        for text in ("nosuchcommand", "\x01\x02\xff", "status " + "y" * 5000, "get", "get task/", "explain \n"):
             s.m1.probe(d, text)
         contains(s.m1.probe(d, "status"), "{", d)
+    s.m1.probe("raftd", "x" * 100000, 1)  # too large: dropped, or refused
+    contains(s.m1.probe("raftd", "status"), "{")
 
 
 def test_raftd_reads(s):

@@ -55,7 +55,7 @@ def test_service_life(s):
     eq([x.name for x in c.services.list(filters={"name": "py"})], ["py"])
     eq({t["Status"]["State"] for t in sv.tasks(filters={"desired-state": "running"})}, {"running"})
     sv.reload()
-    eq(sv.scale(3), True)
+    sv.scale(3)
     s.wait_running("py", 3)
     sv.reload()
     sv.update(labels={"a": "c"}, fetch_current_spec=True)
@@ -73,7 +73,7 @@ def test_service_life(s):
 
 def test_logs(s):
     c = client(s)
-    sv = c.services.create("busybox:latest", ["sh", "-c", "echo hello-from-py; exec sleep 1000"], name="pl")
+    sv = c.services.create("busybox:latest", ["sh", "-c", "echo hello-from-py; exec sleep 1000"], name="pl", stop_grace_period=10 ** 8)
     s.wait_running("pl")
     s.wait(lambda: b"hello-from-py" in b"".join(sv.logs(stdout=True)) or None, "the log line")
     sv.remove()
@@ -93,7 +93,7 @@ def test_nodes(s):
 def test_events(s):
     c = client(s)
     stream = c.events(decode=True, filters={"type": "service"})
-    sid = c.services.create("busybox:latest", ["sleep", "1000"], name="pe").id
+    sid = c.services.create("busybox:latest", ["sleep", "1000"], name="pe", stop_grace_period=10 ** 8).id
     ev = next(e for e in stream if e["Actor"]["ID"] == sid)
     eq((ev["Type"], ev["Action"], ev["scope"]), ("service", "create", "swarm"))
     stream.close()
