@@ -122,8 +122,11 @@ static int run_node_inspect(struct cli *c, struct call *call)
 {
     int r = 0;
 
-    if (!flag_bool(&call->fs, "pretty"))
-        return inspect_print(c, call->argv, call->argc, flag_str(&call->fs, "format"), get_one, NULL);
+    if (!flag_bool(&call->fs, "pretty")) {
+        r = inspect_print(c, call->argv, call->argc, flag_str(&call->fs, "format"), get_one, NULL);
+        c->exit_code = 0; /* docker has its exit code for bad templates everywhere but here */
+        return r;
+    }
     if (flag_changed(&call->fs, "format"))
         return cli_fail(c, "--format is incompatible with human friendly format");
     for (int i = 0; i < call->argc && r == 0; i++) {
@@ -131,7 +134,7 @@ static int run_node_inspect(struct cli *c, struct call *call)
         if ((r = get_one(c, call->argv[i], NULL, &text)) == 0) {
             json_t *node = json_loadb(text.p, text.n, 0, NULL);
             pretty_node(&out, node);
-            fprintf(c->out, "%s\n", buf_cstr(&out));
+            fputs(buf_cstr(&out), c->out);
             json_decref(node);
         }
         buf_done(&text);

@@ -610,8 +610,11 @@ static int run_service_inspect(struct cli *c, struct call *call)
 {
     int r = 0;
 
-    if (!flag_bool(&call->fs, "pretty"))
-        return inspect_print(c, call->argv, call->argc, flag_str(&call->fs, "format"), get_one, NULL);
+    if (!flag_bool(&call->fs, "pretty")) {
+        r = inspect_print(c, call->argv, call->argc, flag_str(&call->fs, "format"), get_one, NULL);
+        c->exit_code = 0; /* docker has its exit code for bad templates everywhere but here */
+        return r;
+    }
     if (flag_changed(&call->fs, "format"))
         return cli_fail(c, "--format is incompatible with human friendly format");
     for (int i = 0; i < call->argc && r == 0; i++) {

@@ -46,13 +46,15 @@ json_t *csv_fields(const char *text, struct err *e)
         if (*p == '"') {
             p = quoted_field(p + 1, &b);
             if (!p || (*p && *p != ',')) {
-                err_set(e, ERR_INVALID, "parse error in %s: extraneous or missing \" in quoted-field", text);
+                err_set(e, ERR_INVALID, "parse error on line 1, column %zu: extraneous or missing \" in quoted-field",
+                        (p ? (size_t)(p - text) : strlen(text)) + 1);
                 goto bad;
             }
         } else {
             for (; *p && *p != ','; p++) {
                 if (*p == '"') {
-                    err_set(e, ERR_INVALID, "parse error in %s: bare \" in non-quoted-field", text);
+                    err_set(e, ERR_INVALID, "parse error on line 1, column %zu: bare \" in non-quoted-field",
+                            (size_t)(p - text) + 1);
                     goto bad;
                 }
                 buf_putc(&b, *p);

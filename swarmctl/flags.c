@@ -97,7 +97,7 @@ static int parse_short(struct flagset *fs, const char *arg, char ***next, char *
         if (!f && *p == 'h')
             return -ERR_GONE;
         if (!f)
-            return err_set(e, ERR_INVALID, "unknown shorthand flag: '%c' in -%s", *p, arg);
+            return err_set(e, ERR_INVALID, "unknown shorthand flag: '%c' in -%s", *p, p);
         if (p[1] == '=')
             return take(fs, f, p + 2, e);
         if (f->type->no_value) {
@@ -109,7 +109,7 @@ static int parse_short(struct flagset *fs, const char *arg, char ***next, char *
         if (p[1])
             return take(fs, f, p + 1, e);
         if (*next == end)
-            return err_set(e, ERR_INVALID, "flag needs an argument: '%c' in -%s", *p, arg);
+            return err_set(e, ERR_INVALID, "flag needs an argument: '%c' in -%s", *p, p);
         return take(fs, f, *(*next)++, e);
     }
     return 0;

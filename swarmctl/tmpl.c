@@ -343,6 +343,8 @@ int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
     if (!json_is_object(v.j))
         return exec_fail(ex, "can't evaluate field %s in type %s", key, type_name(v));
     json_t *member = json_object_get(v.j, key);
+    if (!member && ex->mode == TMPL_API) /* where Go's name for a field isn't the API's */
+        member = strcmp(key, "ID") == 0 ? json_object_get(v.j, "Id") : strcmp(key, "APIVersion") == 0 ? json_object_get(v.j, "ApiVersion") : NULL;
     if (member) {
         *ret = (struct val){ .j = json_is_null(member) ? NULL : member, .hint = fitting(h, member) };
         return 0;
