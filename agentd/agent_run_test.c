@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -474,6 +476,135 @@ static void image_loads(void **state)
     assert_int_equal(f.answer.code, 0);
 }
 
+/* ---- a registry on loopback ---- */
+
+static int free_port(void)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t n = sizeof a;
+    _cleanup_(closep) int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(s, (struct sockaddr *)&a, n), 0);
+    assert_int_equal(getsockname(s, (struct sockaddr *)&a, &n), 0);
+    return ntohs(a.sin_port);
+}
+
+static bool listens(int port)
+{
+    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    _cleanup_(closep) int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return connect(s, (struct sockaddr *)&a, sizeof a) == 0;
+}
+
+/* user "joe", password "secret" when @auth */
+static pid_t start_registry(int port, bool auth)
+{
+    char conf[300], dir[200];
+    struct err e = ERR_INIT;
+    _cleanup_(buf_done) struct buf b = BUF_INIT;
+    snprintf(dir, sizeof dir, "%s/registry-%d", f.dir, port);
+    mkdir(dir, 0755);
+    snprintf(conf, sizeof conf, "%s/htpasswd", dir);
+    assert_int_equal(fs_write(conf, STR("joe:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"), 0644, &e), 0);
+    buf_printf(&b, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\n"
+                   "http: {addr: '127.0.0.1:%d'}\n", dir, port);
+    if (auth)
+        buf_printf(&b, "auth: {htpasswd: {realm: r, path: %s}}\n", conf);
+    snprintf(conf, sizeof conf, "%s/config.yml", dir);
+    assert_int_equal(fs_write(conf, buf_str(&b), 0644, &e), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR);
+        dup2(null, 1);
+        dup2(null, 2);
+        execl("/usr/bin/docker-registry", "docker-registry", "serve", conf, NULL);
+        _exit(127);
+    }
+    WAIT(listens(port));
+    return pid;
+}
+
+static void push(int port, const char *name, const char *creds)
+{
+    char cmd[600];
+    snprintf(cmd, sizeof cmd, "skopeo copy --quiet --dest-tls-verify=false %s %s docker-archive:%s/bb.tar docker://127.0.0.1:%d/%s",
+             creds[0] ? "--dest-creds" : "", creds, f.dir, port, name);
+    assert_int_equal(system(cmd), 0);
+}
+
+static char pulled_digest[100];
+static bool pulled_uptodate;
+
+static void on_pulled(void *arg, const void *rep, const struct err *e)
+{
+    const struct agent_image_pull_reply *r = rep;
+    on_answer(arg, rep, e);
+    if (r) {
+        str_copy(pulled_digest, sizeof pulled_digest, r->Digest);
+        pulled_uptodate = r->UpToDate;
+    }
+}
+
+static void pulls(void **state)
+{
+    char ref[100], json[300], err[300];
+    (void)state;
+    NEEDS_ROOT();
+    if (access("/usr/bin/docker-registry", X_OK) < 0 || access("/usr/bin/skopeo", X_OK) < 0)
+        skip();
+    int port = free_port();
+    pid_t reg = start_registry(port, false);
+    push(port, "app:1", "");
+    snprintf(ref, sizeof ref, "127.0.0.1:%d/app:1", port);
+    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"%s\",\"Args\":[\"true\"]}}", ref);
+    struct ftask *t = add("t-pull", "running", json);
+    wait_state(t, "complete");
+    struct agent_image_ref req = { .Image = str_from(ref) };
+    ask(&op_agent_image_pull, &req, on_pulled);
+    assert_int_equal(f.answer.code, 0);
+    assert_true(pulled_uptodate);
+    assert_int_equal(strlen(pulled_digest), 71);
+    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"%s@%s\",\"Args\":[\"true\"]}}", ref, pulled_digest);
+    kill(reg, SIGKILL);
+    waitpid(reg, NULL, 0);
+    t = add("t-pull-digest", "running", json); /* present: nobody is asked */
+    wait_state(t, "complete");
+    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"%s\",\"Args\":[\"true\"]}}", ref);
+    t = add("t-pull-gone", "running", json); /* the registry is away: the local one */
+    wait_state(t, "complete");
+
+    port = free_port();
+    reg = start_registry(port, true);
+    push(port, "priv:1", "joe:secret");
+    snprintf(ref, sizeof ref, "127.0.0.1:%d/priv:1", port);
+    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"%s\",\"Args\":[\"true\"]}}", ref);
+    t = add("t-noauth", "running", json);
+    wait_state(t, "rejected");
+    snprintf(err, sizeof err, "pull access denied for 127.0.0.1:%d/priv, repository does not exist or may require 'docker login'", port);
+    assert_non_null(strstr(t->err, err));
+    snprintf(ref, sizeof ref, "127.0.0.1:%d/priv:nosuch", port);
+    struct agent_image_ref bad = { .Image = str_from(ref), .RegistryAuth = STR("{\"username\":\"joe\",\"password\":\"secret\"}") };
+    ask(&op_agent_image_pull, &bad, on_pulled);
+    assert_int_equal(f.answer.code, ERR_NOT_FOUND);
+    print_message("# %s\n", f.answer.msg);
+    struct agent_image_ref res = bad;
+    snprintf(ref, sizeof ref, "127.0.0.1:%d/priv:1", port);
+    res.Image = str_from(ref);
+    ask(&op_agent_image_resolve, &res, NULL);
+    assert_int_equal(f.answer.code, 0);
+    struct ftask *p = &f.tasks[f.ntasks];
+    snprintf(p->auth, sizeof p->auth, "{\"username\":\"joe\",\"password\":\"secret\",\"serveraddress\":\"x\"}");
+    t = add("t-auth", "running", json);
+    wait_state(t, "complete");
+    snprintf(json, sizeof json, "! grep -rl secret %s/agent %s/images/index.json; ! ls %s/auth-* 2>/dev/null", f.state, f.state, f.run);
+    assert_int_equal(system(json), 0);
+    kill(reg, SIGKILL);
+    waitpid(reg, NULL, 0);
+    static const char *const all[] = { "t-pull", "t-pull-digest", "t-pull-gone", "t-noauth", "t-auth" };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        drop(all[i]);
+}
+
 static void runs_and_stops(void **state)
 {
     (void)state;
@@ -701,7 +832,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_image_is_rejected), cmocka_unit_test(image_loads),      cmocka_unit_test(runs_and_stops),
         cmocka_unit_test(exit_codes),           cmocka_unit_test(spec_is_honoured), cmocka_unit_test(limits_hold),
-        cmocka_unit_test(survives_restart),     cmocka_unit_test(logs_rotate),      cmocka_unit_test(many_at_once),
+        cmocka_unit_test(survives_restart),     cmocka_unit_test(logs_rotate),      cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
     };
     (void)argc;
     snprintf(f.agentd, sizeof f.agentd, "%.300s", argv[0]);
