@@ -37,7 +37,7 @@
 struct api {
     struct store *store;
     struct rpc_client *raftd, *agentd;
-    uint64_t started_ms;
+    uint64_t registry_timeout_ms;
     struct {
         uint64_t requests, errors, writes, retries;
     } count;

@@ -13,7 +13,6 @@
 #define STORE_TIMEOUT_MS 600000u  /* unpacking a large image on a slow disk */
 #define PULL_TIMEOUT_MS 3600000u
 #define PULL_QUIET_MS 700u        /* an error within this time is an HTTP error; later it goes into the stream */
-#define RESOLVE_TIMEOUT_MS 5000u  /* docker asks before every create: a slow registry must not hold it up */
 
 /* ---- JSON of images ---- */
 
@@ -507,5 +506,6 @@ void distribution_inspect(struct req *r)
         return;
     }
     if (registry_auth(r, &in.RegistryAuth) == 0)
-        api_call(r, api.agentd, &op_agent_image_resolve, &in, RESOLVE_TIMEOUT_MS, resolved);
+        api_call(r, api.agentd, &op_agent_image_resolve, &in, (unsigned)api.registry_timeout_ms,
+                 resolved);
 }

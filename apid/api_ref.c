@@ -163,7 +163,11 @@ static struct str strip_default_host(struct str name)
     for (size_t i = 0; hosts[i]; i++)
         if (str_starts(name, str_from(hosts[i]))) {
             size_t n = strlen(hosts[i]);
-            return (struct str){ name.p + n, name.n - n };
+            struct str rest = { name.p + n, name.n - n };
+            const char *slash = memchr(rest.p, '/', rest.n);
+            /* "docker.io/a.b/c" without its host would name the registry a.b. */
+            bool ambiguous = slash && looks_like_host((struct str){ rest.p, (size_t)(slash - rest.p) });
+            return ambiguous ? name : rest;
         }
     return name;
 }

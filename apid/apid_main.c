@@ -10,6 +10,8 @@ static struct store_wake *wake;
 static const struct conf_item conf[] = {
     CONF_COUNT("connections_max", &connections_max, "1024", 1, 65536, "clients at a time; more wait to be accepted"),
     CONF_TEXT("socket", socket_path, "", "where clients connect; empty: docker.sock in the run folder"),
+    /* docker asks for the digest before every create: a registry that is out of reach must not hold that up. */
+    CONF_MS("registry_timeout", &api.registry_timeout_ms, "3s", 100, 60000, "for a registry to name an image's digest"),
     CONF_END,
 };
 
@@ -30,7 +32,6 @@ static int start(struct err *e)
     (void)snprintf(path, sizeof path, "%s", socket_path);
     if (!socket_path[0])
         (void)snprintf(path, sizeof path, "%s/docker.sock", run);
-    api.started_ms = clock_mono().ms;
     if ((r = store_open(&api.store, run, false, e)) < 0 ||
         (r = rpc_client_open(&api.raftd, loop, run, "raftd", e)) < 0 ||
         (r = rpc_client_open(&api.agentd, loop, run, "agentd", e)) < 0 ||
