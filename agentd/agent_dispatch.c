@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/daemon/daemon.h"
 #include "common/util/cleanup.h"
@@ -21,6 +22,7 @@ struct agent_dispatch {
     struct rpc_client *client;
     struct timer *retry;
     char session[128];       /* "" while there is none */
+    char node[64], left[64]; /* the session's node; the one whose swarm this host has left */
     uint64_t heartbeat_ms, seq, backoff_ms;
     unsigned generation;     /* of the session: answers to an older one are ignored */
     bool opening, sending;
@@ -150,6 +152,13 @@ static void on_session(void *arg, const void *rep, const struct err *e)
     if (!flight_land(arg))
         return;
     d->opening = false;
+    if (r && d->left[0] && str_eq(r->NodeID, str_from(d->left))) {
+        struct err left = { ERR_UNAVAILABLE, "the node has left this swarm" };
+        session_lost(d, &left); /* whose store goes at any moment: whatever it assigns is not for us */
+        return;
+    }
+    if (r && !str_copy(d->node, sizeof d->node, r->NodeID))
+        d->node[0] = '\0';
     if (!r || !str_copy(d->session, sizeof d->session, r->SessionID) || !d->session[0]) {
         struct err none = { ERR_INTERNAL, "session without an id" };
         session_lost(d, r ? &none : e);
@@ -169,6 +178,13 @@ static void session_open(struct agent_dispatch *d)
     struct disp_session req = { .Hostname = str_from(d->conf.hostname), .Description = d->conf.description };
     d->opening = true;
     rpc_send(d->client, &op_disp_session, &req, CALL_TIMEOUT_MS, on_session, flight_new(d));
+}
+
+void agent_dispatch_leave(struct agent_dispatch *d)
+{
+    struct err e = { ERR_UNAVAILABLE, "leaving" };
+    memcpy(d->left, d->node, sizeof d->left);
+    session_lost(d, &e);
 }
 
 bool agent_dispatch_connected(const struct agent_dispatch *d)

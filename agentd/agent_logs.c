@@ -290,7 +290,6 @@ static struct log_cursor fill(const struct agent_logs *req, const struct gen *g,
         struct str s = { f->text.p ? f->text.p + off : NULL, f->text.n - off };
         struct log_rec r;
         for (;;) {
-            struct str before = s;
             if (p->bytes >= AGENT_LOG_BYTES_MAX / 2 || p->n >= 20000) {
                 p->full = true;
                 return cur;
@@ -305,7 +304,6 @@ static struct log_cursor fill(const struct agent_logs *req, const struct gen *g,
             bool wanted = (streams_of(req) & (1u << (r.stream - 1))) && (!req->Since || r.time.ns >= req->Since);
             if (wanted && !page_add(p, a, &r)) {
                 p->full = true;
-                (void)before;
                 return cur;
             }
             cur.offset = (uint64_t)(f->text.n - s.n);

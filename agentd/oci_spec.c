@@ -398,7 +398,7 @@ static int rlimits_json(const struct tspec_container *c, json_t *process, struct
 static int process_json(const struct oci_in *in, struct arena *a, json_t *root, struct err *e)
 {
     const struct tspec_container *c = in->spec->ContainerSpec;
-    json_t *p = json_object(), *user = json_object(), *args;
+    json_t *p = json_object(), *user, *args;
     struct strs argv;
     uint64_t caps;
     put(root, "process", p);
@@ -415,6 +415,7 @@ static int process_json(const struct oci_in *in, struct arena *a, json_t *root, 
         json_array_insert_new(args, 0, json_string("/sbin/docker-init"));
     }
     put(p, "terminal", json_boolean(c->TTY));
+    user = json_object();
     put(user, "uid", json_integer(in->user->uid));
     put(user, "gid", json_integer(in->user->gid));
     if (in->user->ngids) {
