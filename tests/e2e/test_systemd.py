@@ -49,6 +49,13 @@ hostname sdnode; ip link set lo up
 exec env -i container=microswarm-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd $args --unit=node.target --show-status=0
 """
 
+IDLE = """[Unit]
+Description=nothing of ours
+Requires=sysinit.target
+After=sysinit.target
+Wants=systemd-journald.service
+AllowIsolate=yes
+"""
 TARGET = """[Unit]
 Description=a node of the tests
 Requires=sysinit.target
@@ -91,6 +98,8 @@ class SystemdNode:
         os.makedirs(units, exist_ok=True)
         with open(units + "/node.target", "w", encoding="ascii") as f:
             f.write(TARGET)
+        with open(units + "/idle.target", "w", encoding="ascii") as f:
+            f.write(IDLE)
         for d in ("schedulerd",):  # a watchdog that a test can wait for
             os.makedirs(units + "/microswarm-%s.service.d" % d)
             with open(units + "/microswarm-%s.service.d/test.conf" % d, "w", encoding="ascii") as f:
@@ -250,9 +259,9 @@ def test_upgrade_of_agentd(n):
 
 
 def test_ordered_stop(n):
-    n.sh("systemctl", "stop", "microswarm-manager.target", "microswarm-worker.target")
+    n.sh("systemctl", "isolate", "idle.target")  # in one transaction, as a shutdown
     for d in n.daemons():
-        eq(n.show("microswarm-%s.service" % d, "ActiveState"), "inactive", d)
+        st.wait_until(lambda d=d: n.show("microswarm-%s.service" % d, "ActiveState") == "inactive", 30, "%s inactive" % d)
     stopped = [m.group(1) for m in re.finditer(r"Stopped microswarm-(\w+)\.service", n.journal())]
     last = {d: i for i, d in enumerate(stopped)}
     for early, late in (("apid", "raftd"), ("agentd", "raftd"), ("agentd", "meshd"), ("schedulerd", "raftd"), ("dispatcherd", "raftd")):
@@ -260,7 +269,7 @@ def test_ordered_stop(n):
             raise st.Failure("%s stopped after %s: %r" % (early, late, stopped))
     if "raftd" in n.daemons() and "raftd" not in last:
         raise st.Failure("no word of raftd's stop in the journal: %r" % stopped)
-    n.sh("systemctl", "start", "microswarm-manager.target")
+    n.sh("systemctl", "isolate", "node.target")
     for d in n.daemons():
         n.wait_active("microswarm-%s.service" % d)
     wait_running(n, 2)
