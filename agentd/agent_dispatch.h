@@ -36,4 +36,7 @@ int agent_dispatch_open(struct agent_dispatch **ret, sd_event *loop, const struc
 struct agent_dispatch *agent_dispatch_close(struct agent_dispatch *d);
 
 void agent_dispatch_kick(struct agent_dispatch *d); /* there may be something to report */
+
+/* agent_dispatch_leave - ends the session and opens none for the same node again: this host has left the swarm. */
+void agent_dispatch_leave(struct agent_dispatch *d);
 bool agent_dispatch_connected(const struct agent_dispatch *d);

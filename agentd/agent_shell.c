@@ -537,6 +537,7 @@ static void op_leave(struct rpc_call *c, const void *req)
         return;
     }
     agent.leaving = c;
+    agent_dispatch_leave(agent.dispatch); /* else what stops here would be assigned anew */
     for (struct atask *t = agent.tasks; t; t = t->next)
         task_event(t, (struct task_event){ .type = TE_REMOVED });
     flush_soon(&agent);
