@@ -180,6 +180,15 @@ int api_emit(struct req *r, const struct obj_type *t, struct str doc, struct str
 /* api_body - the body as JSON; answers 400 and returns -1. Given. Names are folded to the table's spelling. */
 json_t *api_body(struct req *r, const struct obj_type *fold);
 
+/* text_at - a text within a stored document; empty when it is not there. */
+static inline struct str text_at(struct str doc, const char *path)
+{
+    struct str s = { NULL, 0 };
+
+    (void)mp_get_str(doc, path, &s);
+    return s;
+}
+
 static inline void json_freep(json_t **j)
 {
     json_decref(*j);

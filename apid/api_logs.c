@@ -45,14 +45,6 @@ static void logs_free(void *p)
     free(l);
 }
 
-static struct str text_at(struct str doc, const char *path)
-{
-    struct str s = { NULL, 0 };
-
-    (void)mp_get_str(doc, path, &s);
-    return s;
-}
-
 static struct log_task *find_task(struct logs *l, struct str id)
 {
     for (size_t i = 0; i < l->n; i++)

@@ -4,14 +4,6 @@
 #include "apid/api_resources.h"
 #include "common/util/check.h"
 
-static struct str text_at(struct str doc, const char *path)
-{
-    struct str s = { NULL, 0 };
-
-    (void)mp_get_str(doc, path, &s);
-    return s;
-}
-
 static bool is_manager(struct str doc)
 {
     return str_is(text_at(doc, "Spec.Role"), "manager");

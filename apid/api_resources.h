@@ -41,6 +41,7 @@ void system_version(struct req *r);
 void system_info(struct req *r);
 void networks_list(struct req *r);
 void networks_inspect(struct req *r);
+void networks_remove(struct req *r);
 void volumes_inspect(struct req *r);
 void secrets_list(struct req *r);
 void secrets_inspect(struct req *r);

@@ -26,14 +26,6 @@ static const char *mode_word(struct str doc)
     return has(doc, "Spec.Mode.GlobalJob") ? "global-job" : "replicated";
 }
 
-static struct str text_at(struct str doc, const char *path)
-{
-    struct str s = { NULL, 0 };
-
-    (void)mp_get_str(doc, path, &s);
-    return s;
-}
-
 static bool service_matches(const struct filters *f, struct str id, struct str doc)
 {
     struct str labels = { NULL, 0 }, runtime = text_at(doc, "Spec.TaskTemplate.Runtime");
@@ -234,8 +226,9 @@ static struct change *read_change(struct req *r)
         (void)refuse_fault(r, &f);
         return NULL;
     }
-    if (!*(json_string_value(json_object_get(spec, "Name")) ?: ""))
-        json_object_del(spec, "Name"); /* obj_check would refuse "" where absence is filled in later */
+    json_t *name = json_object_get(spec, "Name");
+    if (json_is_string(name) && json_string_length(name) == 0)
+        json_object_del(spec, "Name"); /* the same as none: filled in later */
     if (auth_decode(str_from(auth), &r->arena, &c->auth, &e) < 0) {
         api_fail(r, &e);
         return NULL;

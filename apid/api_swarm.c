@@ -17,14 +17,6 @@
 static const char already[] = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and "
                               "join another one.";
 
-static struct str text_at(struct str doc, const char *path)
-{
-    struct str s = { NULL, 0 };
-
-    (void)mp_get_str(doc, path, &s);
-    return s;
-}
-
 /* ---- as clients see the cluster ---- */
 
 static void put_tokens(struct buf *b, struct str cluster)

@@ -243,6 +243,16 @@ void networks_inspect(struct req *r)
     api_error(r, 404, "network " STR_FMT " not found", STR_ARG(ref));
 }
 
+void networks_remove(struct req *r)
+{
+    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++)
+        if (str_is(r->params[0], predefined[k].name)) {
+            api_error(r, 403, "%s is a pre-defined network and cannot be removed", predefined[k].name);
+            return;
+        }
+    api_error(r, 404, "network " STR_FMT " not found", STR_ARG(r->params[0]));
+}
+
 void volumes_inspect(struct req *r)
 {
     api_error(r, 404, "get " STR_FMT ": no such volume", STR_ARG(r->params[0]));

@@ -49,7 +49,7 @@ const struct api_route api_routes[] = {
     { "GET", "/networks/", networks_list, 0, false },
     { "GET", "/networks/{}", networks_inspect, 0, false },
     { "POST", "/networks/create", not_built, SPEC, false },
-    { "DELETE", "/networks/{}", not_built, 0, false },
+    { "DELETE", "/networks/{}", networks_remove, 0, false },
 
     { "GET", "/secrets", secrets_list, 0, false },
     { "POST", "/secrets/create", not_built, SPEC, false },

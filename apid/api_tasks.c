@@ -4,14 +4,6 @@
 #include "apid/api_resources.h"
 #include "common/util/check.h"
 
-static struct str text_at(struct str doc, const char *path)
-{
-    struct str s = { NULL, 0 };
-
-    (void)mp_get_str(doc, path, &s);
-    return s;
-}
-
 void task_name(struct buf *out, struct store_snap *snap, struct str doc)
 {
     struct str service, name = text_at(doc, "ServiceID");
