@@ -237,15 +237,18 @@ class Node:
         return self.to_host_pid(inner)
 
     def to_host_pid(self, inner):
-        ns = os.readlink("/proc/%d/ns/pid" % self.pid)
+        """The host's number of a process that the node (not a container) knows as `inner`."""
+        def ids(pid):
+            with open("/proc/%s/status" % pid, encoding="ascii", errors="replace") as f:
+                return [int(x) for x in next(l for l in f if l.startswith("NSpid:")).split()[1:]]
+        level = len(ids(self.pid)) - 1
         for p in os.listdir("/proc"):
             if p.isdigit():
-                with contextlib.suppress(OSError, ValueError):
-                    if os.readlink("/proc/%s/ns/pid" % p) == ns:
-                        with open("/proc/%s/status" % p, encoding="ascii", errors="replace") as f:
-                            ids = next(l for l in f if l.startswith("NSpid:")).split()[1:]
-                        if int(ids[-1]) == inner:
-                            return int(p)
+                with contextlib.suppress(OSError, StopIteration, IndexError):
+                    if ids(p)[level] == inner:
+                        with open("/proc/%s/cgroup" % p, encoding="ascii") as f:
+                            if self.cgroup in f.read():
+                                return int(p)
         raise Failure("%s: no process %d" % (self.name, inner))
 
     def probe(self, daemon, text="status", seconds=5):
