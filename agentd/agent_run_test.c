@@ -795,6 +795,26 @@ static void logs_rotate(void **state)
     drop("t-log");
 }
 
+static void one_after_the_other(void **state)
+{
+    enum { N = 20 };
+    uint64_t sum = 0, worst = 0;
+    char id[32];
+    (void)state;
+    NEEDS_ROOT();
+    for (int i = 0; i < N; i++) {
+        snprintf(id, sizeof id, "t-seq%d", i);
+        uint64_t t0 = clock_mono().ms;
+        struct ftask *t = add(id, "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"StopSignal\":\"KILL\"}}");
+        wait_state(t, "running");
+        uint64_t ms = clock_mono().ms - t0;
+        sum += ms;
+        worst = ms > worst ? ms : worst;
+        drop(id);
+    }
+    print_message("# assigned to running, one at a time: mean %" PRIu64 " ms, worst %" PRIu64 " ms\n", sum / N, worst);
+}
+
 static void many_at_once(void **state)
 {
     (void)state;
@@ -832,7 +852,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_image_is_rejected), cmocka_unit_test(image_loads),      cmocka_unit_test(runs_and_stops),
         cmocka_unit_test(exit_codes),           cmocka_unit_test(spec_is_honoured), cmocka_unit_test(limits_hold),
-        cmocka_unit_test(survives_restart),     cmocka_unit_test(logs_rotate),      cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
+        cmocka_unit_test(survives_restart),     cmocka_unit_test(logs_rotate),      cmocka_unit_test(one_after_the_other), cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
     };
     (void)argc;
     snprintf(f.agentd, sizeof f.agentd, "%.300s", argv[0]);

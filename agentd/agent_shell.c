@@ -1,9 +1,11 @@
 /* agent_shell.c - see agent_shell.h. */
 #include "agentd/agent_shell.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/fsuid.h>
 #include <unistd.h>
 
 #include "agentd/agent_task.h"
@@ -420,17 +422,34 @@ static int open_parts(struct agent *ag, struct err *e)
     return r;
 }
 
+/*
+ * agentd runs as root with the group that its sockets are made for; what it makes for containers, and its children, must
+ * be root's alone. The last socket is there when the loop begins.
+ */
+static int on_first_turn(sd_event_source *s, void *userdata)
+{
+    (void)s;
+    (void)userdata;
+    if (geteuid() == 0 && setresgid(0, 0, 0) < 0)
+        log_warn("set group: %s", strerror(errno));
+    return 0;
+}
+
 int agent_start(struct err *e)
 {
     struct agent *ag = &agent;
     static const struct dispatch_ops ops = { on_assignments, on_session, collect, sent };
     struct str b64;
+    if (geteuid() == 0)
+        setfsgid(0);
     ag->loop = daemon_loop();
     snprintf(ag->run_dir, sizeof ag->run_dir, "%s", daemon_run_dir());
     snprintf(ag->state_dir, sizeof ag->state_dir, "%s", daemon_state_dir());
     host_info_read(&ag->host);
     host_description(&ag->host, &ag->description);
     int r = seccomp_default(0, &b64, e); /* compiled before the first task asks for it */
+    if (r == 0 && (r = sd_event_add_defer(ag->loop, NULL, on_first_turn, NULL)) < 0)
+        r = err_errno(e, -r, "event loop");
     if (r == 0)
         r = open_parts(ag, e);
     if (r == 0)
@@ -442,6 +461,7 @@ int agent_start(struct err *e)
         run_recover(t);
     struct dispatch_conf dc = { .run_dir = ag->run_dir, .daemon = agent_conf.dispatcher, .hostname = ag->host.hostname,
                                 .description = buf_str(&ag->description), .backoff_max_ms = agent_conf.backoff_max_ms };
+    setfsgid(getegid());
     return agent_dispatch_open(&ag->dispatch, ag->loop, &dc, &ops, ag, e);
 }
 

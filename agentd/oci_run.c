@@ -523,7 +523,8 @@ static int spawn_conmon(struct ctr *c, const struct ctr_spec *spec, struct err *
     if (pipe2(sync, O_CLOEXEC) < 0 || pipe2(go, O_CLOEXEC) < 0)
         return err_errno(e, errno, "container: pipe");
     fcntl(sync[0], F_SETFL, O_NONBLOCK);
-    struct proc_spec ps = { .argv = argv, .env = envp, .keep_fds = { sync[1], go[0], -1, -1 } };
+    /* conmon leaves a file "oom" in its working folder */
+    struct proc_spec ps = { .argv = argv, .env = envp, .dir = c->bundle, .keep_fds = { sync[1], go[0], -1, -1 } };
     int r = proc_start(&c->forker, env->loop, &ps, on_conmon_forked, c, e);
     close(sync[1]);
     close(go[0]);

@@ -130,6 +130,8 @@ static int spawn(struct proc *p, const struct proc_spec *spec, int in_fd)
     posix_spawnattr_setsigmask(&at, &none);
     posix_spawnattr_setsigdefault(&at, &all);
     posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (spec->dir)
+        posix_spawn_file_actions_addchdir_np(&fa, spec->dir);
     posix_spawn_file_actions_adddup2(&fa, in_fd, 0);
     posix_spawn_file_actions_adddup2(&fa, p->out_fd, 1);
     posix_spawn_file_actions_adddup2(&fa, p->err_fd, 2);

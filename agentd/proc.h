@@ -17,6 +17,7 @@ struct proc_spec {
     const char *const *argv;   /* argv[0]: absolute path; NULL-ended */
     struct str input;          /* standard input's content; empty: /dev/null */
     const char *const *env;    /* NULL: PATH only */
+    const char *dir;           /* working folder; NULL: ours */
     int keep_fds[4];           /* descriptors the child gets as 3, 4, 5...; -1 or 0 ends the list */
 };
 
