@@ -30,7 +30,8 @@ static void explain(struct cli *c, const struct http_request *rq, const struct h
             s.n--;
         buf_printf(&c->why, "Error response from daemon: " STR_FMT, STR_ARG(s));
     } else {
-        buf_printf(&c->why, "request returned %ld for API route %s, check if the server supports the requested API version",
+        buf_printf(&c->why,
+                   "request returned %ld for API route %s, check if the server supports the requested API version",
                    reply->status, rq->path);
     }
     json_decref(j);
@@ -123,8 +124,13 @@ int api_stream(struct cli *c, const char *method, const char *path, int body_fd,
                const char *const *headers, bool (*on_data)(const char *p, size_t n, void *arg), void *arg)
 {
     struct http_reply reply = { 0 };
-    struct http_request rq = { .method = method, .path = path, .body_fd = body_fd, .content_type = content_type,
-                               .headers = headers, .on_data = on_data, .arg = arg };
+    struct http_request rq = { .method = method,
+                               .path = path,
+                               .body_fd = body_fd,
+                               .content_type = content_type,
+                               .headers = headers,
+                               .on_data = on_data,
+                               .arg = arg };
     struct http *h = connection(c);
     struct err e = ERR_INIT;
     int r = 0;
@@ -194,8 +200,7 @@ json_t *filters_of(const struct flagset *fs, const char *flag)
     json_t *filters = json_object(), *f;
     size_t i;
 
-    json_array_foreach(flag_json(fs, flag), i, f)
-        filter_add(filters, jstr(f, "key"), jstr(f, "value"));
+    json_array_foreach(flag_json(fs, flag), i, f) filter_add(filters, jstr(f, "key"), jstr(f, "value"));
     return filters;
 }
 

@@ -94,8 +94,8 @@ static int check_args(struct cli *c, const struct call *call)
         snprintf(what, sizeof what, "requires at most %d argument%s", cmd->max, cmd->max == 1 ? "" : "s");
     }
     cmd_use_line(call, &use);
-    cli_fail(c, PROG ": '%s' %s\n\nUsage:  %s\n\n%s '%s --help' for more information", call->path, what, buf_cstr(&use), see,
-             call->path);
+    cli_fail(c, PROG ": '%s' %s\n\nUsage:  %s\n\n%s '%s --help' for more information", call->path, what, buf_cstr(&use),
+             see, call->path);
     buf_done(&use);
     return 1;
 }
@@ -111,8 +111,8 @@ static void check_since(const struct flag *f, void *arg)
     struct since_arg *s = arg;
 
     if (s->r == 0 && f->since > 41 && flag_changed(&s->call->fs, f->name) && !api_at_least(s->c, f->since))
-        s->r = cli_fail(s->c, "\"--%s\" requires API version 1.%u, but the Docker daemon API version is %s", f->name, f->since,
-                        s->c->api_version);
+        s->r = cli_fail(s->c, "\"--%s\" requires API version 1.%u, but the Docker daemon API version is %s", f->name,
+                        f->since, s->c->api_version);
 }
 
 static void print_help(struct cli *c, const struct call *call, FILE *to)
@@ -165,7 +165,8 @@ static int run_group(struct cli *c, struct call *call, int argc, char **argv, st
     }
     if (argv[0][0] == '-' && argv[0][1]) {
         char message[128];
-        snprintf(message, sizeof message, argv[0][1] == '-' ? "unknown flag: %.100s" : "unknown shorthand flag: '%.1s' in %s",
+        snprintf(message, sizeof message,
+                 argv[0][1] == '-' ? "unknown flag: %.100s" : "unknown shorthand flag: '%.1s' in %s",
                  argv[0][1] == '-' ? argv[0] : argv[0] + 1, argv[0]);
         return usage_error(c, call, message);
     }

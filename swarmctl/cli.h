@@ -20,22 +20,22 @@
 #define SOCKET_DEFAULT "unix:///run/microswarm/docker.sock"
 
 enum exit_code {
-    EXIT_FLAGS = 125,  /* a flag is unknown or its value is wrong */
+    EXIT_FLAGS = 125,   /* a flag is unknown or its value is wrong */
     EXIT_TEMPLATE = 64, /* --format can't be parsed */
 };
 
 struct cli {
     FILE *out, *err;
     bool out_tty;
-    int columns;          /* of the terminal; 80 when there is none */
+    int columns;             /* of the terminal; 80 when there is none */
     int64_t (*now_ns)(void); /* wall clock */
-    int in_fd;            /* standard input */
+    int in_fd;               /* standard input */
     bool in_tty;
     bool debug;
-    char *socket;         /* path, from -H, $MICROSWARM_HOST or $DOCKER_HOST */
-    char *config_dir;     /* where registry credentials are */
-    struct http *http;    /* made at the first request */
-    struct http *side;    /* a second connection, for lookups while the first streams */
+    char *socket;      /* path, from -H, $MICROSWARM_HOST or $DOCKER_HOST */
+    char *config_dir;  /* where registry credentials are */
+    struct http *http; /* made at the first request */
+    struct http *side; /* a second connection, for lookups while the first streams */
     bool streaming;
     char api_version[16]; /* of the daemon, once it has answered */
     long status;          /* of the last request; 0: no reply */
@@ -58,9 +58,9 @@ struct cmd {
     const char *name, *aliases; /* aliases: comma-separated other names, or NULL */
     const char *args;           /* usage of the positional arguments */
     const char *help;
-    int min, max;                     /* positional arguments; max -1: any number */
-    const struct flag *const *flags;  /* NULL-terminated list of tables, or NULL */
-    const struct cmd *sub;            /* ended by a NULL name; a group has these and no run */
+    int min, max;                    /* positional arguments; max -1: any number */
+    const struct flag *const *flags; /* NULL-terminated list of tables, or NULL */
+    const struct cmd *sub;           /* ended by a NULL name; a group has these and no run */
     /* Returns 0, or 1 when something failed and cli_fail() was told why. */
     int (*run)(struct cli *c, struct call *call);
     const char *same_as;  /* "image ls": the long name of a top-level shorthand, for its help */

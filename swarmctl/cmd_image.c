@@ -23,7 +23,11 @@ static const struct flag ls_flags[] = {
     FLAGS_END,
 };
 static const struct flag load_flags[] = {
-    { .name = "input", .shorthand = 'i', .type = &T_STRING, .choices = "@file", .help = "Read from tar archive file, instead of STDIN" },
+    { .name = "input",
+      .shorthand = 'i',
+      .type = &T_STRING,
+      .choices = "@file",
+      .help = "Read from tar archive file, instead of STDIN" },
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress the load output" },
     FLAGS_END,
 };
@@ -47,9 +51,18 @@ static const struct flag *const inspect_tables[] = { inspect_flags, NULL };
 /* ---- ls ---- */
 
 static const char *const ls_titles[][2] = {
-    { "ID", "IMAGE ID" },         { "Repository", "REPOSITORY" }, { "Tag", "TAG" },         { "Digest", "DIGEST" },
-    { "CreatedSince", "CREATED" }, { "CreatedAt", "CREATED AT" },  { "Size", "SIZE" },       { "Containers", "CONTAINERS" },
-    { "VirtualSize", "SIZE" },    { "SharedSize", "SHARED SIZE" }, { "UniqueSize", "UNIQUE SIZE" }, { NULL, NULL },
+    { "ID", "IMAGE ID" },
+    { "Repository", "REPOSITORY" },
+    { "Tag", "TAG" },
+    { "Digest", "DIGEST" },
+    { "CreatedSince", "CREATED" },
+    { "CreatedAt", "CREATED AT" },
+    { "Size", "SIZE" },
+    { "Containers", "CONTAINERS" },
+    { "VirtualSize", "SIZE" },
+    { "SharedSize", "SHARED SIZE" },
+    { "UniqueSize", "UNIQUE SIZE" },
+    { NULL, NULL },
 };
 #define COMMON_COLUMNS "{{.ID}}\\t{{if .CreatedSince}}{{.CreatedSince}}{{else}}N/A{{end}}\\t{{.Size}}"
 static const struct listing ls_listing = {
@@ -133,11 +146,12 @@ static void add_image(struct image_list *l, json_t *img)
         bool any = false;
         if (!imageref_parse(json_string_value(t), &ref) || ref.tag.n == 0)
             continue;
-        json_array_foreach(digests, k, d)
-            if (l->digests && imageref_parse(json_string_value(d), &dref) && str_eq(dref.name, ref.name)) {
-                add_row(l, img, ref.name, ref.tag, dref.digest);
-                any = true;
-            }
+        json_array_foreach(digests, k, d) if (l->digests && imageref_parse(json_string_value(d), &dref) &&
+                                              str_eq(dref.name, ref.name))
+        {
+            add_row(l, img, ref.name, ref.tag, dref.digest);
+            any = true;
+        }
         if (!any)
             add_row(l, img, ref.name, ref.tag, STR("<none>"));
     }
@@ -146,8 +160,8 @@ static void add_image(struct image_list *l, json_t *img)
         bool tagged = false;
         if (!imageref_parse(json_string_value(d), &dref))
             continue;
-        json_array_foreach(tags, i, t)
-            tagged = tagged || (imageref_parse(json_string_value(t), &ref) && str_eq(ref.name, dref.name));
+        json_array_foreach(tags, i, t) tagged =
+            tagged || (imageref_parse(json_string_value(t), &ref) && str_eq(ref.name, dref.name));
         if (!tagged)
             add_row(l, img, dref.name, STR("<none>"), l->digests ? dref.digest : (struct str){ "", 0 });
     }
@@ -175,9 +189,9 @@ int run_image_ls(struct cli *c, struct call *call)
     if ((r = api_get(c, &list, "%s", buf_cstr(&path))) != 0) {
         cli_fail_api(c);
     } else {
-        json_array_foreach(list, i, img)
-            add_image(&l, img);
-        r = listing_print(c, flag_bool(fs, "digests") ? &digest_listing : &ls_listing, l.rows, format, flag_bool(fs, "quiet"));
+        json_array_foreach(list, i, img) add_image(&l, img);
+        r = listing_print(c, flag_bool(fs, "digests") ? &digest_listing : &ls_listing, l.rows, format,
+                          flag_bool(fs, "quiet"));
     }
     json_decref(l.rows);
     json_decref(list);
@@ -188,7 +202,8 @@ int run_image_ls(struct cli *c, struct call *call)
 /* ---- load, pull ---- */
 
 /* Runs a request whose reply is a stream of messages, shown as they come. */
-static int stream_messages(struct cli *c, const char *path, int body_fd, const char *type, const char *const *headers, bool quiet)
+static int stream_messages(struct cli *c, const char *path, int body_fd, const char *type, const char *const *headers,
+                           bool quiet)
 {
     struct display d = { .out = c->out, .tty = c->out_tty, .columns = c->columns };
     struct message_stream s = { .display = &d, .quiet = quiet };
@@ -288,9 +303,8 @@ int run_image_rm(struct cli *c, struct call *call)
             fatal = fatal || c->status != 404;
             buf_printf(&missing, "%s%s", missing.n ? "\n" : "", buf_cstr(&c->why));
         }
-        json_array_foreach(done, k, d)
-            fprintf(c->out, "%s %s\n", *jstr(d, "Deleted") ? "Deleted:" : "Untagged:",
-                    *jstr(d, "Deleted") ? jstr(d, "Deleted") : jstr(d, "Untagged"));
+        json_array_foreach(done, k, d) fprintf(c->out, "%s %s\n", *jstr(d, "Deleted") ? "Deleted:" : "Untagged:",
+                                               *jstr(d, "Deleted") ? jstr(d, "Deleted") : jstr(d, "Untagged"));
         json_decref(done);
         buf_done(&path);
     }
@@ -311,7 +325,8 @@ int run_image_tag(struct cli *c, struct call *call)
 
     if (!imageref_parse(call->argv[1], &ref) || ref.digest.n)
         return cli_fail(c, "Error parsing reference: \"%s\" is not a valid repository/tag: %s", call->argv[1],
-                        strchr(call->argv[1], '@') ? "refusing to create a tag with a digest reference" : "invalid reference format");
+                        strchr(call->argv[1], '@') ? "refusing to create a tag with a digest reference"
+                                                   : "invalid reference format");
     buf_put(&repo, ref.name.p, ref.name.n);
     buf_put(&tag, ref.tag.n ? ref.tag.p : "latest", ref.tag.n ? ref.tag.n : 6);
     buf_puts(&path, "/images/");
@@ -338,18 +353,52 @@ static int run_image_inspect(struct cli *c, struct call *call)
 }
 
 const struct cmd image_cmds[] = {
-    { .name = "inspect", .args = "IMAGE [IMAGE...]", .help = "Display detailed information on one or more images", .min = 1,
-      .max = -1, .flags = inspect_tables, .run = run_image_inspect, .complete = "@image" },
-    { .name = "load", .help = "Load an image from a tar archive or STDIN", .flags = load_tables, .run = run_image_load,
+    { .name = "inspect",
+      .args = "IMAGE [IMAGE...]",
+      .help = "Display detailed information on one or more images",
+      .min = 1,
+      .max = -1,
+      .flags = inspect_tables,
+      .run = run_image_inspect,
+      .complete = "@image" },
+    { .name = "load",
+      .help = "Load an image from a tar archive or STDIN",
+      .flags = load_tables,
+      .run = run_image_load,
       .also = "load" },
-    { .name = "ls", .aliases = "list", .args = "[REPOSITORY[:TAG]]", .help = "List images", .max = 1, .flags = images_tables,
-      .run = run_image_ls, .also = "images" },
-    { .name = "pull", .args = "NAME[:TAG|@DIGEST]", .help = "Download an image from a registry", .min = 1, .max = 1,
-      .flags = pull_tables, .run = run_image_pull, .also = "pull" },
-    { .name = "rm", .aliases = "remove", .args = "IMAGE [IMAGE...]", .help = "Remove one or more images", .min = 1, .max = -1,
-      .flags = rmi_tables, .run = run_image_rm, .also = "rmi", .complete = "@image" },
-    { .name = "tag", .args = "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-      .help = "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", .min = 2, .max = 2, .run = run_image_tag, .also = "tag",
+    { .name = "ls",
+      .aliases = "list",
+      .args = "[REPOSITORY[:TAG]]",
+      .help = "List images",
+      .max = 1,
+      .flags = images_tables,
+      .run = run_image_ls,
+      .also = "images" },
+    { .name = "pull",
+      .args = "NAME[:TAG|@DIGEST]",
+      .help = "Download an image from a registry",
+      .min = 1,
+      .max = 1,
+      .flags = pull_tables,
+      .run = run_image_pull,
+      .also = "pull" },
+    { .name = "rm",
+      .aliases = "remove",
+      .args = "IMAGE [IMAGE...]",
+      .help = "Remove one or more images",
+      .min = 1,
+      .max = -1,
+      .flags = rmi_tables,
+      .run = run_image_rm,
+      .also = "rmi",
+      .complete = "@image" },
+    { .name = "tag",
+      .args = "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+      .help = "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+      .min = 2,
+      .max = 2,
+      .run = run_image_tag,
+      .also = "tag",
       .complete = "@image" },
     { .name = NULL },
 };

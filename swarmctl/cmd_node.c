@@ -14,11 +14,16 @@ static const struct flag rm_flags[] = {
     FLAGS_END,
 };
 static const struct flag update_flags[] = {
-    { .name = "availability", .type = &T_STRING, .help = "Availability of the node (\"active\", \"pause\", \"drain\")",
+    { .name = "availability",
+      .type = &T_STRING,
+      .help = "Availability of the node (\"active\", \"pause\", \"drain\")",
       .choices = "active,pause,drain" },
     { .name = "label-add", .type = &T_LIST, .help = "Add or update a node label (\"key=value\")" },
     { .name = "label-rm", .type = &T_LIST, .help = "Remove a node label if exists" },
-    { .name = "role", .type = &T_STRING, .help = "Role of the node (\"worker\", \"manager\")", .choices = "worker,manager" },
+    { .name = "role",
+      .type = &T_STRING,
+      .help = "Role of the node (\"worker\", \"manager\")",
+      .choices = "worker,manager" },
     FLAGS_END,
 };
 static const struct flag *const ls_tables[] = { list_flags, NULL };
@@ -28,8 +33,15 @@ static const struct flag *const rm_tables[] = { rm_flags, NULL };
 static const struct flag *const update_tables[] = { update_flags, NULL };
 
 static const char *const ls_titles[][2] = {
-    { "ID", "ID" }, { "Self", "" }, { "Hostname", "HOSTNAME" }, { "Status", "STATUS" }, { "Availability", "AVAILABILITY" },
-    { "ManagerStatus", "MANAGER STATUS" }, { "EngineVersion", "ENGINE VERSION" }, { "TLSStatus", "TLS STATUS" }, { NULL, NULL },
+    { "ID", "ID" },
+    { "Self", "" },
+    { "Hostname", "HOSTNAME" },
+    { "Status", "STATUS" },
+    { "Availability", "AVAILABILITY" },
+    { "ManagerStatus", "MANAGER STATUS" },
+    { "EngineVersion", "ENGINE VERSION" },
+    { "TLSStatus", "TLS STATUS" },
+    { NULL, NULL },
 };
 static const struct listing ls_listing = {
     .table = "table {{.ID}} {{if .Self}}*{{else}} {{end}}\\t{{.Hostname}}\\t{{.Status}}\\t{{.Availability}}\\t"
@@ -71,7 +83,8 @@ static json_t *ls_row(json_t *n, json_t *info)
 
 static int by_hostname(const void *a, const void *b)
 {
-    return natural_cmp(jstr(*(json_t *const *)a, "Description.Hostname"), jstr(*(json_t *const *)b, "Description.Hostname"));
+    return natural_cmp(jstr(*(json_t *const *)a, "Description.Hostname"),
+                       jstr(*(json_t *const *)b, "Description.Hostname"));
 }
 
 static int run_ls(struct cli *c, struct call *call)
@@ -222,8 +235,7 @@ static int change_flags(struct cli *c, const struct call *call, json_t *node)
         json_object_set_new(spec, "Role", json_string(flag_str(&call->fs, "role")));
     if (flag_changed(&call->fs, "availability"))
         json_object_set_new(spec, "Availability", json_string(flag_str(&call->fs, "availability")));
-    json_array_foreach(flag_json(&call->fs, "label-add"), i, item)
-        map_put(labels, json_string_value(item));
+    json_array_foreach(flag_json(&call->fs, "label-add"), i, item) map_put(labels, json_string_value(item));
     json_array_foreach(flag_json(&call->fs, "label-rm"), i, item)
     {
         if (!json_object_get(labels, json_string_value(item)))
@@ -307,18 +319,52 @@ static int run_rm(struct cli *c, struct call *call)
 }
 
 const struct cmd node_cmds[] = {
-    { .name = "demote", .args = "NODE [NODE...]", .help = "Demote one or more nodes from manager in the swarm", .min = 1,
-      .max = -1, .run = run_demote, .complete = "@node" },
-    { .name = "inspect", .args = "self|NODE [NODE...]", .help = "Display detailed information on one or more nodes", .min = 1,
-      .max = -1, .flags = inspect_tables, .run = run_node_inspect, .complete = "@node" },
+    { .name = "demote",
+      .args = "NODE [NODE...]",
+      .help = "Demote one or more nodes from manager in the swarm",
+      .min = 1,
+      .max = -1,
+      .run = run_demote,
+      .complete = "@node" },
+    { .name = "inspect",
+      .args = "self|NODE [NODE...]",
+      .help = "Display detailed information on one or more nodes",
+      .min = 1,
+      .max = -1,
+      .flags = inspect_tables,
+      .run = run_node_inspect,
+      .complete = "@node" },
     { .name = "ls", .aliases = "list", .help = "List nodes in the swarm", .flags = ls_tables, .run = run_ls },
-    { .name = "promote", .args = "NODE [NODE...]", .help = "Promote one or more nodes to manager in the swarm", .min = 1,
-      .max = -1, .run = run_promote, .complete = "@node" },
-    { .name = "ps", .args = "[NODE...]", .help = "List tasks running on one or more nodes, defaults to current node", .max = -1,
-      .flags = ps_tables, .run = run_ps, .complete = "@node" },
-    { .name = "rm", .aliases = "remove", .args = "NODE [NODE...]", .help = "Remove one or more nodes from the swarm", .min = 1,
-      .max = -1, .flags = rm_tables, .run = run_rm, .complete = "@node" },
-    { .name = "update", .args = "NODE", .help = "Update a node", .min = 1, .max = 1, .flags = update_tables, .run = run_update,
+    { .name = "promote",
+      .args = "NODE [NODE...]",
+      .help = "Promote one or more nodes to manager in the swarm",
+      .min = 1,
+      .max = -1,
+      .run = run_promote,
+      .complete = "@node" },
+    { .name = "ps",
+      .args = "[NODE...]",
+      .help = "List tasks running on one or more nodes, defaults to current node",
+      .max = -1,
+      .flags = ps_tables,
+      .run = run_ps,
+      .complete = "@node" },
+    { .name = "rm",
+      .aliases = "remove",
+      .args = "NODE [NODE...]",
+      .help = "Remove one or more nodes from the swarm",
+      .min = 1,
+      .max = -1,
+      .flags = rm_tables,
+      .run = run_rm,
+      .complete = "@node" },
+    { .name = "update",
+      .args = "NODE",
+      .help = "Update a node",
+      .min = 1,
+      .max = 1,
+      .flags = update_tables,
+      .run = run_update,
       .complete = "@node" },
     { .name = NULL },
 };

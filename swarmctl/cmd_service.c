@@ -1,5 +1,5 @@
-#include <signal.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "common/util/clock.h"
@@ -19,7 +19,9 @@
 #define CS "TaskTemplate.ContainerSpec."
 
 static const struct flag wait_flags[] = {
-    { .name = "detach", .shorthand = 'd', .type = &T_BOOL,
+    { .name = "detach",
+      .shorthand = 'd',
+      .type = &T_BOOL,
       .help = "Exit immediately instead of waiting for the service to converge" },
     FLAGS_END,
 };
@@ -106,7 +108,8 @@ int wait_service(struct cli *c, const char *name, bool quiet)
         pause_ms = pause_ms < 130 ? pause_ms * 3 / 2 : 200;
         if (interrupted) {
             if (!cv.reached && !quiet)
-                fprintf(c->out, "Operation continuing in background.\nUse `" PROG " service ps %s` to check progress.\n", name);
+                fprintf(c->out,
+                        "Operation continuing in background.\nUse `" PROG " service ps %s` to check progress.\n", name);
             break;
         }
     }
@@ -145,16 +148,14 @@ static json_t *ref_ids(void *arg, const char *kind, json_t *names)
     json_t *filters = json_object(), *list = NULL, *ids = NULL, *item;
     size_t i;
 
-    json_array_foreach(names, i, item)
-        filter_add(filters, "name", json_string_value(item));
+    json_array_foreach(names, i, item) filter_add(filters, "name", json_string_value(item));
     buf_printf(&path, "/%s", kind);
     url_filters(&path, filters);
     if (api_get(c, &list, "%s", buf_cstr(&path)) != 0) {
         cli_fail_api(c);
     } else {
         ids = json_object();
-        json_array_foreach(list, i, item)
-            json_object_set(ids, jstr(item, "Spec.Name"), jget(item, "ID"));
+        json_array_foreach(list, i, item) json_object_set(ids, jstr(item, "Spec.Name"), jget(item, "ID"));
     }
     json_decref(list);
     buf_done(&path);
@@ -203,8 +204,9 @@ static void resolve_image(struct cli *c, json_t *spec, const char *auth)
         if (imageref_parse(image, &ref) && ref.digest.n == 0)
             jset(spec, CS "Image", json_sprintf("%s@%s", image, jstr(reply, "Descriptor.digest")));
     } else {
-        fprintf(c->err, "image %s could not be accessed on a registry to record\nits digest. Each node will access %s "
-                        "independently,\npossibly leading to different nodes running different\nversions of the image.\n",
+        fprintf(c->err,
+                "image %s could not be accessed on a registry to record\nits digest. Each node will access %s "
+                "independently,\npossibly leading to different nodes running different\nversions of the image.\n",
                 image, image);
     }
     json_decref(reply);
@@ -226,8 +228,7 @@ static void show_warnings(struct cli *c, json_t *reply)
     json_t *w;
     size_t i;
 
-    json_array_foreach(jget(reply, "Warnings"), i, w)
-        fprintf(c->err, "%s\n", json_string_value(w));
+    json_array_foreach(jget(reply, "Warnings"), i, w) fprintf(c->err, "%s\n", json_string_value(w));
 }
 
 /* Sends a spec; the reply, or NULL with the user told. */
@@ -254,8 +255,9 @@ static json_t *post_spec(struct cli *c, const char *path, json_t *spec, const ch
 static int edit_spec(struct cli *c, struct call *call, json_t *spec, bool create)
 {
     struct err e = ERR_INIT;
-    struct spec_edit ed = { .fs = &call->fs, .spec = spec, .create = create, .e = &e, .network_id = network_id,
-                            .ids = ref_ids, .arg = c };
+    struct spec_edit ed = {
+        .fs = &call->fs, .spec = spec, .create = create, .e = &e, .network_id = network_id, .ids = ref_ids, .arg = c
+    };
     int r = spec_apply(&ed);
 
     return r < 0 ? cli_fail(c, "%s", e.msg) : r;
@@ -334,8 +336,9 @@ static int update_service(struct cli *c, struct call *call, json_t *service)
             resolve_image(c, spec, auth.n ? buf_cstr(&auth) : NULL);
     }
     if (r == 0) {
-        buf_printf(&path, "/services/%s/update?%s%sversion=%lld", jstr(service, "ID"), auth.n ? "" : "registryAuthFrom=spec&",
-                   rollback ? "rollback=previous&" : "", (long long)jint(service, "Version.Index"));
+        buf_printf(&path, "/services/%s/update?%s%sversion=%lld", jstr(service, "ID"),
+                   auth.n ? "" : "registryAuthFrom=spec&", rollback ? "rollback=previous&" : "",
+                   (long long)jint(service, "Version.Index"));
         reply = post_spec(c, buf_cstr(&path), spec, auth.n ? buf_cstr(&auth) : NULL);
         r = !reply;
         json_decref(reply);
@@ -395,7 +398,8 @@ static int scale_one(struct cli *c, const char *name, uint64_t replicas)
     else
         r = cli_fail(c, "%s: scale can only be used with replicated or replicated-job mode", name);
     if (r == 0) {
-        buf_printf(&path, "/services/%s/update?version=%lld", jstr(service, "ID"), (long long)jint(service, "Version.Index"));
+        buf_printf(&path, "/services/%s/update?version=%lld", jstr(service, "ID"),
+                   (long long)jint(service, "Version.Index"));
         if (api_raw(c, "POST", buf_cstr(&path), spec, NULL, &text) != 0)
             r = cli_fail(c, "%s: %s", name, buf_cstr(&c->why));
         else
@@ -418,8 +422,8 @@ static int run_scale(struct cli *c, struct call *call)
         const char *eq = strchr(call->argv[i], '=');
         if (!eq || eq == call->argv[i] || !eq[1]) {
             free(scaled);
-            return cli_fail(c, "invalid scale specifier '%s'.\nSee '%s --help'.\n\nUsage:  %s [OPTIONS] %s\n\n%s", call->argv[i],
-                            call->path, call->path, call->cmd->args, call->cmd->help);
+            return cli_fail(c, "invalid scale specifier '%s'.\nSee '%s --help'.\n\nUsage:  %s [OPTIONS] %s\n\n%s",
+                            call->argv[i], call->path, call->path, call->cmd->args, call->cmd->help);
         }
     }
     for (int i = 0; i < call->argc; i++) {
@@ -446,8 +450,8 @@ static int run_scale(struct cli *c, struct call *call)
 /* ---- ls ---- */
 
 static const char *const ls_titles[][2] = {
-    { "ID", "ID" }, { "Name", "NAME" }, { "Mode", "MODE" }, { "Replicas", "REPLICAS" }, { "Image", "IMAGE" },
-    { "Ports", "PORTS" }, { NULL, NULL },
+    { "ID", "ID" },       { "Name", "NAME" },   { "Mode", "MODE" }, { "Replicas", "REPLICAS" },
+    { "Image", "IMAGE" }, { "Ports", "PORTS" }, { NULL, NULL },
 };
 static const struct listing ls_listing = {
     .table = "table {{.ID}}\\t{{.Name}}\\t{{.Mode}}\\t{{.Replicas}}\\t{{.Image}}\\t{{.Ports}}",
@@ -468,11 +472,13 @@ static const char *mode_of(const json_t *s)
 static void put_replicas(struct buf *b, const json_t *s)
 {
     long long running = jint(s, "ServiceStatus.RunningTasks"), want = jint(s, "ServiceStatus.DesiredTasks");
-    long long complete = jint(s, "ServiceStatus.CompletedTasks"), max = jint(s, "Spec.TaskTemplate.Placement.MaxReplicas");
+    long long complete = jint(s, "ServiceStatus.CompletedTasks"),
+              max = jint(s, "Spec.TaskTemplate.Placement.MaxReplicas");
 
     buf_printf(b, "%lld/%lld", running, want);
     if (jget(s, "Spec.Mode.ReplicatedJob"))
-        buf_printf(b, " (%lld/%lld completed)", complete, (long long)jint(s, "Spec.Mode.ReplicatedJob.TotalCompletions"));
+        buf_printf(b, " (%lld/%lld completed)", complete,
+                   (long long)jint(s, "Spec.Mode.ReplicatedJob.TotalCompletions"));
     else if (jget(s, "Spec.Mode.GlobalJob"))
         buf_printf(b, " (%lld/%lld completed)", complete, want + complete);
     else if (max > 0 && jget(s, "Spec.Mode.Replicated"))
@@ -510,9 +516,8 @@ static void put_ports(struct buf *b, json_t *ports)
     json_t *p;
     size_t i;
 
-    json_array_foreach(ports, i, p)
-        if (strcmp(jstr(p, "PublishMode"), "ingress") == 0)
-            v[n++] = (struct port){ jstr(p, "Protocol"), jint(p, "PublishedPort"), jint(p, "TargetPort") };
+    json_array_foreach(ports, i, p) if (strcmp(jstr(p, "PublishMode"), "ingress") == 0) v[n++] =
+        (struct port){ jstr(p, "Protocol"), jint(p, "PublishedPort"), jint(p, "TargetPort") };
     qsort(v, n, sizeof *v, cmp_ports);
     for (i = 1; i <= n; i++) {
         bool range = v[i - 1].target != v[start].target;
@@ -656,19 +661,15 @@ static int match_service(const char *ref, json_t *by_id, json_t *by_name, const 
     size_t i, hits = 0;
 
     *ret = NULL;
-    json_array_foreach(by_id, i, s)
-        if (strcmp(jstr(s, "ID"), ref) == 0)
-            *ret = jstr(s, "ID");
-    json_array_foreach(by_name, i, s)
-        if (!*ret && strcmp(jstr(s, "Spec.Name"), ref) == 0)
-            *ret = jstr(s, "ID");
+    json_array_foreach(by_id, i, s) if (strcmp(jstr(s, "ID"), ref) == 0) *ret = jstr(s, "ID");
+    json_array_foreach(by_name, i, s) if (!*ret && strcmp(jstr(s, "Spec.Name"), ref) == 0) *ret = jstr(s, "ID");
     if (*ret)
         return 0;
-    json_array_foreach(by_id, i, s)
-        if (strncmp(jstr(s, "ID"), ref, strlen(ref)) == 0) {
-            *ret = jstr(s, "ID");
-            hits++;
-        }
+    json_array_foreach(by_id, i, s) if (strncmp(jstr(s, "ID"), ref, strlen(ref)) == 0)
+    {
+        *ret = jstr(s, "ID");
+        hits++;
+    }
     return hits > 1;
 }
 
@@ -744,22 +745,71 @@ static int run_rm(struct cli *c, struct call *call)
 }
 
 const struct cmd service_cmds[] = {
-    { .name = "create", .args = "IMAGE [COMMAND] [ARG...]", .help = "Create a new service", .min = 1, .max = -1,
-      .flags = service_create_tables, .run = run_create, .raw_tail = true, .complete = "@image" },
-    { .name = "inspect", .args = "SERVICE [SERVICE...]", .help = "Display detailed information on one or more services",
-      .min = 1, .max = -1, .flags = inspect_tables, .run = run_service_inspect, .complete = "@service" },
-    { .name = "logs", .args = "SERVICE|TASK", .help = "Fetch the logs of a service or task", .min = 1, .max = 1,
-      .flags = logs_tables, .run = run_service_logs, .complete = "@service" },
+    { .name = "create",
+      .args = "IMAGE [COMMAND] [ARG...]",
+      .help = "Create a new service",
+      .min = 1,
+      .max = -1,
+      .flags = service_create_tables,
+      .run = run_create,
+      .raw_tail = true,
+      .complete = "@image" },
+    { .name = "inspect",
+      .args = "SERVICE [SERVICE...]",
+      .help = "Display detailed information on one or more services",
+      .min = 1,
+      .max = -1,
+      .flags = inspect_tables,
+      .run = run_service_inspect,
+      .complete = "@service" },
+    { .name = "logs",
+      .args = "SERVICE|TASK",
+      .help = "Fetch the logs of a service or task",
+      .min = 1,
+      .max = 1,
+      .flags = logs_tables,
+      .run = run_service_logs,
+      .complete = "@service" },
     { .name = "ls", .aliases = "list", .help = "List services", .flags = ls_tables, .run = run_ls },
-    { .name = "ps", .args = "SERVICE [SERVICE...]", .help = "List the tasks of one or more services", .min = 1, .max = -1,
-      .flags = ps_tables, .run = run_ps, .complete = "@service" },
-    { .name = "rm", .aliases = "remove", .args = "SERVICE [SERVICE...]", .help = "Remove one or more services", .min = 1,
-      .max = -1, .run = run_rm, .complete = "@service" },
-    { .name = "rollback", .args = "SERVICE", .help = "Revert changes to a service's configuration", .min = 1, .max = 1,
-      .flags = rollback_tables, .run = run_rollback, .complete = "@service" },
-    { .name = "scale", .args = "SERVICE=REPLICAS [SERVICE=REPLICAS...]", .help = "Scale one or multiple replicated services",
-      .min = 1, .max = -1, .flags = scale_tables, .run = run_scale, .complete = "@service=" },
-    { .name = "update", .args = "SERVICE", .help = "Update a service", .min = 1, .max = 1, .flags = service_update_tables,
-      .run = run_update, .complete = "@service" },
+    { .name = "ps",
+      .args = "SERVICE [SERVICE...]",
+      .help = "List the tasks of one or more services",
+      .min = 1,
+      .max = -1,
+      .flags = ps_tables,
+      .run = run_ps,
+      .complete = "@service" },
+    { .name = "rm",
+      .aliases = "remove",
+      .args = "SERVICE [SERVICE...]",
+      .help = "Remove one or more services",
+      .min = 1,
+      .max = -1,
+      .run = run_rm,
+      .complete = "@service" },
+    { .name = "rollback",
+      .args = "SERVICE",
+      .help = "Revert changes to a service's configuration",
+      .min = 1,
+      .max = 1,
+      .flags = rollback_tables,
+      .run = run_rollback,
+      .complete = "@service" },
+    { .name = "scale",
+      .args = "SERVICE=REPLICAS [SERVICE=REPLICAS...]",
+      .help = "Scale one or multiple replicated services",
+      .min = 1,
+      .max = -1,
+      .flags = scale_tables,
+      .run = run_scale,
+      .complete = "@service=" },
+    { .name = "update",
+      .args = "SERVICE",
+      .help = "Update a service",
+      .min = 1,
+      .max = 1,
+      .flags = service_update_tables,
+      .run = run_update,
+      .complete = "@service" },
     { .name = NULL },
 };

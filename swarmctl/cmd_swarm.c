@@ -7,47 +7,73 @@
 #include "swarmctl/conv.h"
 #include "swarmctl/jpath.h"
 
-#define CERT_EXPIRY                                                                                       \
-    { .name = "cert-expiry", .type = &T_DURATION, .def = "2160h0m0s",                                     \
-      .help = "Validity period for node certificates (ns|us|ms|s|m|h)", .path = "CAConfig.NodeCertExpiry" }
-#define EXTERNAL_CA                                                                                       \
-    { .name = "external-ca", .type = &T_EXTERNAL_CA,                                                      \
-      .help = "Specifications of one or more certificate signing endpoints", .path = "CAConfig.ExternalCAs" }
+#define CERT_EXPIRY                                                                                                    \
+    {                                                                                                                  \
+        .name = "cert-expiry", .type = &T_DURATION, .def = "2160h0m0s",                                                \
+        .help = "Validity period for node certificates (ns|us|ms|s|m|h)", .path = "CAConfig.NodeCertExpiry"            \
+    }
+#define EXTERNAL_CA                                                                                                    \
+    {                                                                                                                  \
+        .name = "external-ca", .type = &T_EXTERNAL_CA,                                                                 \
+        .help = "Specifications of one or more certificate signing endpoints", .path = "CAConfig.ExternalCAs"          \
+    }
 
 /* What init and update share; .path is where the value goes in the swarm's spec. */
 static const struct flag spec_flags[] = {
     CERT_EXPIRY,
     EXTERNAL_CA,
-    { .name = "dispatcher-heartbeat", .type = &T_DURATION, .def = "5s", .help = "Dispatcher heartbeat period (ns|us|ms|s|m|h)",
+    { .name = "dispatcher-heartbeat",
+      .type = &T_DURATION,
+      .def = "5s",
+      .help = "Dispatcher heartbeat period (ns|us|ms|s|m|h)",
       .path = "Dispatcher.HeartbeatPeriod" },
-    { .name = "max-snapshots", .type = &T_UINT, .help = "Number of additional Raft snapshots to retain",
+    { .name = "max-snapshots",
+      .type = &T_UINT,
+      .help = "Number of additional Raft snapshots to retain",
       .path = "Raft.KeepOldSnapshots" },
-    { .name = "snapshot-interval", .type = &T_UINT, .def = "10000", .help = "Number of log entries between Raft snapshots",
+    { .name = "snapshot-interval",
+      .type = &T_UINT,
+      .def = "10000",
+      .help = "Number of log entries between Raft snapshots",
       .path = "Raft.SnapshotInterval" },
-    { .name = "task-history-limit", .type = &T_INT, .def = "5", .help = "Task history retention limit",
+    { .name = "task-history-limit",
+      .type = &T_INT,
+      .def = "5",
+      .help = "Task history retention limit",
       .path = "Orchestration.TaskHistoryRetentionLimit" },
     FLAGS_END,
 };
 
 static const struct flag address_flags[] = {
     { .name = "advertise-addr", .type = &T_STRING, .help = "Advertised address (format: \"<ip|interface>[:port]\")" },
-    { .name = "availability", .type = &T_STRING, .def = "active", .choices = "active,pause,drain",
+    { .name = "availability",
+      .type = &T_STRING,
+      .def = "active",
+      .choices = "active,pause,drain",
       .help = "Availability of the node (\"active\", \"pause\", \"drain\")" },
-    { .name = "data-path-addr", .type = &T_STRING,
+    { .name = "data-path-addr",
+      .type = &T_STRING,
       .help = "Address or interface to use for data path traffic (format: \"<ip|interface>\")" },
-    { .name = "listen-addr", .type = &T_NODE_ADDR, .def = "0.0.0.0:2377",
+    { .name = "listen-addr",
+      .type = &T_NODE_ADDR,
+      .def = "0.0.0.0:2377",
       .help = "Listen address (format: \"<ip|interface>[:port]\")" },
     FLAGS_END,
 };
 
 static const struct flag init_flags[] = {
-    { .name = "autolock", .type = &T_BOOL,
+    { .name = "autolock",
+      .type = &T_BOOL,
       .help = "Enable manager autolocking (requiring an unlock key to start a stopped manager)" },
-    { .name = "data-path-port", .type = &T_UINT32,
-      .help = "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port "
+    { .name = "data-path-port",
+      .type = &T_UINT32,
+      .help = "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default "
+              "port "
               "(4789) is used." },
     { .name = "default-addr-pool", .type = &T_POOL, .def = "[]", .help = "default address pool in CIDR format" },
-    { .name = "default-addr-pool-mask-length", .type = &T_UINT32, .def = "24",
+    { .name = "default-addr-pool-mask-length",
+      .type = &T_UINT32,
+      .def = "24",
       .help = "default address pool subnet mask length" },
     { .name = "force-new-cluster", .type = &T_BOOL, .help = "Force create a new cluster from current state" },
     FLAGS_END,
@@ -58,11 +84,16 @@ static const struct flag join_flags[] = {
     FLAGS_END,
 };
 static const struct flag leave_flags[] = {
-    { .name = "force", .shorthand = 'f', .type = &T_BOOL, .help = "Force this node to leave the swarm, ignoring warnings" },
+    { .name = "force",
+      .shorthand = 'f',
+      .type = &T_BOOL,
+      .help = "Force this node to leave the swarm, ignoring warnings" },
     FLAGS_END,
 };
 static const struct flag update_flags[] = {
-    { .name = "autolock", .type = &T_BOOL, .help = "Change manager autolocking setting (true|false)",
+    { .name = "autolock",
+      .type = &T_BOOL,
+      .help = "Change manager autolocking setting (true|false)",
       .path = "EncryptionConfig.AutoLockManagers" },
     FLAGS_END,
 };
@@ -77,16 +108,23 @@ static const struct flag key_flags[] = {
     FLAGS_END,
 };
 static const struct flag ca_flags[] = {
-    { .name = "ca-cert", .type = &T_PEM, .choices = "@file",
+    { .name = "ca-cert",
+      .type = &T_PEM,
+      .choices = "@file",
       .help = "Path to the PEM-formatted root CA certificate to use for the new cluster" },
-    { .name = "ca-key", .type = &T_PEM, .choices = "@file",
+    { .name = "ca-key",
+      .type = &T_PEM,
+      .choices = "@file",
       .help = "Path to the PEM-formatted root CA key to use for the new cluster" },
     CERT_EXPIRY,
     EXTERNAL_CA,
-    { .name = "detach", .shorthand = 'd', .type = &T_BOOL,
+    { .name = "detach",
+      .shorthand = 'd',
+      .type = &T_BOOL,
       .help = "Exit immediately instead of waiting for the root rotation to converge" },
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress progress output" },
-    { .name = "rotate", .type = &T_BOOL,
+    { .name = "rotate",
+      .type = &T_BOOL,
       .help = "Rotate the swarm CA - if no certificate or key are provided, new ones will be generated" },
     FLAGS_END,
 };
@@ -130,7 +168,8 @@ static void print_join(struct cli *c, json_t *swarm, json_t *node, const char *r
     if (!jget(node, "ManagerStatus"))
         return;
     snprintf(path, sizeof path, "JoinTokens.%s", strcmp(role, "worker") == 0 ? "Worker" : "Manager");
-    fprintf(c->out, "To add a %s to this swarm, run the following command:\n\n    " PROG " swarm join --token %s %s\n\n", role,
+    fprintf(c->out,
+            "To add a %s to this swarm, run the following command:\n\n    " PROG " swarm join --token %s %s\n\n", role,
             jstr(swarm, path), addr);
 }
 
@@ -165,8 +204,10 @@ static int show_key(struct cli *c, bool quiet, bool must)
         fprintf(c->out, "%s\n", text);
     else
         fprintf(c->out,
-                "To unlock a swarm manager after it restarts, run the `" PROG " swarm unlock`\ncommand and provide the following "
-                "key:\n\n    %s\n\nRemember to store this key in a password manager, since without it you\nwill not be able to "
+                "To unlock a swarm manager after it restarts, run the `" PROG
+                " swarm unlock`\ncommand and provide the following "
+                "key:\n\n    %s\n\nRemember to store this key in a password manager, since without it you\nwill not be "
+                "able to "
                 "restart the manager.\n",
                 text);
     json_decref(key);
@@ -190,7 +231,7 @@ static json_t *init_request(const struct call *call, const char *avail)
     json_object_set_new(rq, "ForceNewCluster", json_boolean(flag_bool(fs, "force-new-cluster")));
     json_object_set_new(rq, "Spec", spec);
     json_object_set_new(rq, "AutoLockManagers", json_boolean(flag_bool(fs, "autolock")));
-    json_object_set_new(rq, "Availability", json_string(*avail ? avail : "active"));
+    json_object_set_new(rq, "Availability", json_string(avail));
     json_object_set_new(rq, "DefaultAddrPool", pool);
     json_object_set_new(rq, "SubnetSize",
                         json_integer(flag_changed(fs, "default-addr-pool-mask-length")
@@ -211,14 +252,16 @@ static int run_init(struct cli *c, struct call *call)
     r = api_call(c, "POST", "/swarm/init", rq, &node);
     if (r != 0) {
         const char *why = buf_cstr(&c->why);
-        bool addr = strstr(why, "could not choose an IP address") || strstr(why, "could not find the system's IP address");
+        bool addr =
+            strstr(why, "could not choose an IP address") || strstr(why, "could not find the system's IP address");
         cli_fail(c, "%s%s", why, addr ? " - specify one with --advertise-addr" : "");
     } else {
         fprintf(c->out, "Swarm initialized: current node (%s) is now a manager.\n\n", json_string_value(node) ?: "");
         r = show_join(c, json_string_value(node) ?: "", "worker");
     }
     if (r == 0) {
-        fputs("To add a manager to this swarm, run '" PROG " swarm join-token manager' and follow the instructions.\n", c->out);
+        fputs("To add a manager to this swarm, run '" PROG " swarm join-token manager' and follow the instructions.\n",
+              c->out);
         if (flag_bool(&call->fs, "autolock"))
             r = show_key(c, false, false);
     }
@@ -238,12 +281,13 @@ static int run_join(struct cli *c, struct call *call)
         return 1;
     rq = json_pack("{s:s,s:s,s:s,s:[s],s:s,s:s}", "ListenAddr", flag_str(fs, "listen-addr"), "AdvertiseAddr",
                    flag_str(fs, "advertise-addr"), "DataPathAddr", flag_str(fs, "data-path-addr"), "RemoteAddrs",
-                   call->argv[0], "JoinToken", flag_str(fs, "token"), "Availability", *avail ? avail : "active");
+                   call->argv[0], "JoinToken", flag_str(fs, "token"), "Availability", avail);
     r = api_call(c, "POST", "/swarm/join", rq, NULL);
     if (r == 0)
         r = api_get(c, &info, "/info");
     if (r == 0)
-        fprintf(c->out, "This node joined a swarm as a %s.\n", jbool(info, "Swarm.ControlAvailable") ? "manager" : "worker");
+        fprintf(c->out, "This node joined a swarm as a %s.\n",
+                jbool(info, "Swarm.ControlAvailable") ? "manager" : "worker");
     else
         cli_fail_api(c);
     json_decref(rq);
@@ -296,9 +340,10 @@ static int run_update(struct cli *c, struct call *call)
         return 1;
     locked = jbool(swarm, "Spec.EncryptionConfig.AutoLockManagers");
     merge_spec(call, jenter(swarm, "Spec"));
-    json_array_foreach(flag_json(&call->fs, "external-ca"), i, ca)
-        if (!jget(ca, "CACert")) /* an external CA signs for the present root unless it brings its own */
-            json_object_set_new(ca, "CACert", json_string(jstr(swarm, "TLSInfo.TrustRoot")));
+    json_array_foreach(
+        flag_json(&call->fs, "external-ca"), i,
+        ca) if (!jget(ca, "CACert")) /* an external CA signs for the present root unless it brings its own */
+        json_object_set_new(ca, "CACert", json_string(jstr(swarm, "TLSInfo.TrustRoot")));
     r = post_spec(c, swarm, NULL);
     if (r == 0) {
         fputs("Swarm updated.\n", c->out);
@@ -435,10 +480,12 @@ static int check_ca_flags(struct cli *c, const struct flagset *fs)
         if (flag_changed(fs, need_rotate[i]))
             return cli_fail(c, "`--%s` flag requires the `--rotate` flag to update the CA", need_rotate[i]);
     if (external && !cert)
-        return cli_fail(c, "rotating to an external CA requires the `--ca-cert` flag to specify the external CA's cert - to add "
-                           "an external CA with the current root CA certificate, use the `update` command instead");
+        return cli_fail(
+            c, "rotating to an external CA requires the `--ca-cert` flag to specify the external CA's cert - to add "
+               "an external CA with the current root CA certificate, use the `update` command instead");
     if (cert && !external && !flag_changed(fs, "ca-key"))
-        return cli_fail(c, "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well");
+        return cli_fail(
+            c, "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well");
     return 0;
 }
 
@@ -472,10 +519,21 @@ static int run_ca(struct cli *c, struct call *call)
 const struct cmd swarm_cmds[] = {
     { .name = "ca", .help = "Display and rotate the root CA", .flags = ca_tables, .run = run_ca },
     { .name = "init", .help = "Initialize a swarm", .flags = init_tables, .run = run_init },
-    { .name = "join", .args = "HOST:PORT", .help = "Join a swarm as a node and/or manager", .min = 1, .max = 1,
-      .flags = join_tables, .run = run_join },
-    { .name = "join-token", .args = "(worker|manager)", .help = "Manage join tokens", .min = 1, .max = 1, .flags = token_tables,
-      .run = run_join_token, .complete = "worker,manager" },
+    { .name = "join",
+      .args = "HOST:PORT",
+      .help = "Join a swarm as a node and/or manager",
+      .min = 1,
+      .max = 1,
+      .flags = join_tables,
+      .run = run_join },
+    { .name = "join-token",
+      .args = "(worker|manager)",
+      .help = "Manage join tokens",
+      .min = 1,
+      .max = 1,
+      .flags = token_tables,
+      .run = run_join_token,
+      .complete = "worker,manager" },
     { .name = "leave", .help = "Leave the swarm", .flags = leave_tables, .run = run_leave },
     { .name = "unlock", .help = "Unlock swarm", .run = run_unlock },
     { .name = "unlock-key", .help = "Manage the unlock key", .flags = key_tables, .run = run_unlock_key },

@@ -24,7 +24,9 @@ static const struct flag events_flags[] = {
 static const struct flag inspect_any_flags[] = {
     { .name = "format", .shorthand = 'f', .type = &T_STRING, .help = FORMAT_INSPECT_HELP },
     { .name = "size", .shorthand = 's', .type = &T_BOOL, .help = "Display total file sizes if the type is container" },
-    { .name = "type", .type = &T_STRING, .help = "Only inspect objects of the given type",
+    { .name = "type",
+      .type = &T_STRING,
+      .help = "Only inspect objects of the given type",
       .choices = "config,container,image,network,node,plugin,secret,service,task,volume" },
     FLAGS_END,
 };
@@ -39,8 +41,9 @@ static json_t *client_version(void)
     struct utsname u;
 
     uname(&u);
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "Version", MICROSWARM_VERSION, "ApiVersion", "", "DefaultAPIVersion", "1.50",
-                     "Os", "linux", "Arch", strcmp(u.machine, "x86_64") == 0 ? "amd64" : u.machine, "Context", "default");
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "Version", MICROSWARM_VERSION, "ApiVersion", "", "DefaultAPIVersion",
+                     "1.50", "Os", "linux", "Arch", strcmp(u.machine, "x86_64") == 0 ? "amd64" : u.machine, "Context",
+                     "default");
 }
 
 /* The daemon's reply with an "Engine" among its components, whichever daemon it is. */
@@ -49,20 +52,18 @@ static void add_engine(json_t *server)
     json_t *parts = jget(server, "Components"), *part;
     size_t i;
 
-    json_array_foreach(parts, i, part)
-        if (strcmp(jstr(part, "Name"), "Engine") == 0)
-            return;
+    json_array_foreach(parts, i, part) if (strcmp(jstr(part, "Name"), "Engine") == 0) return;
     if (!parts) {
         parts = json_array();
         json_object_set_new(server, "Components", parts);
     }
-    json_array_insert_new(parts, 0,
-                          json_pack("{s:s,s:s,s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}}", "Name", "Engine", "Version",
-                                    jstr(server, "Version"), "Details", "ApiVersion", jstr(server, "ApiVersion"),
-                                    "MinAPIVersion", jstr(server, "MinAPIVersion"), "GitCommit", jstr(server, "GitCommit"),
-                                    "GoVersion", jstr(server, "GoVersion"), "Os", jstr(server, "Os"), "Arch",
-                                    jstr(server, "Arch"), "BuildTime", jstr(server, "BuildTime"), "Experimental",
-                                    jbool(server, "Experimental") ? "true" : "false"));
+    json_array_insert_new(
+        parts, 0,
+        json_pack("{s:s,s:s,s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s}}", "Name", "Engine", "Version", jstr(server, "Version"),
+                  "Details", "ApiVersion", jstr(server, "ApiVersion"), "MinAPIVersion", jstr(server, "MinAPIVersion"),
+                  "GitCommit", jstr(server, "GitCommit"), "GoVersion", jstr(server, "GoVersion"), "Os",
+                  jstr(server, "Os"), "Arch", jstr(server, "Arch"), "BuildTime", jstr(server, "BuildTime"),
+                  "Experimental", jbool(server, "Experimental") ? "true" : "false"));
 }
 
 /* "2026-05-07T21:09:36Z" as "Thu May  7 21:09:36 2026"; other text as it is. */
@@ -83,8 +84,8 @@ static void put_engine(struct buf *b, json_t *part)
 {
     json_t *d = jget(part, "Details");
 
-    buf_printf(b, "  Version:\t%s\n  API version:\t%s (minimum version %s)\n", jstr(part, "Version"), jstr(d, "ApiVersion"),
-               jstr(d, "MinAPIVersion"));
+    buf_printf(b, "  Version:\t%s\n  API version:\t%s (minimum version %s)\n", jstr(part, "Version"),
+               jstr(d, "ApiVersion"), jstr(d, "MinAPIVersion"));
     if (*jstr(d, "GoVersion"))
         buf_printf(b, "  Go version:\t%s\n", jstr(d, "GoVersion"));
     if (*jstr(d, "GitCommit"))
@@ -115,8 +116,9 @@ static void print_version(struct cli *c, json_t *client, json_t *server)
     json_t *part;
     size_t i;
 
-    buf_printf(&b, "Client:\n Version:\t%s\n API version:\t%s\n OS/Arch:\t%s/%s\n Context:\t%s\n", jstr(client, "Version"),
-               jstr(client, "ApiVersion"), jstr(client, "Os"), jstr(client, "Arch"), jstr(client, "Context"));
+    buf_printf(&b, "Client:\n Version:\t%s\n API version:\t%s\n OS/Arch:\t%s/%s\n Context:\t%s\n",
+               jstr(client, "Version"), jstr(client, "ApiVersion"), jstr(client, "Os"), jstr(client, "Arch"),
+               jstr(client, "Context"));
     if (server) {
         buf_printf(&b, "\nServer:%s%s\n", *jstr(server, "Platform.Name") ? " " : "", jstr(server, "Platform.Name"));
         json_array_foreach(jget(server, "Components"), i, part)
@@ -196,19 +198,19 @@ int run_info(struct cli *c, struct call *call)
         if (!info)
             info = json_object();
         json_object_set_new(info, "ClientInfo",
-                            json_pack("{s:b,s:s,s:s,s:[],s:n}", "Debug", 0, "Version", MICROSWARM_VERSION, "Context", "default",
-                                      "Plugins", "Warnings"));
+                            json_pack("{s:b,s:s,s:s,s:[],s:n}", "Debug", 0, "Version", MICROSWARM_VERSION, "Context",
+                                      "default", "Plugins", "Warnings"));
         r |= print_formatted(c, format, info);
     } else {
-        fprintf(c->out, "Client:\n Version:    %s\n Context:    default\n Debug Mode: false\n\nServer:\n", MICROSWARM_VERSION);
+        fprintf(c->out, "Client:\n Version:    %s\n Context:    default\n Debug Mode: false\n\nServer:\n",
+                MICROSWARM_VERSION);
         if (info) {
             info_print(&b, info);
             fwrite(b.p, 1, b.n, c->out);
             fputc('\n', c->out);
         }
         fflush(c->out);
-        json_array_foreach(jget(info, "Warnings"), i, w)
-            fprintf(c->err, "%s\n", json_string_value(w));
+        json_array_foreach(jget(info, "Warnings"), i, w) fprintf(c->err, "%s\n", json_string_value(w));
     }
     json_decref(info);
     buf_done(&b);
@@ -332,7 +334,7 @@ static const struct kind {
 struct any {
     const char *type; /* "": whatever has that name */
     bool size;
-    int manager;      /* -1: not asked yet */
+    int manager; /* -1: not asked yet */
 };
 
 static bool is_manager(struct cli *c, struct any *a)
@@ -365,7 +367,8 @@ static int get_any(struct cli *c, const char *ref, void *arg, struct buf *ret)
         if (r == 0)
             return 0;
         const char *why = buf_cstr(&c->why);
-        bool skip = c->status == 404 || (c->status > 0 && (strstr(why, "not supported") || strstr(why, "invalid reference format")));
+        bool skip = c->status == 404 ||
+                    (c->status > 0 && (strstr(why, "not supported") || strstr(why, "invalid reference format")));
         if (*a->type || !skip)
             return cli_fail_api(c);
     }
@@ -389,7 +392,15 @@ int run_inspect(struct cli *c, struct call *call)
 }
 
 const struct cmd system_cmds[] = {
-    { .name = "events", .help = "Get real time events from the server", .flags = events_tables, .run = run_events, .also = "events" },
-    { .name = "info", .help = "Display system-wide information", .flags = version_tables, .run = run_info, .also = "info" },
+    { .name = "events",
+      .help = "Get real time events from the server",
+      .flags = events_tables,
+      .run = run_events,
+      .also = "events" },
+    { .name = "info",
+      .help = "Display system-wide information",
+      .flags = version_tables,
+      .run = run_info,
+      .also = "info" },
     { .name = NULL },
 };

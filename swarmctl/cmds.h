@@ -7,12 +7,12 @@ extern const struct cmd service_cmds[], node_cmds[], swarm_cmds[], image_cmds[],
 
 /* The flags of listings and of inspections. */
 extern const struct flag list_flags[], inspect_flags[], pretty_flags[];
-#define FORMAT_LIST_HELP                                                                                              \
-    "Format output using a custom template:\n'table':            Print output in table format with column headers "   \
-    "(default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             "   \
+#define FORMAT_LIST_HELP                                                                                               \
+    "Format output using a custom template:\n'table':            Print output in table format with column headers "    \
+    "(default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             "    \
     "Print in JSON format\n'TEMPLATE':         Print output using the given Go template."
-#define FORMAT_INSPECT_HELP                                                                                           \
-    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print "    \
+#define FORMAT_INSPECT_HELP                                                                                            \
+    "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print "     \
     "output using the given Go template."
 
 int run_version(struct cli *c, struct call *call);
@@ -27,11 +27,14 @@ int run_image_tag(struct cli *c, struct call *call);
 extern const struct flag *const version_tables[], *const events_tables[], *const inspect_any_tables[];
 extern const struct flag *const images_tables[], *const load_tables[], *const pull_tables[], *const rmi_tables[];
 
-/* registry_auth - header "X-Registry-Auth: ..." with the client's credentials for an image's registry ("e30=" for none). */
+/* registry_auth - header "X-Registry-Auth: ..." with the client's credentials for an image's registry ("e30=" for
+ * none). */
 void registry_auth(struct cli *c, const char *image, struct buf *header);
 
-/* first_object - GET path into text for inspect_print(); missing names the kind when it isn't there, NULL: the daemon's words. */
-int get_object(struct cli *c, const char *prefix, const char *ref, const char *suffix, const char *missing, struct buf *ret);
+/* first_object - GET path into text for inspect_print(); missing names the kind when it isn't there, NULL: the daemon's
+ * words. */
+int get_object(struct cli *c, const char *prefix, const char *ref, const char *suffix, const char *missing,
+               struct buf *ret);
 
 /* since_text - a duration ago, a date or seconds, as unix seconds[.nanoseconds] for the API. */
 int since_text(struct cli *c, const char *text, struct buf *ret);

@@ -24,7 +24,8 @@ const struct flag pretty_flags[] = {
     FLAGS_END,
 };
 
-int get_object(struct cli *c, const char *prefix, const char *ref, const char *suffix, const char *missing, struct buf *ret)
+int get_object(struct cli *c, const char *prefix, const char *ref, const char *suffix, const char *missing,
+               struct buf *ret)
 {
     struct buf path = BUF_INIT;
     int r;
@@ -61,7 +62,8 @@ int since_text(struct cli *c, const char *text, struct buf *ret)
     size_t n = strlen(text);
     snprintf(date, sizeof date, "%.40s%s", text, n == 10 ? "T00:00:00Z" : n == 16 ? ":00Z" : n == 19 ? "Z" : "");
     if (!wall_parse(str_from(date), &t))
-        return cli_fail(c, "invalid value for \"since\": \"%s\" is neither a duration, a date nor a number of seconds", text);
+        return cli_fail(c, "invalid value for \"since\": \"%s\" is neither a duration, a date nor a number of seconds",
+                        text);
     buf_printf(ret, "%lld.%09lld", (long long)(t.ns / 1000000000), (long long)(t.ns % 1000000000));
     return 0;
 }

@@ -45,21 +45,20 @@ static const char zsh_script[] =
     "}\n"
     "compdef _swarmctl swarmctl\n";
 
-static const char fish_script[] =
-    "# fish completion for swarmctl\n"
-    "function __swarmctl_complete\n"
-    "    set -l words (commandline -opc) (commandline -ct)\n"
-    "    for line in ($words[1] __complete -- $words[2..-1] 2>/dev/null)\n"
-    "        switch $line\n"
-    "            case ':files*'\n"
-    "                __fish_complete_path (commandline -ct)\n"
-    "            case ':nospace*'\n"
-    "            case '*'\n"
-    "                echo $line\n"
-    "        end\n"
-    "    end\n"
-    "end\n"
-    "complete -c swarmctl -f -a '(__swarmctl_complete)'\n";
+static const char fish_script[] = "# fish completion for swarmctl\n"
+                                  "function __swarmctl_complete\n"
+                                  "    set -l words (commandline -opc) (commandline -ct)\n"
+                                  "    for line in ($words[1] __complete -- $words[2..-1] 2>/dev/null)\n"
+                                  "        switch $line\n"
+                                  "            case ':files*'\n"
+                                  "                __fish_complete_path (commandline -ct)\n"
+                                  "            case ':nospace*'\n"
+                                  "            case '*'\n"
+                                  "                echo $line\n"
+                                  "        end\n"
+                                  "    end\n"
+                                  "end\n"
+                                  "complete -c swarmctl -f -a '(__swarmctl_complete)'\n";
 
 static int print_script(struct cli *c, const char *script)
 {
@@ -130,8 +129,7 @@ static void offer_objects(struct asked *a, const char *path, const char *field, 
     json_array_foreach(list, i, item)
     {
         if (strcmp(field, "RepoTags") == 0) {
-            json_array_foreach(jget(item, field), k, tag)
-                offer(a, json_string_value(tag), NULL);
+            json_array_foreach(jget(item, field), k, tag) offer(a, json_string_value(tag), NULL);
             continue;
         }
         buf_printf(&b, "%s%s", jstr(item, field), suffix);
@@ -147,19 +145,24 @@ static const char capabilities[] =
     "CAP_DAC_OVERRIDE,CAP_DAC_READ_SEARCH,CAP_FOWNER,CAP_FSETID,CAP_IPC_LOCK,CAP_IPC_OWNER,CAP_KILL,CAP_LEASE,"
     "CAP_LINUX_IMMUTABLE,CAP_MAC_ADMIN,CAP_MAC_OVERRIDE,CAP_MKNOD,CAP_NET_ADMIN,CAP_NET_BIND_SERVICE,CAP_NET_BROADCAST,"
     "CAP_NET_RAW,CAP_PERFMON,CAP_SETFCAP,CAP_SETGID,CAP_SETPCAP,CAP_SETUID,CAP_SYSLOG,CAP_SYS_ADMIN,CAP_SYS_BOOT,"
-    "CAP_SYS_CHROOT,CAP_SYS_MODULE,CAP_SYS_NICE,CAP_SYS_PACCT,CAP_SYS_PTRACE,CAP_SYS_RAWIO,CAP_SYS_RESOURCE,CAP_SYS_TIME,"
+    "CAP_SYS_CHROOT,CAP_SYS_MODULE,CAP_SYS_NICE,CAP_SYS_PACCT,CAP_SYS_PTRACE,CAP_SYS_RAWIO,CAP_SYS_RESOURCE,CAP_SYS_"
+    "TIME,"
     "CAP_SYS_TTY_CONFIG,CAP_WAKE_ALARM";
-static const char signals[] = "SIGHUP,SIGINT,SIGQUIT,SIGABRT,SIGKILL,SIGUSR1,SIGUSR2,SIGPIPE,SIGALRM,SIGTERM,SIGCONT,SIGSTOP,"
-                              "SIGWINCH";
+static const char signals[] =
+    "SIGHUP,SIGINT,SIGQUIT,SIGABRT,SIGKILL,SIGUSR1,SIGUSR2,SIGPIPE,SIGALRM,SIGTERM,SIGCONT,SIGSTOP,"
+    "SIGWINCH";
 
 static void offer_kind(struct asked *a, const char *what)
 {
     static const struct {
         const char *what, *path, *field, *suffix;
     } objects[] = {
-        { "@service", "/services", "Spec.Name", "" },     { "@service=", "/services", "Spec.Name", "=" },
-        { "@node", "/nodes", "Description.Hostname", "" }, { "@network", "/networks?filters=%7B%22scope%22%3A%7B%22swarm%22%3Atrue%7D%7D", "Name", "" },
-        { "@secret", "/secrets", "Spec.Name", "" },       { "@config", "/configs", "Spec.Name", "" },
+        { "@service", "/services", "Spec.Name", "" },
+        { "@service=", "/services", "Spec.Name", "=" },
+        { "@node", "/nodes", "Description.Hostname", "" },
+        { "@network", "/networks?filters=%7B%22scope%22%3A%7B%22swarm%22%3Atrue%7D%7D", "Name", "" },
+        { "@secret", "/secrets", "Spec.Name", "" },
+        { "@config", "/configs", "Spec.Name", "" },
         { "@image", "/images/json", "RepoTags", "" },
     };
 

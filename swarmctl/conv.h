@@ -17,10 +17,10 @@ extern const struct flag_type T_LIST;              /* any text */
 extern const struct flag_type T_LABELS;            /* k=v, k not empty and without blanks */
 extern const struct flag_type T_ENVS;              /* k=v; k alone takes the caller's value */
 extern const struct flag_type T_IPS, T_DOMAINS;
-extern const struct flag_type T_HOSTS;             /* "name:ip" */
-extern const struct flag_type T_GENERIC;           /* kind=number */
-extern const struct flag_type T_WORDS;             /* a string split as a shell does */
-extern const struct flag_type T_FILTER;            /* {"key","value"} */
+extern const struct flag_type T_HOSTS;   /* "name:ip" */
+extern const struct flag_type T_GENERIC; /* kind=number */
+extern const struct flag_type T_WORDS;   /* a string split as a shell does */
+extern const struct flag_type T_FILTER;  /* {"key","value"} */
 extern const struct flag_type T_MOUNT, T_NETWORK, T_PORT, T_SECRET, T_CONFIG, T_PREF, T_ULIMIT, T_CREDENTIAL;
 extern const struct flag_type T_NODE_ADDR, T_POOL, T_EXTERNAL_CA, T_PEM;
 

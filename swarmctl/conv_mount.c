@@ -20,7 +20,8 @@ static json_t *group(struct mount *mt, const char *name)
         return g;
     g = strcmp(name, "VolumeOptions") == 0
             ? json_pack("{s:n,s:n,s:n,s:{s:n,s:n}}", "NoCopy", "Labels", "Subpath", "DriverConfig", "Name", "Options")
-        : strcmp(name, "BindOptions") == 0 ? json_pack("{s:n,s:n,s:n}", "Propagation", "NonRecursive", "CreateMountpoint")
+        : strcmp(name, "BindOptions") == 0
+            ? json_pack("{s:n,s:n,s:n}", "Propagation", "NonRecursive", "CreateMountpoint")
         : strcmp(name, "TmpfsOptions") == 0 ? json_pack("{s:n,s:n}", "SizeBytes", "Mode")
                                             : json_object();
     json_object_set_new(mt->m, name, g);
@@ -101,7 +102,8 @@ static int key_bind_recursive(struct mount *mt, const char *key, const char *val
     if (strcmp(value, "readonly") == 0)
         return set_bool(mt, g, "ReadOnlyForceRecursive", key, NULL);
     return err_set(mt->e, ERR_INVALID,
-                   "invalid value for %s: %s (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")", key, value);
+                   "invalid value for %s: %s (must be \"enabled\", \"disabled\", \"writable\", or \"readonly\")", key,
+                   value);
 }
 
 static int key_tmpfs_size(struct mount *mt, const char *key, const char *value)
@@ -218,8 +220,9 @@ static int mount_check(struct mount *mt)
             return err_set(mt->e, ERR_INVALID,
                            "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction");
         if (strcmp(jstr(mt->m, "BindOptions.Propagation"), "rprivate") != 0)
-            return err_set(mt->e, ERR_INVALID, "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
-                                               "to be specified in conjunction");
+            return err_set(mt->e, ERR_INVALID,
+                           "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
+                           "to be specified in conjunction");
     }
     return 0;
 }
@@ -233,9 +236,7 @@ static int parse_mount(const char *text, json_t **ret, struct err *e)
 
     mt.m = json_pack("{s:s,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:n}", "Type", "volume", "Source", "Target", "ReadOnly",
                      "Consistency", "BindOptions", "VolumeOptions", "ImageOptions", "TmpfsOptions");
-    json_array_foreach(fields, i, field)
-        if (r == 0)
-            r = mount_field(&mt, json_string_value(field));
+    json_array_foreach(fields, i, field) if (r == 0) r = mount_field(&mt, json_string_value(field));
     if (r == 0)
         r = mount_check(&mt);
     json_decref(fields);

@@ -11,7 +11,8 @@
 static bool has_key_value(const char *text)
 {
     for (const char *p = strchr(text, '='); p; p = strchr(p + 1, '='))
-        if (p > text && (isalnum((unsigned char)p[-1]) || p[-1] == '_') && (isalnum((unsigned char)p[1]) || p[1] == '_'))
+        if (p > text && (isalnum((unsigned char)p[-1]) || p[-1] == '_') &&
+            (isalnum((unsigned char)p[1]) || p[1] == '_'))
             return true;
     return false;
 }
@@ -83,7 +84,8 @@ static int parse_network(const char *text, json_t **ret, struct err *e)
         json_t *fields = csv_fields(text, e);
         size_t i;
         r = fields ? 0 : -ERR_INVALID;
-        json_array_foreach(fields, i, field) {
+        json_array_foreach(fields, i, field)
+        {
             char *copy = strdup(json_string_value(field));
             if (r == 0)
                 r = network_field(net, copy, e);
@@ -150,7 +152,8 @@ static int port_field(struct port_long *p, char *field, struct err *e)
     }
     if (strcmp(field, "mode") == 0) {
         if (strcmp(value, "ingress") != 0 && strcmp(value, "host") != 0)
-            return err_set(e, ERR_INVALID, "invalid publish mode value (%s): must be either 'ingress' or 'host'", value);
+            return err_set(e, ERR_INVALID, "invalid publish mode value (%s): must be either 'ingress' or 'host'",
+                           value);
         snprintf(p->mode, sizeof p->mode, "%s", value);
         return 0;
     }
@@ -168,7 +171,8 @@ static int parse_port_long(const char *text, json_t **ret, struct err *e)
     size_t i;
     int r = fields ? 0 : -ERR_INVALID;
 
-    json_array_foreach(fields, i, field) {
+    json_array_foreach(fields, i, field)
+    {
         char *copy = strdup(json_string_value(field));
         if (r == 0)
             r = port_field(&p, copy, e);
@@ -199,7 +203,8 @@ int port_range(struct str s, unsigned *ret_first, unsigned *ret_last)
     return 0;
 }
 
-/* [published:]target[/protocol], each a port or a range; equal ranges pair up, one target takes a whole published range. */
+/* [published:]target[/protocol], each a port or a range; equal ranges pair up, one target takes a whole published
+ * range. */
 static int parse_port_short(const char *text, json_t **ret, struct err *e)
 {
     char proto[16] = "tcp";
@@ -224,7 +229,8 @@ static int parse_port_short(const char *text, json_t **ret, struct err *e)
     if (pub.n > 0 && port_range(pub, &p0, &p1) < 0)
         return err_set(e, ERR_INVALID, "invalid hostPort: " STR_FMT, STR_ARG(pub));
     if (pub.n > 0 && t1 - t0 != p1 - p0 && t1 != t0)
-        return err_set(e, ERR_INVALID, "invalid ranges specified for container and host Ports: " STR_FMT " and " STR_FMT,
+        return err_set(e, ERR_INVALID,
+                       "invalid ranges specified for container and host Ports: " STR_FMT " and " STR_FMT,
                        STR_ARG(target), STR_ARG(pub));
     if (strcmp(proto, "tcp") != 0 && strcmp(proto, "udp") != 0 && strcmp(proto, "sctp") != 0)
         return err_set(e, ERR_INVALID, "invalid proto: %s", proto);

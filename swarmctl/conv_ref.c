@@ -1,4 +1,5 @@
-/* --secret, --config, --ulimit, --placement-pref, --credential-spec, --entrypoint and --args, --cap-add, the CA's files. */
+/* --secret, --config, --ulimit, --placement-pref, --credential-spec, --entrypoint and --args, --cap-add, the CA's
+ * files. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -47,17 +48,15 @@ static int ref_field(const struct ref_kind *k, json_t *ref, const char *field, s
 static int parse_ref(const struct ref_kind *k, const char *text, json_t **ret, struct err *e)
 {
     json_t *fields = csv_fields(text, e), *field;
-    json_t *ref = json_pack("{s:{s:n,s:s,s:s,s:i},s:n,s:n}", "File", "Name", "UID", "0", "GID", "0", "Mode", 0444, k->id,
-                            k->name);
+    json_t *ref = json_pack("{s:{s:n,s:s,s:s,s:i},s:n,s:n}", "File", "Name", "UID", "0", "GID", "0", "Mode", 0444,
+                            k->id, k->name);
     size_t i;
     int r = fields ? 0 : -ERR_INVALID;
 
     if (fields && json_array_size(fields) == 1 && !strchr(json_string_value(json_array_get(fields, 0)), '=')) {
         json_object_set(ref, k->name, json_array_get(fields, 0));
     } else {
-        json_array_foreach(fields, i, field)
-            if (r == 0)
-                r = ref_field(k, ref, json_string_value(field), e);
+        json_array_foreach(fields, i, field) if (r == 0) r = ref_field(k, ref, json_string_value(field), e);
     }
     json_decref(fields);
     if (r == 0 && !*jstr(ref, k->name))
@@ -84,8 +83,9 @@ static int parse_config(const char *text, json_t **ret, struct err *e)
     return parse_ref(&kind, text, ret, e);
 }
 
-static const char *const ulimit_names[] = { "core",  "cpu",      "data",  "fsize",  "locks",      "memlock", "msgqueue", "nice",
-                                            "nofile", "nproc", "rss",   "rtprio", "rttime", "sigpending", "stack" };
+static const char *const ulimit_names[] = { "core",    "cpu",      "data",   "fsize",      "locks",
+                                            "memlock", "msgqueue", "nice",   "nofile",     "nproc",
+                                            "rss",     "rtprio",   "rttime", "sigpending", "stack" };
 
 static int ulimit_value(const char *text, size_t n, int64_t *ret, struct err *e)
 {
@@ -117,7 +117,8 @@ static int parse_ulimit(const char *text, json_t **ret, struct err *e)
     const char *value = text + n + 1;
     size_t colon = strcspn(value, ":");
     if (value[colon] && strchr(value + colon + 1, ':'))
-        return err_set(e, ERR_INVALID, "too many limit value arguments - %s, can only have up to two, `soft[:hard]`", value);
+        return err_set(e, ERR_INVALID, "too many limit value arguments - %s, can only have up to two, `soft[:hard]`",
+                       value);
     r = ulimit_value(value, colon, &soft, e);
     hard = soft;
     if (r == 0 && value[colon])
@@ -125,8 +126,10 @@ static int parse_ulimit(const char *text, json_t **ret, struct err *e)
     if (r < 0)
         return r;
     if (hard != -1 && soft == -1)
-        return err_set(e, ERR_INVALID, "ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), "
-                                       "hard: %lld", (long long)hard);
+        return err_set(e, ERR_INVALID,
+                       "ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), "
+                       "hard: %lld",
+                       (long long)hard);
     if (hard != -1 && soft > hard)
         return err_set(e, ERR_INVALID, "ulimit soft limit must be less than or equal to hard limit: %lld > %lld",
                        (long long)soft, (long long)hard);
@@ -141,14 +144,17 @@ static int parse_pref(const char *text, json_t **ret, struct err *e)
     if (n == 0 || !text[n])
         return err_set(e, ERR_INVALID, "placement preference must be of the format \"<strategy>=<arg>\"");
     if (n != 6 || memcmp(text, "spread", 6) != 0)
-        return err_set(e, ERR_INVALID, "unsupported placement preference %.*s (only spread is supported)", (int)n, text);
+        return err_set(e, ERR_INVALID, "unsupported placement preference %.*s (only spread is supported)", (int)n,
+                       text);
     *ret = json_pack("{s:{s:s}}", "Spread", "SpreadDescriptor", text + n + 1);
     return *ret ? 0 : err_set(e, ERR_INVALID, "not valid UTF-8");
 }
 
 static int parse_credential(const char *text, json_t **ret, struct err *e)
 {
-    static const char *const kinds[][2] = { { "config://", "Config" }, { "file://", "File" }, { "registry://", "Registry" } };
+    static const char *const kinds[][2] = { { "config://", "Config" },
+                                            { "file://", "File" },
+                                            { "registry://", "Registry" } };
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (strncmp(text, kinds[i][0], strlen(kinds[i][0])) == 0) {
@@ -156,8 +162,9 @@ static int parse_credential(const char *text, json_t **ret, struct err *e)
             return *ret ? 0 : err_set(e, ERR_INVALID, "not valid UTF-8");
         }
     if (*text)
-        return err_set(e, ERR_INVALID, "invalid credential spec: value must be prefixed with \"config://\", \"file://\", or "
-                                       "\"registry://\"");
+        return err_set(e, ERR_INVALID,
+                       "invalid credential spec: value must be prefixed with \"config://\", \"file://\", or "
+                       "\"registry://\"");
     *ret = json_object();
     return 0;
 }
@@ -243,9 +250,7 @@ static int parse_external_ca(const char *text, json_t **ret, struct err *e)
     size_t i;
     int r = fields ? 0 : -ERR_INVALID;
 
-    json_array_foreach(fields, i, field)
-        if (r == 0)
-            r = ca_field(ca, json_string_value(field), e);
+    json_array_foreach(fields, i, field) if (r == 0) r = ca_field(ca, json_string_value(field), e);
     json_decref(fields);
     if (r == 0 && !jget(ca, "Protocol"))
         r = err_set(e, ERR_INVALID, "the external-ca option needs a protocol= parameter");

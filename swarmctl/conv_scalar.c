@@ -369,9 +369,12 @@ static int parse_generic(const char *text, json_t **ret, struct err *e)
     if (!eq || eq == text || !eq[1])
         return err_set(e, ERR_INVALID, "invalid generic-resource format `%s` expected `name=value`", text);
     if (parse_go_uint(eq + 1, 10, 63, &v, &ignored) < 0)
-        return err_set(e, ERR_INVALID, "invalid generic-resource request `%s`, Named Generic Resources is not supported for "
-                                       "service create or update", text);
-    *ret = json_pack("{s:{s:s%,s:I}}", "DiscreteResourceSpec", "Kind", text, (size_t)(eq - text), "Value", (json_int_t)v);
+        return err_set(e, ERR_INVALID,
+                       "invalid generic-resource request `%s`, Named Generic Resources is not supported for "
+                       "service create or update",
+                       text);
+    *ret =
+        json_pack("{s:{s:s%,s:I}}", "DiscreteResourceSpec", "Kind", text, (size_t)(eq - text), "Value", (json_int_t)v);
     return *ret ? 0 : err_set(e, ERR_INVALID, "not valid UTF-8");
 }
 

@@ -10,8 +10,10 @@
 #define BARS_MAX 20
 #define SECOND_NS INT64_C(1000000000)
 
-static const char *const states[] = { "",      "new",      "allocated", "pending",  "assigned", "accepted", "preparing",
-                                      "ready", "starting", "running",   "complete", "shutdown", "failed",   "rejected" };
+static const char *const states[] = {
+    "",      "new",      "allocated", "pending",  "assigned", "accepted", "preparing",
+    "ready", "starting", "running",   "complete", "shutdown", "failed",   "rejected"
+};
 enum { STATE_RUNNING = 9, STATE_COMPLETE = 10, STATE_WIDTH = 9 };
 
 /* The place of a state in a task's life; 0 for one that isn't shown ("remove", "orphaned"). */
@@ -35,8 +37,12 @@ static int desired(const json_t *task)
 
 void converge_init(struct converge *cv, const char *name, void (*emit)(void *, const struct progress *), void *arg)
 {
-    *cv = (struct converge){ .name = name, .emit = emit, .arg = arg, .monitor_ns = 5 * SECOND_NS,
-                             .slots = json_object(), .job_nodes = json_object() };
+    *cv = (struct converge){ .name = name,
+                             .emit = emit,
+                             .arg = arg,
+                             .monitor_ns = 5 * SECOND_NS,
+                             .slots = json_object(),
+                             .job_nodes = json_object() };
 }
 
 void converge_free(struct converge *cv)
@@ -54,8 +60,8 @@ static void emit_overall(struct converge *cv, int64_t running, int64_t of)
 {
     char text[96];
 
-    snprintf(text, sizeof text, "%s%" PRId64 " out of %" PRId64 " tasks", cv->rollback ? "rolling back update: " : "", running,
-             of);
+    snprintf(text, sizeof text, "%s%" PRId64 " out of %" PRId64 " tasks", cv->rollback ? "rolling back update: " : "",
+             running, of);
     emit(cv, "overall progress", text, 0, 0);
 }
 
@@ -148,9 +154,8 @@ static json_t *active_nodes(json_t *nodes)
     json_t *set = json_object(), *n;
     size_t i;
 
-    json_array_foreach(nodes, i, n)
-        if (strcmp(jstr(n, "Status.State"), "down") != 0)
-            json_object_set_new(set, jstr(n, "ID"), json_true());
+    json_array_foreach(nodes, i, n) if (strcmp(jstr(n, "Status.State"), "down") != 0)
+        json_object_set_new(set, jstr(n, "ID"), json_true());
     return set;
 }
 
@@ -184,9 +189,7 @@ static bool all_run(json_t *picked)
     const char *key;
     json_t *t;
 
-    json_object_foreach(picked, key, t)
-        if (actual(t) != STATE_RUNNING)
-            return false;
+    json_object_foreach(picked, key, t) if (actual(t) != STATE_RUNNING) return false;
     return true;
 }
 

@@ -16,11 +16,11 @@ struct converge {
     void (*emit)(void *arg, const struct progress *p);
     void *arg;
     bool started, reached, rollback; /* reached: the last look found it converged */
-    bool done;             /* bars are no longer drawn */
-    int64_t reached_at_ns; /* 0: not since the last relapse */
+    bool done;                       /* bars are no longer drawn */
+    int64_t reached_at_ns;           /* 0: not since the last relapse */
     int64_t monitor_ns;
     int64_t job_iteration, total, concurrent;
-    json_t *slots;    /* slot -> line number, in order of appearance */
+    json_t *slots; /* slot -> line number, in order of appearance */
     json_t *job_nodes;
     char rollback_message[256];
 };

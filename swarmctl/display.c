@@ -139,8 +139,12 @@ static void show_message(struct message_stream *s, json_t *m)
         forget_lines(s->display);
         return;
     }
-    struct progress p = { .id = jstr(m, "id"), .text = jstr(m, "status"), .current = jint(m, "progressDetail.current"),
-                          .total = jint(m, "progressDetail.total"), .units = "", .message = !jget(m, "progressDetail") };
+    struct progress p = { .id = jstr(m, "id"),
+                          .text = jstr(m, "status"),
+                          .current = jint(m, "progressDetail.current"),
+                          .total = jint(m, "progressDetail.total"),
+                          .units = "",
+                          .message = !jget(m, "progressDetail") };
     if (jget(m, "status"))
         display_progress(s->display, &p);
 }

@@ -1,4 +1,5 @@
-/* display.h - progress lines: redrawn in place on a terminal, printed once each elsewhere; also the daemon's own streams. */
+/* display.h - progress lines: redrawn in place on a terminal, printed once each elsewhere; also the daemon's own
+ * streams. */
 #pragma once
 
 #include <jansson.h>
@@ -18,7 +19,7 @@ struct display {
     FILE *out;
     bool tty;
     int columns;
-    char **ids; /* lines on the screen, top down */
+    char **ids;  /* lines on the screen, top down */
     char **last; /* text last printed for each, when not on a terminal */
     size_t count;
 };

@@ -48,7 +48,8 @@ static int take(struct flagset *fs, const struct flag *f, const char *text, stru
         go_quote(&q, str_from(text));
         if (f->shorthand)
             snprintf(shorthand, sizeof shorthand, "-%c, ", f->shorthand);
-        err_set(e, ERR_INVALID, "invalid argument %s for \"%s--%s\" flag: %s", buf_cstr(&q), shorthand, f->name, why.msg);
+        err_set(e, ERR_INVALID, "invalid argument %s for \"%s--%s\" flag: %s", buf_cstr(&q), shorthand, f->name,
+                why.msg);
         buf_done(&q);
         return -ERR_INVALID;
     }

@@ -45,12 +45,15 @@ struct flag {
     const char *choices; /* comma-separated, for completion; "@service" and the like ask the daemon */
     unsigned since;      /* smallest API 1.x that knows it; 0: any */
     enum flag_apply apply;
-    const char *path;    /* in the ServiceSpec */
-    const char *pair;    /* the flag that takes out what this one adds */
+    const char *path; /* in the ServiceSpec */
+    const char *pair; /* the flag that takes out what this one adds */
     int (*fn)(struct spec_edit *ed);
 };
 
-#define FLAGS_END { .name = NULL }
+#define FLAGS_END                                                                                                      \
+    {                                                                                                                  \
+        .name = NULL                                                                                                   \
+    }
 
 /* The flags of one invocation: rows and the values given for them. */
 struct flagset {
@@ -74,7 +77,7 @@ const struct flag *flag_find(const struct flag *const *tables, const char *name)
 int flags_parse(struct flagset *fs, int argc, char **argv, bool interspersed, char **rest, struct err *e);
 
 bool flag_changed(const struct flagset *fs, const char *name);
-size_t flag_count(const struct flagset *fs);                     /* flags given */
+size_t flag_count(const struct flagset *fs); /* flags given */
 bool flag_bool(const struct flagset *fs, const char *name);
 const char *flag_str(const struct flagset *fs, const char *name); /* the default, or "", when absent */
 int64_t flag_int(const struct flagset *fs, const char *name);

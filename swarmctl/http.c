@@ -110,10 +110,11 @@ static int connect_error(struct http *h, CURLcode code, const char *detail, stru
 
     curl_easy_getinfo(h->curl, CURLINFO_OS_ERRNO, &os);
     if (code == CURLE_COULDNT_CONNECT && os == EACCES)
-        return err_set(e, ERR_DENIED, "permission denied while trying to connect to the Docker daemon socket at unix://%s",
-                       h->path);
+        return err_set(e, ERR_DENIED,
+                       "permission denied while trying to connect to the Docker daemon socket at unix://%s", h->path);
     if (code == CURLE_COULDNT_CONNECT)
-        return err_set(e, ERR_UNAVAILABLE, "Cannot connect to the Docker daemon at unix://%s. Is apid running?", h->path);
+        return err_set(e, ERR_UNAVAILABLE, "Cannot connect to the Docker daemon at unix://%s. Is apid running?",
+                       h->path);
     return err_set(e, ERR_IO, "error during connect: unix://%s: %s", h->path,
                    detail && *detail ? detail : curl_easy_strerror(code));
 }

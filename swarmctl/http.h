@@ -14,8 +14,8 @@ struct http;
 
 struct http_reply {
     long status;
-    struct buf body;         /* empty when it went to on_data */
-    char api_version[16];    /* header Api-Version, "" when absent */
+    struct buf body;      /* empty when it went to on_data */
+    char api_version[16]; /* header Api-Version, "" when absent */
     char content_type[96];
 };
 

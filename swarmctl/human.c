@@ -111,7 +111,8 @@ static const struct {
     const char *name;
     double ns;
 } duration_units[] = {
-    { "ns", 1 }, { "us", 1e3 }, { "µs", 1e3 }, { "μs", 1e3 }, { "ms", 1e6 }, { "s", 1e9 }, { "m", 6e10 }, { "h", 3.6e12 },
+    { "ns", 1 },   { "us", 1e3 }, { "µs", 1e3 }, { "μs", 1e3 },
+    { "ms", 1e6 }, { "s", 1e9 },  { "m", 6e10 }, { "h", 3.6e12 },
 };
 
 static int duration_bad(struct err *e, const char *what, const char *text)

@@ -18,7 +18,8 @@ static size_t registry_len(struct str s)
 
 static bool name_ok(struct str path)
 {
-    if (path.n == 0 || path.n > 255 || !isalnum((unsigned char)path.p[0]) || !isalnum((unsigned char)path.p[path.n - 1]))
+    if (path.n == 0 || path.n > 255 || !isalnum((unsigned char)path.p[0]) ||
+        !isalnum((unsigned char)path.p[path.n - 1]))
         return false;
     for (size_t i = 0; i < path.n; i++) {
         unsigned char c = (unsigned char)path.p[i];
@@ -75,7 +76,8 @@ bool imageref_parse(const char *text, struct imageref *ret)
     }
     if (!name_ok(cut(s, from)))
         return false;
-    bool hub = (host == 9 && memcmp(s.p, "docker.io", 9) == 0) || (host == 15 && memcmp(s.p, "index.docker.io", 15) == 0);
+    bool hub =
+        (host == 9 && memcmp(s.p, "docker.io", 9) == 0) || (host == 15 && memcmp(s.p, "index.docker.io", 15) == 0);
     if (hub)
         s = cut(s, from);
     if ((hub || host == 0) && str_starts(s, STR("library/")) && !memchr(s.p + 8, '/', s.n - 8))

@@ -12,7 +12,8 @@ struct imageref {
 /* imageref_parse - false when the text isn't a valid reference (a bare 64-digit id isn't one either). */
 bool imageref_parse(const char *text, struct imageref *ret);
 
-/* imageref_shown - what listings show: name and tag without a digest; text as it is when there is no tag or it is invalid. */
+/* imageref_shown - what listings show: name and tag without a digest; text as it is when there is no tag or it is
+ * invalid. */
 void imageref_shown(struct buf *b, const char *text);
 
 /* imageref_tagged - name:tag[@digest], with "latest" when there is neither; text as it is when it is invalid. */

@@ -20,8 +20,7 @@ static void put_words(struct buf *b, json_t *list)
     json_t *item;
     size_t i;
 
-    json_array_foreach(list, i, item)
-        buf_printf(b, "%s%s", i ? " " : "", json_string_value(item));
+    json_array_foreach(list, i, item) buf_printf(b, "%s%s", i ? " " : "", json_string_value(item));
 }
 
 static void put_line(struct buf *b, json_t *j, const struct line *l)
@@ -59,13 +58,17 @@ static void put_lines(struct buf *b, json_t *j, const struct line *l, size_t n)
 #define PUT_LINES(b, j, t) put_lines(b, j, t, sizeof(t) / sizeof((t)[0]))
 
 static const struct line head[] = {
-    { " Containers:", NUMBER, "Containers" },         { "  Running:", NUMBER, "ContainersRunning" },
-    { "  Paused:", NUMBER, "ContainersPaused" },      { "  Stopped:", NUMBER, "ContainersStopped" },
-    { " Images:", NUMBER, "Images" },                 { " Server Version:", TEXT_IF, "ServerVersion" },
+    { " Containers:", NUMBER, "Containers" },
+    { "  Running:", NUMBER, "ContainersRunning" },
+    { "  Paused:", NUMBER, "ContainersPaused" },
+    { "  Stopped:", NUMBER, "ContainersStopped" },
+    { " Images:", NUMBER, "Images" },
+    { " Server Version:", TEXT_IF, "ServerVersion" },
     { " Storage Driver:", TEXT_IF, "Driver" },
 };
 static const struct line plugins[] = {
-    { " Logging Driver:", TEXT_IF, "LoggingDriver" }, { " Cgroup Driver:", TEXT_IF, "CgroupDriver" },
+    { " Logging Driver:", TEXT_IF, "LoggingDriver" },
+    { " Cgroup Driver:", TEXT_IF, "CgroupDriver" },
     { " Cgroup Version:", TEXT_IF, "CgroupVersion" },
 };
 static const struct line plugin_kinds[] = {
@@ -81,11 +84,16 @@ static const struct line linux_parts[] = {
     { " init version:", TEXT, "InitCommit.ID" },
 };
 static const struct line machine[] = {
-    { " Kernel Version:", TEXT_IF, "KernelVersion" }, { " Operating System:", TEXT_IF, "OperatingSystem" },
-    { " OSType:", TEXT_IF, "OSType" },                { " Architecture:", TEXT_IF, "Architecture" },
-    { " CPUs:", NUMBER, "NCPU" },                     { " Total Memory:", BYTES, "MemTotal" },
-    { " Name:", TEXT_IF, "Name" },                    { " ID:", TEXT_IF, "ID" },
-    { " Docker Root Dir:", TEXT, "DockerRootDir" },   { " Debug Mode:", TRUTH, "Debug" },
+    { " Kernel Version:", TEXT_IF, "KernelVersion" },
+    { " Operating System:", TEXT_IF, "OperatingSystem" },
+    { " OSType:", TEXT_IF, "OSType" },
+    { " Architecture:", TEXT_IF, "Architecture" },
+    { " CPUs:", NUMBER, "NCPU" },
+    { " Total Memory:", BYTES, "MemTotal" },
+    { " Name:", TEXT_IF, "Name" },
+    { " ID:", TEXT_IF, "ID" },
+    { " Docker Root Dir:", TEXT, "DockerRootDir" },
+    { " Debug Mode:", TRUTH, "Debug" },
 };
 static const struct line debug[] = {
     { "  File Descriptors:", NUMBER, "NFd" },
@@ -117,8 +125,7 @@ static void put_cluster(struct buf *b, json_t *info)
     PUT_LINES(b, info, cluster_top);
     if (jget(info, CL "DefaultAddrPool")) {
         buf_puts(b, "  Default Address Pool: ");
-        json_array_foreach(jget(info, CL "DefaultAddrPool"), i, item)
-            buf_printf(b, "%s  ", json_string_value(item));
+        json_array_foreach(jget(info, CL "DefaultAddrPool"), i, item) buf_printf(b, "%s  ", json_string_value(item));
         buf_printf(b, "\n  SubnetSize: %" PRId64 "\n", jint(info, CL "SubnetSize"));
     }
     if (jint(info, CL "DataPathPort") > 0)
@@ -207,15 +214,12 @@ static void put_registries(struct buf *b, json_t *config)
 
     if (jlen(config, "InsecureRegistryCIDRs") || jlen(config, "IndexConfigs"))
         buf_puts(b, " Insecure Registries:\n");
-    json_object_foreach(jget(config, "IndexConfigs"), key, item)
-        if (!jbool(item, "Secure"))
-            buf_printf(b, "  %s\n", jstr(item, "Name"));
-    json_array_foreach(jget(config, "InsecureRegistryCIDRs"), i, item)
-        buf_printf(b, "  %s\n", json_string_value(item));
+    json_object_foreach(jget(config, "IndexConfigs"), key, item) if (!jbool(item, "Secure"))
+        buf_printf(b, "  %s\n", jstr(item, "Name"));
+    json_array_foreach(jget(config, "InsecureRegistryCIDRs"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
     if (jlen(config, "Mirrors"))
         buf_puts(b, " Registry Mirrors:\n");
-    json_array_foreach(jget(config, "Mirrors"), i, item)
-        buf_printf(b, "  %s\n", json_string_value(item));
+    json_array_foreach(jget(config, "Mirrors"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
 }
 
 void info_print(struct buf *b, json_t *info)
@@ -225,16 +229,15 @@ void info_print(struct buf *b, json_t *info)
     size_t i;
 
     PUT_LINES(b, info, head);
-    json_array_foreach(jget(info, "DriverStatus"), i, item)
-        buf_printf(b, "  %s: %s\n", json_string_value(json_array_get(item, 0)), json_string_value(json_array_get(item, 1)));
+    json_array_foreach(jget(info, "DriverStatus"), i, item) buf_printf(
+        b, "  %s: %s\n", json_string_value(json_array_get(item, 0)), json_string_value(json_array_get(item, 1)));
     PUT_LINES(b, info, plugins);
     buf_puts(b, " Plugins:\n");
     PUT_LINES(b, info, plugin_kinds);
     put_swarm(b, info);
     if (jlen(info, "Runtimes")) {
         buf_puts(b, " Runtimes:");
-        json_object_foreach(jget(info, "Runtimes"), key, item)
-            buf_printf(b, " %s", key);
+        json_object_foreach(jget(info, "Runtimes"), key, item) buf_printf(b, " %s", key);
         buf_printf(b, "\n Default Runtime: %s\n", jstr(info, "DefaultRuntime"));
     }
     if (strcmp(jstr(info, "OSType"), "linux") == 0) {
@@ -247,8 +250,7 @@ void info_print(struct buf *b, json_t *info)
     PUT_LINES(b, info, proxies);
     if (jlen(info, "Labels"))
         buf_puts(b, " Labels:\n");
-    json_array_foreach(jget(info, "Labels"), i, item)
-        buf_printf(b, "  %s\n", json_string_value(item));
+    json_array_foreach(jget(info, "Labels"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
     buf_printf(b, " Experimental: %s\n", jbool(info, "ExperimentalBuild") ? "true" : "false");
     put_registries(b, jget(info, "RegistryConfig"));
     buf_printf(b, " Live Restore Enabled: %s\n", jbool(info, "LiveRestoreEnabled") ? "true" : "false");

@@ -112,8 +112,7 @@ void jprune_null(json_t *v)
         else
             jprune_null(child);
     }
-    json_array_foreach(v, i, child)
-        jprune_null(child);
+    json_array_foreach(v, i, child) jprune_null(child);
 }
 
 static int dump_to_buf(const char *data, size_t n, void *arg)
@@ -139,8 +138,7 @@ const char **jkeys_sorted(json_t *obj, size_t *ret_n)
     json_t *v;
 
     CHECK(keys);
-    json_object_foreach(obj, key, v)
-        keys[n++] = key;
+    json_object_foreach(obj, key, v) keys[n++] = key;
     qsort(keys, n, sizeof *keys, cmp_names);
     *ret_n = n;
     return keys;

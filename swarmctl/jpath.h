@@ -1,4 +1,5 @@
-/* jpath.h - reading and building JSON by dotted path: "TaskTemplate.ContainerSpec.Image". NULL roots are fine everywhere. */
+/* jpath.h - reading and building JSON by dotted path: "TaskTemplate.ContainerSpec.Image". NULL roots are fine
+ * everywhere. */
 #pragma once
 
 #include <jansson.h>

@@ -23,7 +23,8 @@ static void put_duration(struct buf *b, const char *label, json_t *v)
     buf_putc(b, '\n');
 }
 
-/* A map in the order of its keys: before each key `lead`, between key and value `sep` (left out with an empty value). */
+/* A map in the order of its keys: before each key `lead`, between key and value `sep` (left out with an empty value).
+ */
 static void put_map(struct buf *b, json_t *map, const char *lead, const char *sep)
 {
     size_t n;
@@ -62,7 +63,10 @@ static void put_mode(struct buf *b, json_t *s)
             buf_printf(b, " Replicas:\t%" PRId64 "\n", jint(s, "Spec.Mode.Replicated.Replicas"));
     } else {
         /* docker leaves this empty for jobs */
-        buf_printf(b, "\t%s\n", jget(s, "Spec.Mode.ReplicatedJob") ? "Replicated job" : jget(s, "Spec.Mode.GlobalJob") ? "Global job" : "");
+        buf_printf(b, "\t%s\n",
+                   jget(s, "Spec.Mode.ReplicatedJob") ? "Replicated job"
+                   : jget(s, "Spec.Mode.GlobalJob")   ? "Global job"
+                                                      : "");
     }
 }
 
@@ -100,8 +104,7 @@ static void put_placement(struct buf *b, json_t *s)
     }
     if (json_array_size(prefs) > 0) {
         buf_puts(b, " Preferences:   [");
-        json_array_foreach(prefs, i, p)
-            buf_printf(b, "%sspread=%s", i ? " " : "", jstr(p, "Spread.SpreadDescriptor"));
+        json_array_foreach(prefs, i, p) buf_printf(b, "%sspread=%s", i ? " " : "", jstr(p, "Spread.SpreadDescriptor"));
         buf_puts(b, "]\n");
     }
     if (jint(s, TT "Placement.MaxReplicas"))
@@ -129,8 +132,8 @@ static void put_mounts(struct buf *b, json_t *mounts)
     if (json_array_size(mounts) > 0)
         buf_puts(b, "Mounts:\n");
     json_array_foreach(mounts, i, m)
-        buf_printf(b, " Target:\t%s\n  Source:\t%s\n  ReadOnly:\t%s\n  Type:\t\t%s\n", jstr(m, "Target"), jstr(m, "Source"),
-                   jbool(m, "ReadOnly") ? "true" : "false", jstr(m, "Type"));
+        buf_printf(b, " Target:\t%s\n  Source:\t%s\n  ReadOnly:\t%s\n  Type:\t\t%s\n", jstr(m, "Target"),
+                   jstr(m, "Source"), jbool(m, "ReadOnly") ? "true" : "false", jstr(m, "Type"));
 }
 
 static void put_refs(struct buf *b, const char *title, json_t *refs, const char *name)
@@ -140,8 +143,7 @@ static void put_refs(struct buf *b, const char *title, json_t *refs, const char 
 
     if (json_array_size(refs) > 0)
         buf_printf(b, "%s:\n", title);
-    json_array_foreach(refs, i, r)
-        buf_printf(b, " Target:\t%s\n  Source:\t%s\n", jstr(r, "File.Name"), jstr(r, name));
+    json_array_foreach(refs, i, r) buf_printf(b, " Target:\t%s\n  Source:\t%s\n", jstr(r, "File.Name"), jstr(r, name));
 }
 
 static void put_container(struct buf *b, json_t *s)
@@ -266,8 +268,7 @@ static void put_health(struct buf *b, json_t *h)
     put_duration(b, "  Timeout =\t", jget(h, "Timeout"));
     if (jlen(h, "Test"))
         buf_puts(b, "  Tests:\n");
-    json_array_foreach(jget(h, "Test"), i, t)
-        buf_printf(b, "\t Test = %s\n", json_string_value(t));
+    json_array_foreach(jget(h, "Test"), i, t) buf_printf(b, "\t Test = %s\n", json_string_value(t));
 }
 
 void pretty_service(struct buf *b, json_t *s, json_t *networks)
@@ -355,9 +356,10 @@ void pretty_node(struct buf *b, json_t *n)
     buf_putc(b, '\n');
     put_some(b, " Address:\t\t", jstr(n, "Status.Addr"));
     put_manager(b, jget(n, "ManagerStatus"));
-    buf_printf(b, "Platform:\n Operating System:\t%s\n Architecture:\t\t%s\nResources:\n CPUs:\t\t\t%" PRId64 "\n Memory:\t\t",
-               jstr(n, "Description.Platform.OS"), jstr(n, "Description.Platform.Architecture"),
-               jint(n, "Description.Resources.NanoCPUs") / 1000000000);
+    buf_printf(
+        b, "Platform:\n Operating System:\t%s\n Architecture:\t\t%s\nResources:\n CPUs:\t\t\t%" PRId64 "\n Memory:\t\t",
+        jstr(n, "Description.Platform.OS"), jstr(n, "Description.Platform.Architecture"),
+        jint(n, "Description.Resources.NanoCPUs") / 1000000000);
     if (jint(n, "Description.Resources.MemoryBytes"))
         human_bytes(b, (double)jint(n, "Description.Resources.MemoryBytes"));
     buf_putc(b, '\n');

@@ -25,7 +25,8 @@ static bool same(json_t *a, json_t *b, const char *field)
 static void show(struct display *d, const char *id, const char *text, int64_t current, int64_t total)
 {
     if (d)
-        display_progress(d, &(struct progress){ .id = id, .text = text, .current = current, .total = total, .units = "nodes" });
+        display_progress(
+            d, &(struct progress){ .id = id, .text = text, .current = current, .total = total, .units = "nodes" });
 }
 
 /* Draws one look; true when every node has a certificate of the new root and trusts it. */

@@ -18,9 +18,13 @@ const struct flag service_logs_flags[] = {
     { .name = "no-task-ids", .type = &T_BOOL, .help = "Do not include task IDs in output" },
     { .name = "no-trunc", .type = &T_BOOL, .help = "Do not truncate output" },
     { .name = "raw", .type = &T_BOOL, .help = "Do not neatly format logs" },
-    { .name = "since", .type = &T_STRING,
+    { .name = "since",
+      .type = &T_STRING,
       .help = "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)" },
-    { .name = "tail", .shorthand = 'n', .type = &T_STRING, .def = "all",
+    { .name = "tail",
+      .shorthand = 'n',
+      .type = &T_STRING,
+      .def = "all",
       .help = "Number of lines to show from the end of the logs" },
     { .name = "timestamps", .shorthand = 't', .type = &T_BOOL, .help = "Show timestamps" },
     FLAGS_END,
@@ -174,11 +178,13 @@ static bool pretty_line(struct logs *l, FILE *to, struct str payload)
 
     if ((flag_bool(&l->call->fs, "timestamps") && !cut_word(&rest, &stamp)) || !cut_word(&rest, &details_text) ||
         !(details = details_parse(details_text))) {
-        snprintf(l->why, sizeof l->why, "invalid context in log message: %.*s", (int)(payload.n < 160 ? payload.n : 160), payload.p);
+        snprintf(l->why, sizeof l->why, "invalid context in log message: %.*s",
+                 (int)(payload.n < 160 ? payload.n : 160), payload.p);
         return false;
     }
     snprintf(node, sizeof node, "%.63s", json_string_value(json_object_get(details, "com.docker.swarm.node.id")) ?: "");
-    snprintf(service, sizeof service, "%.63s", json_string_value(json_object_get(details, "com.docker.swarm.service.id")) ?: "");
+    snprintf(service, sizeof service, "%.63s",
+             json_string_value(json_object_get(details, "com.docker.swarm.service.id")) ?: "");
     snprintf(task, sizeof task, "%.63s", json_string_value(json_object_get(details, "com.docker.swarm.task.id")) ?: "");
     json_object_del(details, "com.docker.swarm.node.id");
     json_object_del(details, "com.docker.swarm.service.id");
@@ -205,7 +211,8 @@ static bool on_frame(void *arg, int stream, struct str payload)
     FILE *to = stream == 2 ? l->c->err : l->c->out;
 
     if (stream == 3) {
-        snprintf(l->why, sizeof l->why, "error from daemon in stream: %.*s", (int)(payload.n < 200 ? payload.n : 200), payload.p);
+        snprintf(l->why, sizeof l->why, "error from daemon in stream: %.*s", (int)(payload.n < 200 ? payload.n : 200),
+                 payload.p);
         return false;
     }
     if (!l->raw)

@@ -13,15 +13,19 @@
 json_t *spec_new(void)
 {
     static const char text[] =
-        "{\"Name\":null,\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":null,\"Labels\":null,\"Command\":null,"
+        "{\"Name\":null,\"Labels\":{},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":null,\"Labels\":null,\"Command\":"
+        "null,"
         "\"Args\":null,\"Hostname\":null,\"Env\":null,\"Dir\":null,\"User\":null,\"Groups\":null,\"Privileges\":null,"
         "\"Init\":null,\"StopSignal\":null,\"TTY\":null,\"OpenStdin\":null,\"ReadOnly\":null,\"Mounts\":null,"
-        "\"StopGracePeriod\":null,\"Healthcheck\":null,\"Hosts\":null,\"DNSConfig\":{\"Nameservers\":null,\"Search\":null,"
-        "\"Options\":null},\"Secrets\":null,\"Configs\":null,\"Isolation\":null,\"Sysctls\":null,\"CapabilityAdd\":null,"
+        "\"StopGracePeriod\":null,\"Healthcheck\":null,\"Hosts\":null,\"DNSConfig\":{\"Nameservers\":null,\"Search\":"
+        "null,"
+        "\"Options\":null},\"Secrets\":null,\"Configs\":null,\"Isolation\":null,\"Sysctls\":null,\"CapabilityAdd\":"
+        "null,"
         "\"CapabilityDrop\":null,\"Ulimits\":null,\"OomScoreAdj\":null},\"Resources\":{\"Limits\":{\"NanoCPUs\":null,"
         "\"MemoryBytes\":null,\"Pids\":null},\"Reservations\":{\"NanoCPUs\":null,\"MemoryBytes\":null,"
         "\"GenericResources\":null}},\"RestartPolicy\":null,\"Placement\":{\"Constraints\":null,\"Preferences\":null,"
-        "\"MaxReplicas\":null,\"Platforms\":null},\"Networks\":null,\"LogDriver\":null,\"ForceUpdate\":0},\"Mode\":null,"
+        "\"MaxReplicas\":null,\"Platforms\":null},\"Networks\":null,\"LogDriver\":null,\"ForceUpdate\":0},\"Mode\":"
+        "null,"
         "\"UpdateConfig\":null,\"RollbackConfig\":null,\"EndpointSpec\":{\"Mode\":null,\"Ports\":null}}";
     json_t *spec = json_loads(text, 0, NULL);
 
@@ -60,10 +64,8 @@ static void apply_map(struct spec_edit *ed, const struct flag *f)
     if (!add && !rm)
         return;
     map = jenter(ed->spec, f->path);
-    json_array_foreach(rm, i, item)
-        map_cut(map, json_string_value(item));
-    json_array_foreach(add, i, item)
-        map_put(map, json_string_value(item));
+    json_array_foreach(rm, i, item) map_cut(map, json_string_value(item));
+    json_array_foreach(add, i, item) map_put(map, json_string_value(item));
 }
 
 static void apply_list(struct spec_edit *ed, const struct flag *f)
@@ -75,12 +77,9 @@ static void apply_list(struct spec_edit *ed, const struct flag *f)
         return;
     json_t *now = jget(ed->spec, f->path);
     out = json_array();
-    json_array_foreach(now, i, item)
-        list_add(out, item);
-    json_array_foreach(add, i, item)
-        list_add(out, item);
-    json_array_foreach(rm, i, item)
-        list_cut(out, item);
+    json_array_foreach(now, i, item) list_add(out, item);
+    json_array_foreach(add, i, item) list_add(out, item);
+    json_array_foreach(rm, i, item) list_cut(out, item);
     list_sort(out);
     jset(ed->spec, f->path, out);
 }
@@ -140,7 +139,8 @@ int spec_apply(struct spec_edit *ed)
     for (const struct flag *const *t = ed->fs->tables; t && *t; t++)
         for (const struct flag *f = *t; f->name && r == 0; f++)
             r = apply(ed, f);
-    if (r == 0 && ed->create && is_job(ed->spec) && (jget(ed->spec, "UpdateConfig") || jget(ed->spec, "RollbackConfig")))
+    if (r == 0 && ed->create && is_job(ed->spec) &&
+        (jget(ed->spec, "UpdateConfig") || jget(ed->spec, "RollbackConfig")))
         r = err_set(ed->e, ERR_INVALID, "update and rollback configuration is not supported for jobs");
     if (r == 0)
         jprune_null(ed->spec);

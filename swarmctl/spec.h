@@ -22,7 +22,8 @@ struct spec_edit {
     unsigned done_count;
 };
 
-/* spec_new - a spec without any flag applied, with a null for what may come, so that members come in the API's order. */
+/* spec_new - a spec without any flag applied, with a null for what may come, so that members come in the API's order.
+ */
 json_t *spec_new(void);
 
 /* spec_apply - every flag of the set. 0; -code with e set; 1 when a lookup failed and has told the user. */

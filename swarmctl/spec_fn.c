@@ -33,7 +33,8 @@ int spec_mode(struct spec_edit *ed)
     if (global && given(ed, "replicas"))
         return err_set(ed->e, ERR_INVALID, "replicas can only be used with replicated or replicated-job mode");
     if (global && flag_int(ed->fs, "replicas-max-per-node") > 0)
-        return err_set(ed->e, ERR_INVALID, "replicas-max-per-node can only be used with replicated or replicated-job mode");
+        return err_set(ed->e, ERR_INVALID,
+                       "replicas-max-per-node can only be used with replicated or replicated-job mode");
     if (!job && given(ed, "max-concurrent"))
         return err_set(ed->e, ERR_INVALID, "max-concurrent can only be used with replicated-job mode");
     if (global) {
@@ -83,11 +84,11 @@ static void env_put(json_t *env, json_t *var)
     json_t *have;
     size_t i;
 
-    json_array_foreach(env, i, have)
-        if (same_key(json_string_value(have), json_string_value(var))) {
-            json_array_set(env, i, var);
-            return;
-        }
+    json_array_foreach(env, i, have) if (same_key(json_string_value(have), json_string_value(var)))
+    {
+        json_array_set(env, i, var);
+        return;
+    }
     json_array_append(env, var);
 }
 
@@ -103,17 +104,16 @@ int spec_env(struct spec_edit *ed)
         size_t k;
         bool gone = false;
         EACH(ed, "env-rm", k, rm)
-            gone = gone || same_key(json_string_value(rm), json_string_value(item));
+        gone = gone || same_key(json_string_value(rm), json_string_value(item));
         if (!gone)
             json_array_append(env, item);
     }
     EACH(ed, "env-file", i, item)
-        if (r == 0)
-            r = env_file(json_string_value(item), from_files, ed->e);
-    json_array_foreach(from_files, i, item)
-        env_put(env, item);
+    if (r == 0)
+        r = env_file(json_string_value(item), from_files, ed->e);
+    json_array_foreach(from_files, i, item) env_put(env, item);
     EACH(ed, ed->create ? "env" : "env-add", i, item)
-        env_put(env, item);
+    env_put(env, item);
     json_decref(from_files);
     if (json_array_size(env) > 0 || jget(ed->spec, CS "Env"))
         jset(ed->spec, CS "Env", env);
@@ -145,9 +145,7 @@ static bool cap_has(json_t *set, const char *name)
     json_t *item;
     size_t i;
 
-    json_array_foreach(set, i, item)
-        if (strcmp(json_string_value(item), name) == 0)
-            return true;
+    json_array_foreach(set, i, item) if (strcmp(json_string_value(item), name) == 0) return true;
     return false;
 }
 
@@ -221,11 +219,11 @@ static void put_by(json_t *list, const char *key, json_t *item)
     json_t *have;
     size_t i;
 
-    json_array_foreach(list, i, have)
-        if (strcmp(jstr(have, key), jstr(item, key)) == 0) {
-            json_array_set(list, i, item);
-            return;
-        }
+    json_array_foreach(list, i, have) if (strcmp(jstr(have, key), jstr(item, key)) == 0)
+    {
+        json_array_set(list, i, item);
+        return;
+    }
     json_array_append(list, item);
 }
 
@@ -255,9 +253,9 @@ int spec_ulimits(struct spec_edit *ed)
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Ulimits"));
     EACH(ed, "ulimit-rm", i, item)
-        cut_by(list, "Name", json_string_value(item));
+    cut_by(list, "Name", json_string_value(item));
     EACH(ed, ed->create ? "ulimit" : "ulimit-add", i, item)
-        put_by(list, "Name", item);
+    put_by(list, "Name", item);
     list_sort_by(list, by_name);
     jset(ed->spec, CS "Ulimits", list);
     return 0;
@@ -373,7 +371,7 @@ int spec_log(struct spec_edit *ed)
         return 0;
     options = jenter(ed->spec, TT "LogDriver.Options");
     EACH(ed, "log-opt", i, item)
-        map_put(options, json_string_value(item));
+    map_put(options, json_string_value(item));
     return 0;
 }
 
@@ -406,9 +404,8 @@ static int network_put(struct spec_edit *ed, json_t *list, json_t *wanted)
     size_t i;
     int r = ed->network_id(ed->arg, jstr(wanted, "Target"), &id);
 
-    json_array_foreach(list, i, have)
-        if (r == 0 && strcmp(jstr(have, "Target"), buf_cstr(&id)) == 0 && !ed->create)
-            r = err_set(ed->e, ERR_INVALID, "service is already attached to network %s", jstr(wanted, "Target"));
+    json_array_foreach(list, i, have) if (r == 0 && strcmp(jstr(have, "Target"), buf_cstr(&id)) == 0 && !ed->create) r =
+        err_set(ed->e, ERR_INVALID, "service is already attached to network %s", jstr(wanted, "Target"));
     if (r == 0) {
         net = json_copy(wanted);
         json_object_set_new(net, "Target", json_string(buf_cstr(&id)));
@@ -432,8 +429,8 @@ int spec_networks(struct spec_edit *ed)
     jdel(ed->spec, "Networks"); /* where old specs had them */
     r = network_cut(ed, list);
     EACH(ed, add, i, item)
-        if (r == 0)
-            r = network_put(ed, list, item);
+    if (r == 0)
+        r = network_put(ed, list, item);
     list_sort_by(list, by_target);
     jset(ed->spec, TT "Networks", list);
     return r;
@@ -488,7 +485,7 @@ int spec_secrets(struct spec_edit *ed)
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Secrets"));
     EACH(ed, "secret-rm", i, item)
-        cut_by(list, "SecretName", json_string_value(item));
+    cut_by(list, "SecretName", json_string_value(item));
     if (given(ed, add))
         r = refs_resolve(ed, "secret", "secrets", "SecretID", "SecretName", flag_json(ed->fs, add), list);
     jset(ed->spec, CS "Secrets", list);
@@ -510,7 +507,7 @@ static json_t *configs_kept(struct spec_edit *ed)
                    (*jstr(cred, "Config") && strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0);
         } else {
             EACH(ed, "config-rm", k, rm)
-                keep = keep && strcmp(json_string_value(rm), jstr(config, "ConfigName")) != 0;
+            keep = keep && strcmp(json_string_value(rm), jstr(config, "ConfigName")) != 0;
         }
         if (keep)
             json_array_append(list, config);
@@ -529,9 +526,9 @@ static void set_credential(struct spec_edit *ed, json_t *cred, json_t *configs)
         json_decref(copy);
         return;
     }
-    json_array_foreach(configs, i, config)
-        if (*jstr(cred, "Config") && strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0)
-            json_object_set(copy, "Config", jget(config, "ConfigID"));
+    json_array_foreach(configs, i, config) if (*jstr(cred, "Config") &&
+                                               strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0)
+        json_object_set(copy, "Config", jget(config, "ConfigID"));
     jset(ed->spec, CS "Privileges.CredentialSpec", copy);
 }
 
@@ -547,7 +544,8 @@ int spec_configs(struct spec_edit *ed)
     wanted = json_array();
     json_array_extend(wanted, flag_json(ed->fs, add));
     if (*jstr(cred, "Config"))
-        json_array_append_new(wanted, json_pack("{s:{},s:n,s:s}", "Runtime", "ConfigID", "ConfigName", jstr(cred, "Config")));
+        json_array_append_new(wanted,
+                              json_pack("{s:{},s:n,s:s}", "Runtime", "ConfigID", "ConfigName", jstr(cred, "Config")));
     if (json_array_size(wanted) > 0)
         r = refs_resolve(ed, "config", "configs", "ConfigID", "ConfigName", wanted, list);
     if (r == 0 && cred)
@@ -574,15 +572,13 @@ int spec_mounts(struct spec_edit *ed)
     if (!add && !given(ed, "mount-rm"))
         return 0;
     json_array_foreach(add, i, item)
-        json_array_foreach(add, k, other)
-            if (k < i && by_target(item, other) == 0)
-                return err_set(ed->e, ERR_INVALID, "duplicate mount target");
+        json_array_foreach(add, k, other) if (k < i && by_target(item, other) == 0) return err_set(
+            ed->e, ERR_INVALID, "duplicate mount target");
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Mounts"));
-    json_array_foreach(add, i, item)
-        put_by(list, "Target", item);
+    json_array_foreach(add, i, item) put_by(list, "Target", item);
     EACH(ed, "mount-rm", i, item)
-        cut_by(list, "Target", json_string_value(item));
+    cut_by(list, "Target", json_string_value(item));
     list_sort_by(list, by_source_target);
     jset(ed->spec, CS "Mounts", list);
     return 0;
@@ -597,7 +593,8 @@ static bool port_matches(json_t *port, json_t *rm)
 {
     return jint(port, "TargetPort") == jint(rm, "TargetPort") &&
            strcmp(or_default(jstr(port, "Protocol"), "tcp"), or_default(jstr(rm, "Protocol"), "tcp")) == 0 &&
-           strcmp(or_default(jstr(port, "PublishMode"), "ingress"), or_default(jstr(rm, "PublishMode"), "ingress")) == 0;
+           strcmp(or_default(jstr(port, "PublishMode"), "ingress"), or_default(jstr(rm, "PublishMode"), "ingress")) ==
+               0;
 }
 
 static int by_port(json_t *a, json_t *b)
@@ -623,15 +620,14 @@ int spec_ports(struct spec_edit *ed)
     {
         bool keep = true;
         EACH(ed, "publish-rm", k, item)
-            keep = keep && !port_matches(port, item);
+        keep = keep && !port_matches(port, item);
         if (keep)
             json_array_append(out, port);
     }
     EACH(ed, "publish-add", i, item)
     {
         bool have = false;
-        json_array_foreach(out, k, port)
-            have = have || by_port(port, item) == 0;
+        json_array_foreach(out, k, port) have = have || by_port(port, item) == 0;
         if (!have)
             json_array_append(out, item);
     }
@@ -650,7 +646,7 @@ int spec_prefs(struct spec_edit *ed)
     out = json_array();
     json_array_extend(out, jget(ed->spec, TT "Placement.Preferences"));
     EACH(ed, "placement-pref-rm", i, item)
-        list_cut(out, item);
+    list_cut(out, item);
     json_array_extend(out, flag_json(ed->fs, "placement-pref-add"));
     jset(ed->spec, TT "Placement.Preferences", out);
     return 0;
@@ -668,10 +664,10 @@ int spec_generic(struct spec_edit *ed)
     out = json_array();
     json_array_extend(out, jget(ed->spec, path));
     EACH(ed, "generic-resource-add", i, item)
-        put_by(out, kind, item);
+    put_by(out, kind, item);
     EACH(ed, "generic-resource-rm", i, item)
-        if (r == 0 && !cut_by(out, kind, json_string_value(item)))
-            r = err_set(ed->e, ERR_NOT_FOUND, "could not find generic-resource `%s` to remove it", json_string_value(item));
+    if (r == 0 && !cut_by(out, kind, json_string_value(item)))
+        r = err_set(ed->e, ERR_NOT_FOUND, "could not find generic-resource `%s` to remove it", json_string_value(item));
     jset(ed->spec, path, out);
     return r;
 }

@@ -24,9 +24,7 @@ void list_add(json_t *list, json_t *item)
     json_t *have;
     size_t i;
 
-    json_array_foreach(list, i, have)
-        if (json_equal(have, item))
-            return;
+    json_array_foreach(list, i, have) if (json_equal(have, item)) return;
     json_array_append(list, item);
 }
 

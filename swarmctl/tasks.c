@@ -183,8 +183,8 @@ static void put_ports(struct buf *b, json_t *ports)
     size_t i;
 
     json_array_foreach(ports, i, p)
-        buf_printf(b, "%s*:%lld->%lld/%s", i ? "," : "", (long long)jint(p, "PublishedPort"), (long long)jint(p, "TargetPort"),
-                   jstr(p, "Protocol"));
+        buf_printf(b, "%s*:%lld->%lld/%s", i ? "," : "", (long long)jint(p, "PublishedPort"),
+                   (long long)jint(p, "TargetPort"), jstr(p, "Protocol"));
 }
 
 static json_t *task_row(struct resolver *res, const struct entry *en, bool previous, bool trunc)
@@ -217,13 +217,21 @@ static json_t *task_row(struct resolver *res, const struct entry *en, bool previ
 }
 
 static const char *const task_titles[][2] = {
-    { "ID", "ID" },       { "Name", "NAME" }, { "Image", "IMAGE" }, { "Node", "NODE" }, { "DesiredState", "DESIRED STATE" },
-    { "CurrentState", "CURRENT STATE" }, { "Error", "ERROR" }, { "Ports", "PORTS" }, { NULL, NULL },
+    { "ID", "ID" },
+    { "Name", "NAME" },
+    { "Image", "IMAGE" },
+    { "Node", "NODE" },
+    { "DesiredState", "DESIRED STATE" },
+    { "CurrentState", "CURRENT STATE" },
+    { "Error", "ERROR" },
+    { "Ports", "PORTS" },
+    { NULL, NULL },
 };
 
 static const struct listing task_listing = {
-    .table = "table {{.ID}}\\t{{.Name}}\\t{{.Image}}\\t{{.Node}}\\t{{.DesiredState}}\\t{{.CurrentState}}\\t{{.Error}}\\t"
-             "{{.Ports}}",
+    .table =
+        "table {{.ID}}\\t{{.Name}}\\t{{.Image}}\\t{{.Node}}\\t{{.DesiredState}}\\t{{.CurrentState}}\\t{{.Error}}\\t"
+        "{{.Ports}}",
     .raw = "id: {{.ID}}\\nname: {{.Name}}\\nimage: {{.Image}}\\nnode: {{.Node}}\\ndesired_state: {{.DesiredState}}\\n"
            "current_state: {{.CurrentState}}\\nerror: {{.Error}}\\nports: {{.Ports}}\\n",
     .titles = task_titles,

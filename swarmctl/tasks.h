@@ -6,7 +6,7 @@
 /* Names already asked for. An id that doesn't resolve is its own name. */
 struct resolver {
     struct cli *c;
-    bool off; /* --no-resolve */
+    bool off;                 /* --no-resolve */
     json_t *services, *nodes; /* id -> name */
     unsigned misses;
 };

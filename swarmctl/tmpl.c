@@ -344,7 +344,9 @@ int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
         return exec_fail(ex, "can't evaluate field %s in type %s", key, type_name(v));
     json_t *member = json_object_get(v.j, key);
     if (!member && ex->mode == TMPL_API) /* where Go's name for a field isn't the API's */
-        member = strcmp(key, "ID") == 0 ? json_object_get(v.j, "Id") : strcmp(key, "APIVersion") == 0 ? json_object_get(v.j, "ApiVersion") : NULL;
+        member = strcmp(key, "ID") == 0           ? json_object_get(v.j, "Id")
+                 : strcmp(key, "APIVersion") == 0 ? json_object_get(v.j, "ApiVersion")
+                                                  : NULL;
     if (member) {
         *ret = (struct val){ .j = json_is_null(member) ? NULL : member, .hint = fitting(h, member) };
         return 0;
@@ -444,8 +446,8 @@ static int eval_call(struct exec *ex, const struct command *c, struct val dot, c
 
     ex->where = c->args;
     if (c->count - 1 + (final != NULL) < f->min || c->count - 1 + (final != NULL) > f->max)
-        return exec_fail(ex, "wrong number of args for %s: want %s%u got %u", f->name, f->max > 9 ? "at least " : "", f->min,
-                         c->count - 1 + (final != NULL));
+        return exec_fail(ex, "wrong number of args for %s: want %s%u got %u", f->name, f->max > 9 ? "at least " : "",
+                         f->min, c->count - 1 + (final != NULL));
     if (strcmp(f->name, "and") == 0 || strcmp(f->name, "or") == 0)
         return eval_logic(ex, c, f->name[0] == 'o', dot, final, ret);
     for (const struct operand *a = c->args->next; a; a = a->next) {

@@ -4,7 +4,7 @@
 #include "common/util/arena.h"
 #include "swarmctl/tmpl.h"
 
-#define TMPL_DEPTH_MAX 64   /* nested blocks and parentheses */
+#define TMPL_DEPTH_MAX 64      /* nested blocks and parentheses */
 #define TMPL_STEPS_MAX 2000000 /* nodes executed */
 
 struct pipeline;
@@ -56,10 +56,22 @@ struct tmpl {
 };
 
 /* How a field of the API's types reads in Go, by its name: what an absent one is and how a present one prints. */
-enum hint { HINT_NONE, HINT_STRING, HINT_INT, HINT_BOOL, HINT_LIST, HINT_MAP, HINT_STRUCT, HINT_NIL, HINT_DURATION, HINT_TIME };
+enum hint {
+    HINT_NONE,
+    HINT_STRING,
+    HINT_INT,
+    HINT_BOOL,
+    HINT_LIST,
+    HINT_MAP,
+    HINT_STRUCT,
+    HINT_NIL,
+    HINT_DURATION,
+    HINT_TIME
+};
 enum hint tmpl_hint(struct str field);
 
-/* A value while executing; j is borrowed from the data or the pool. NULL j is nil; `none` is a key a map doesn't have. */
+/* A value while executing; j is borrowed from the data or the pool. NULL j is nil; `none` is a key a map doesn't have.
+ */
 struct val {
     json_t *j;
     enum hint hint;

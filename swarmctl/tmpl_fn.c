@@ -176,7 +176,7 @@ FN(truncate)
     return 0;
 }
 
-FN(not)
+FN(not )
 {
     (void)n;
     (void)ex;
@@ -197,7 +197,9 @@ FN(len)
     json_t *j = a[0].j;
     if (!json_is_string(j) && !json_is_array(j) && !json_is_object(j))
         return exec_fail(ex, "error calling len: len of %s", j ? "type number or bool" : "nil pointer");
-    size_t len = json_is_string(j) ? json_string_length(j) : json_is_array(j) ? json_array_size(j) : json_object_size(j);
+    size_t len = json_is_string(j)  ? json_string_length(j)
+                 : json_is_array(j) ? json_array_size(j)
+                                    : json_object_size(j);
     *ret = val_new(ex, json_integer((json_int_t)len));
     return 0;
 }
@@ -218,14 +220,17 @@ FN(index)
             if (want_text(ex, a[i]) < 0)
                 return -ERR_INVALID;
             json_t *item = json_object_get(v.j, json_string_value(a[i].j));
-            v = item ? (struct val){ .j = item } : v.hint == HINT_MAP ? val_new(ex, json_string("")) : (struct val){ .none = true };
+            v = item                 ? (struct val){ .j = item }
+                : v.hint == HINT_MAP ? val_new(ex, json_string(""))
+                                     : (struct val){ .none = true };
         } else if (json_is_string(v.j) && json_is_integer(a[i].j)) {
             json_int_t at = json_integer_value(a[i].j);
             if (at < 0 || (size_t)at >= json_string_length(v.j))
                 return exec_fail(ex, "error calling index: index out of range: %" JSON_INTEGER_FORMAT, at);
             v = val_new(ex, json_integer((unsigned char)json_string_value(v.j)[at]));
         } else {
-            return exec_fail(ex, "error calling index: %s", v.j ? "can't index item of this type" : "index of untyped nil");
+            return exec_fail(ex, "error calling index: %s",
+                             v.j ? "can't index item of this type" : "index of untyped nil");
         }
     }
     *ret = v;
@@ -250,7 +255,8 @@ FN(slice)
     if (n > 2)
         to = json_integer_value(a[2].j);
     if (from < 0 || to < from || to > (json_int_t)len)
-        return exec_fail(ex, "error calling slice: index out of range: %" JSON_INTEGER_FORMAT, to > (json_int_t)len ? to : from);
+        return exec_fail(ex, "error calling slice: index out of range: %" JSON_INTEGER_FORMAT,
+                         to > (json_int_t)len ? to : from);
     if (json_is_string(a[0].j)) {
         *ret = val_new(ex, json_stringn_nocheck(json_string_value(a[0].j) + from, (size_t)(to - from)));
         return 0;
@@ -346,15 +352,15 @@ FN(ne)
     return 0;
 }
 
-#define ORDER_FN(name, test)                                  \
-    FN(name)                                                  \
-    {                                                         \
-        int c;                                                \
-        (void)n;                                              \
-        if (order(ex, a[0], a[1], &c) < 0)                    \
-            return -ERR_INVALID;                              \
-        *ret = truth(c test 0);                               \
-        return 0;                                             \
+#define ORDER_FN(name, test)                                                                                           \
+    FN(name)                                                                                                           \
+    {                                                                                                                  \
+        int c;                                                                                                         \
+        (void)n;                                                                                                       \
+        if (order(ex, a[0], a[1], &c) < 0)                                                                             \
+            return -ERR_INVALID;                                                                                       \
+        *ret = truth(c test 0);                                                                                        \
+        return 0;                                                                                                      \
     }
 ORDER_FN(lt, <)
 ORDER_FN(le, <=)
@@ -482,7 +488,12 @@ static void put_number(struct buf *b, const struct verb *v, struct val a, bool *
 
     *ret_ok = true;
     if (json_is_integer(a.j) && strchr("dxXoc", type)) {
-        snprintf(fmt, sizeof fmt, "%%%s*%s", v->flags, type == 'c' ? "c" : type == 'd' ? "lld" : type == 'o' ? "llo" : type == 'x' ? "llx" : "llX");
+        snprintf(fmt, sizeof fmt, "%%%s*%s", v->flags,
+                 type == 'c'   ? "c"
+                 : type == 'd' ? "lld"
+                 : type == 'o' ? "llo"
+                 : type == 'x' ? "llx"
+                               : "llX");
         if (type == 'c')
             snprintf(text, sizeof text, "%c", (int)json_integer_value(a.j));
         else {
@@ -571,15 +582,19 @@ FN(printf)
 }
 
 static const struct tmpl_fn functions[] = {
-    { "and", 1, 32, fn_logic },   { "eq", 2, 32, fn_eq },       { "ge", 2, 2, fn_ge },
-    { "gt", 2, 2, fn_gt },        { "html", 1, 32, fn_html },   { "index", 1, 32, fn_index },
-    { "join", 2, 2, fn_join },    { "js", 1, 32, fn_js },       { "json", 1, 1, fn_json },
-    { "le", 2, 2, fn_le },        { "len", 1, 1, fn_len },      { "lower", 1, 1, fn_lower },
-    { "lt", 2, 2, fn_lt },        { "ne", 2, 2, fn_ne },        { "not", 1, 1, fn_not },
-    { "or", 1, 32, fn_logic },    { "pad", 3, 3, fn_pad },      { "print", 0, 32, fn_print },
-    { "printf", 1, 32, fn_printf }, { "println", 0, 32, fn_println }, { "slice", 1, 3, fn_slice },
-    { "split", 2, 2, fn_split },  { "title", 1, 1, fn_title },  { "truncate", 2, 2, fn_truncate },
-    { "upper", 1, 1, fn_upper },  { "urlquery", 1, 32, fn_urlquery },
+    { "and", 1, 32, fn_logic },     { "eq", 2, 32, fn_eq },
+    { "ge", 2, 2, fn_ge },          { "gt", 2, 2, fn_gt },
+    { "html", 1, 32, fn_html },     { "index", 1, 32, fn_index },
+    { "join", 2, 2, fn_join },      { "js", 1, 32, fn_js },
+    { "json", 1, 1, fn_json },      { "le", 2, 2, fn_le },
+    { "len", 1, 1, fn_len },        { "lower", 1, 1, fn_lower },
+    { "lt", 2, 2, fn_lt },          { "ne", 2, 2, fn_ne },
+    { "not", 1, 1, fn_not },        { "or", 1, 32, fn_logic },
+    { "pad", 3, 3, fn_pad },        { "print", 0, 32, fn_print },
+    { "printf", 1, 32, fn_printf }, { "println", 0, 32, fn_println },
+    { "slice", 1, 3, fn_slice },    { "split", 2, 2, fn_split },
+    { "title", 1, 1, fn_title },    { "truncate", 2, 2, fn_truncate },
+    { "upper", 1, 1, fn_upper },    { "urlquery", 1, 32, fn_urlquery },
 };
 
 const struct tmpl_fn *tmpl_fn_find(struct str name)

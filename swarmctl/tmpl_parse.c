@@ -223,7 +223,8 @@ static int operand_start(struct parser *ps, struct operand *op)
         op->i = r == 0 ? (unsigned char)op->name.p[0] : 0;
         return r;
     }
-    if (isdigit((unsigned char)c) || ((c == '-' || c == '+') && ps->p + 1 < ps->end && isdigit((unsigned char)ps->p[1])))
+    if (isdigit((unsigned char)c) ||
+        ((c == '-' || c == '+') && ps->p + 1 < ps->end && isdigit((unsigned char)ps->p[1])))
         return number(ps, op);
     if (c == '$') {
         const char *from = ps->p++;
@@ -276,7 +277,8 @@ static int operand(struct parser *ps, struct operand **ret)
             }
             return FAIL(ps, "unexpected . after term");
         }
-        if (op->kind == OP_TEXT || op->kind == OP_INT || op->kind == OP_FLOAT || op->kind == OP_BOOL || op->kind == OP_NIL)
+        if (op->kind == OP_TEXT || op->kind == OP_INT || op->kind == OP_FLOAT || op->kind == OP_BOOL ||
+            op->kind == OP_NIL)
             return FAIL(ps, "unexpected . after term");
         ps->p++;
         if (op->field_count == sizeof fields / sizeof fields[0])
