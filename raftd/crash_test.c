@@ -37,6 +37,7 @@
 
 static long fault_at, fault_count;
 static bool fault_torn; /* half of the write happens */
+static bool is_raftd;   /* the client keeps the numbers only for its messages */
 
 static bool is_file(int fd)
 {
@@ -46,7 +47,7 @@ static bool is_file(int fd)
 
 static bool fault(void)
 {
-    return fault_at != 0 && __atomic_add_fetch(&fault_count, 1, __ATOMIC_SEQ_CST) == fault_at;
+    return is_raftd && fault_at != 0 && __atomic_add_fetch(&fault_count, 1, __ATOMIC_SEQ_CST) == fault_at;
 }
 
 static void die(void)
@@ -173,6 +174,7 @@ static int raftd_main(char **argv)
     };
     char *args[] = { "raftd", "-c", "/dev/null", "-r", argv[2], "-s", argv[3], "-o", "log_level=error", NULL };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    is_raftd = true;
     fault_at = strtol(argv[4], NULL, 10);
     fault_torn = argv[5][0] == 't';
     return daemon_main(9, args, &spec);
@@ -188,7 +190,7 @@ static pid_t pid;
 static bool acked[TXNS + 1], booted;
 static struct err e;
 
-static void fail(const char *what)
+static void bad(const char *what)
 {
     fprintf(stderr, "crash_test: fault %ld%s: %s: %s\n", fault_at, fault_torn ? " torn" : "", what, e.msg);
     abort();
@@ -209,7 +211,7 @@ static bool raftd_run(long n, bool torn)
     for (;;) {
         struct pollfd p[2] = { { notify_fd, POLLIN, 0 }, { pid_fd, POLLIN, 0 } };
         if (poll(p, 2, 30000) <= 0)
-            fail("raftd neither starts nor dies");
+            bad("raftd neither starts nor dies");
         ssize_t got = p[0].revents ? recv(notify_fd, text, sizeof text - 1, MSG_DONTWAIT) : 0;
         if (got > 0) {
             text[got] = 0;
@@ -225,17 +227,23 @@ static bool raftd_run(long n, bool torn)
 static bool raftd_reap(int sig)
 {
     int st;
+    struct pollfd p = { pid_fd, POLLIN, 0 };
     if (sig != 0)
         kill(pid, sig);
+    if (poll(&p, 1, 10000) != 1)
+        bad(sig ? "raftd does not stop" : "raftd refuses a request");
     if (waitpid(pid, &st, 0) != pid)
-        fail("waitpid");
+        bad("waitpid");
     close(pid_fd);
-    while (recv(notify_fd, &st, sizeof st, MSG_DONTWAIT) >= 0)
+    char text[64];
+    while (recv(notify_fd, text, sizeof text, MSG_DONTWAIT) >= 0)
         ;
     if (!WIFSIGNALED(st) && WEXITSTATUS(st) != 0)
-        fail("raftd ended with an error of its own");
-    if (WIFSIGNALED(st) && WTERMSIG(st) != SIGKILL)
-        fail("raftd crashed");
+        bad("raftd ended with an error of its own");
+    if (WIFSIGNALED(st) && WTERMSIG(st) != SIGKILL) {
+        err_set(&e, ERR_INTERNAL, "%s", strsignal(WTERMSIG(st)));
+        bad("raftd crashed");
+    }
     return WIFSIGNALED(st);
 }
 
@@ -244,41 +252,55 @@ static struct txn_change change(const char *op, const char *kind, const char *id
     return (struct txn_change){ str_from(op), str_from(kind), str_from(id), doc };
 }
 
+/* The asynchronous client, because it notices at once when raftd dies. */
+static sd_event *loop;
+static struct rpc_client *client;
+static bool answered;
+
+static void on_answer(void *arg, const void *rep, const struct err *err)
+{
+    *(int *)arg = rep != NULL ? 0 : -err->code;
+    e = *err;
+    answered = true;
+}
+
+static int call(const struct op *op, const void *req)
+{
+    int r = 0;
+    answered = false;
+    rpc_send(client, op, req, 20000, on_answer, &r);
+    while (!answered)
+        if (sd_event_run(loop, UINT64_MAX) < 0)
+            bad("event loop");
+    return r;
+}
+
 static int send_boot(void)
 {
-    struct arena a;
-    struct raftd_txn_reply rep;
     struct txn_change ch[2] = { change("create", "cluster", "c", STR("\x80")), change("create", "node", "n", STR("\x80")) };
     struct raftd_bootstrap req = { STR("c"), STR("n"), { ch, 2 } };
-    arena_init(&a, 1 << 20);
-    int r = rpc_call_sync(run_dir, "raftd", &op_raftd_bootstrap, &req, 20000, &rep, &a, &e);
-    arena_done(&a);
-    return r;
+    return call(&op_raftd_bootstrap, &req);
 }
 
 /* Transaction i: a task and a credential of its own, the task of i - 1 removed, and a counter in a document of all. */
 static int send_txn(unsigned i)
 {
-    struct arena a;
-    struct raftd_txn_reply rep;
     char id[8], prev[8];
     static char big[3000];
     struct buf count = BUF_INIT, doc = BUF_INIT;
     snprintf(id, sizeof id, "x%u", i);
     snprintf(prev, sizeof prev, "x%u", i - 1);
     mp_map(&count, 1);
-    mp_kv_u64(&count, "Count", i);
+    mp_kv_u64(&count, "StartNotBefore", i);
     mp_map(&doc, 1);
     mp_cstr(&doc, "Data");
     mp_bin(&doc, (struct str){ big, sizeof big });
     struct txn_change ch[4] = {
         change("create", "task", id, buf_str(&doc)), change("create", "credential", id, buf_str(&doc)),
-        change("purge", "task", prev, (struct str){ NULL, 0 }), change(i == 1 ? "create" : "update", "config", "count", buf_str(&count)),
+        change("purge", "task", prev, (struct str){ NULL, 0 }), change(i == 1 ? "create" : "update", "task", "count", buf_str(&count)),
     };
     struct raftd_txn req = { .Changes = { ch, 4 } };
-    arena_init(&a, 1 << 20);
-    int r = rpc_call_sync(run_dir, "raftd", &op_raftd_txn, &req, 20000, &rep, &a, &e);
-    arena_done(&a);
+    int r = call(&op_raftd_txn, &req);
     buf_done(&count);
     buf_done(&doc);
     return r;
@@ -286,12 +308,8 @@ static int send_txn(unsigned i)
 
 static int send_reset(void)
 {
-    struct arena a;
     struct raftd_empty none = { 0 };
-    arena_init(&a, 1 << 16);
-    int r = rpc_call_sync(run_dir, "raftd", &op_raftd_reset, &none, 20000, &none, &a, &e);
-    arena_done(&a);
-    return r;
+    return call(&op_raftd_reset, &none);
 }
 
 /* Everything up to `last` and nothing after it; `last` is what the counter says. */
@@ -304,9 +322,9 @@ static void check_state(struct store_snap *snap, unsigned last)
         bool task = store_get(snap, KIND_TASK, str_from(id), &doc) == 0;
         bool credential = store_get(snap, KIND_CREDENTIAL, str_from(id), &doc) == 0;
         if (task != (i == last) || credential != (i <= last))
-            fail("a transaction is half applied");
+            bad("a transaction is half applied");
         if (acked[i] && i > last)
-            fail("an acknowledged transaction is missing");
+            bad("an acknowledged transaction is missing");
     }
 }
 
@@ -318,16 +336,16 @@ static void check(bool *ret_initialized)
     struct str doc;
     uint64_t last = 0;
     if (store_open(&s, run_dir, true, &e) < 0 || store_begin(s, &snap, &e) < 0 || store_meta(snap, &m, &e) < 0)
-        fail("read the map");
+        bad("read the map");
     if (booted && !m.initialized)
-        fail("the swarm is gone");
+        bad("the swarm is gone");
     if (m.initialized && (!m.leader || store_get(snap, KIND_CLUSTER, STR("c"), &doc) < 0 ||
                           store_get(snap, KIND_NODE, STR("n"), &doc) < 0))
-        fail("the swarm is half there");
-    if (store_get(snap, KIND_CONFIG, STR("count"), &doc) == 0)
-        (void)mp_get_u64(doc, "Count", &last);
+        bad("the swarm is half there");
+    if (store_get(snap, KIND_TASK, STR("count"), &doc) == 0)
+        (void)mp_get_u64(doc, "StartNotBefore", &last);
     if (m.initialized && m.revision != last + 1)
-        fail("the revision does not fit");
+        bad("the revision does not fit");
     check_state(snap, (unsigned)last);
     *ret_initialized = m.initialized;
     store_end(snap);
@@ -347,7 +365,7 @@ static void fresh_dirs(void)
 static void must_run(void)
 {
     if (!raftd_run(0, false))
-        fail("raftd does not start after the crash");
+        bad("raftd does not start after the crash");
 }
 
 static void recover(bool may_be_gone)
@@ -378,6 +396,8 @@ static bool run_once(long n, bool torn)
     fault_torn = torn;
     fresh_dirs();
     dead = !raftd_run(n, torn);
+    if (!dead && rpc_client_open(&client, loop, run_dir, "raftd", &e) < 0)
+        bad("connect");
     if (!dead)
         dead = send_boot() < 0;
     booted = !dead;
@@ -390,9 +410,9 @@ static bool run_once(long n, bool torn)
         leaving = true;
         dead = send_reset() < 0;
     }
+    client = rpc_client_free(client);
     if (!raftd_reap(dead ? 0 : SIGTERM))
         return false;
-    fault_at = n; /* for messages only: this process has no faults of its own */
     recover(leaving);
     return true;
 }
@@ -415,7 +435,9 @@ static void sockets(void)
     snprintf(sa.sun_path, sizeof sa.sun_path, "%.100s", notify_path);
     notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (notify_fd < 0 || bind(notify_fd, (struct sockaddr *)&sa, sizeof sa) < 0)
-        fail("notify socket");
+        bad("notify socket");
+    if (sd_event_default(&loop) < 0)
+        bad("event loop");
 }
 
 static void test_before_each_write(void **state)
