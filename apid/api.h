@@ -24,8 +24,8 @@
 #include "common/util/clock.h"
 #include "common/util/err.h"
 
-#define API_VERSION_MAX 150  /* 1.50 */
-#define API_VERSION_MIN 124  /* tools that pin an old version are common: 1.24 is what they pin */
+#define API_VERSION_MAX 150 /* 1.50 */
+#define API_VERSION_MIN 124 /* tools that pin an old version are common: 1.24 is what they pin */
 #define API_VERSION_MAX_TEXT "1.50"
 #define API_VERSION_MIN_TEXT "1.24"
 #define API_SPEC_BYTES_MAX (16u << 20)
@@ -61,7 +61,7 @@ struct api_write {
 
 struct req {
     unsigned refs;
-    bool gone;      /* the client hung up or the answer is complete */
+    bool gone; /* the client hung up or the answer is complete */
     bool head;
     unsigned version; /* 1.41 is 141 */
     const struct api_route *route;
@@ -71,9 +71,9 @@ struct req {
     struct buf body;
 
     unsigned status;
-    struct buf out;      /* the answer, or the part of a stream that is not yet sent */
-    bool answered;       /* complete; no more will come */
-    bool streaming;      /* the status line is out, `out` is a window */
+    struct buf out; /* the answer, or the part of a stream that is not yet sent */
+    bool answered;  /* complete; no more will come */
+    bool streaming; /* the status line is out, `out` is a window */
     const char *out_type;
     api_drain_fn *on_drain; /* streams: the window is empty, more can come */
     struct api_header {
@@ -85,7 +85,7 @@ struct req {
     size_t (*on_body)(struct req *r, const char *p, size_t n);
     void (*on_body_end)(struct req *r);
 
-    void *data;          /* the handler's own state */
+    void *data; /* the handler's own state */
     void (*free_data)(void *data);
     struct api_write write;
     struct timer *timer;
@@ -132,7 +132,7 @@ void api_rpc_error(struct req *r, enum rpc_class c, const char *fmt, ...) __attr
 /* api_stream - sends the status line and headers now; then append to r->out and call api_stream_push(). */
 void api_stream(struct req *r, unsigned status, const char *type);
 void api_stream_push(struct req *r);
-void api_stream_end(struct req *r); /* after what is in r->out */
+void api_stream_end(struct req *r);             /* after what is in r->out */
 size_t api_stream_waiting(const struct req *r); /* bytes the client has yet to take */
 
 void api_header(struct req *r, const char *name, const char *value);

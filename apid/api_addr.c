@@ -107,12 +107,15 @@ int addr_of_system(const struct ifaddrs *all, char ret[ADDR_TEXT_MAX], struct er
             if (skip_interface(i) || !address_text(i, families[f], text))
                 continue;
             if (found[0] && strcmp(on, i->ifa_name) == 0)
-                return err_set(e, ERR_INVALID, "could not choose an IP address to advertise since this system has "
-                               "multiple addresses on interface %s (%s and %s)", on, found, text);
+                return err_set(e, ERR_INVALID,
+                               "could not choose an IP address to advertise since this system has "
+                               "multiple addresses on interface %s (%s and %s)",
+                               on, found, text);
             if (found[0])
-                return err_set(e, ERR_INVALID, "could not choose an IP address to advertise since this system has "
-                               "multiple addresses on different interfaces (%s on %s and %s on %s)", found, on, text,
-                               i->ifa_name);
+                return err_set(e, ERR_INVALID,
+                               "could not choose an IP address to advertise since this system has "
+                               "multiple addresses on different interfaces (%s on %s and %s on %s)",
+                               found, on, text, i->ifa_name);
             (void)str_copy(found, sizeof found, str_from(text));
             on = i->ifa_name;
         }

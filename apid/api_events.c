@@ -54,9 +54,13 @@ static const struct watched {
     const char *type;
     const char *keys[5], *paths[5];
 } watched[] = {
-    { KIND_SERVICE, "service", { "image", "replicas", "updatestate", NULL, NULL },
+    { KIND_SERVICE,
+      "service",
+      { "image", "replicas", "updatestate", NULL, NULL },
       { "Spec.TaskTemplate.ContainerSpec.Image", "Spec.Mode.Replicated.Replicas", "UpdateStatus.State", NULL, NULL } },
-    { KIND_NODE, "node", { "availability", "role", "state", NULL, NULL },
+    { KIND_NODE,
+      "node",
+      { "availability", "role", "state", NULL, NULL },
       { "Spec.Availability", "Spec.Role", "Status.State", NULL, NULL } },
     { KIND_SECRET, "secret", { NULL }, { NULL } },
     { KIND_CONFIG, "config", { NULL }, { NULL } },
@@ -321,16 +325,16 @@ void events_close(void)
 /* A type's own filter ("service=web") takes an ID or a name. */
 static bool object_filter(const struct filters *f, const struct event *e)
 {
-    static const char *const types[] = { "service", "node",  "secret", "config", "network",
-                                         "image",   "container", "volume", "plugin", "daemon", NULL };
+    static const char *const types[] = { "service",   "node",   "secret", "config", "network", "image",
+                                         "container", "volume", "plugin", "daemon", NULL };
     bool asked = false;
 
     for (size_t i = 0; types[i]; i++) {
         if (!filters_get(f, types[i]))
             continue;
         asked = true;
-        if (strcmp(types[i], e->type) == 0 && (filters_exact(f, types[i], str_from(e->id)) ||
-                                                filters_exact(f, types[i], str_from(e->name))))
+        if (strcmp(types[i], e->type) == 0 &&
+            (filters_exact(f, types[i], str_from(e->id)) || filters_exact(f, types[i], str_from(e->name))))
             return true;
     }
     return !asked;

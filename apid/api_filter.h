@@ -1,5 +1,6 @@
 /*
- * api_filter.h - the `filters` parameter: {"key":{"value":true}} (Go) or {"key":["value"]} (docker-py, JavaScript). Pure.
+ * api_filter.h - the `filters` parameter: {"key":{"value":true}} (Go) or {"key":["value"]} (docker-py, JavaScript).
+ * Pure.
  *
  * Several values of one key are alternatives, except for labels, which must all match. Different keys must all match
  * (docker-api.md §2.3).

@@ -59,7 +59,13 @@ void log_frame_put(struct buf *out, const struct log_style *style, const struct 
     if (style->tty || out->failed)
         return;
     size_t len = out->n - start - 8;
-    unsigned char head[8] = { (unsigned char)l->stream, 0, 0, 0, (unsigned char)(len >> 24),
-                              (unsigned char)(len >> 16), (unsigned char)(len >> 8), (unsigned char)len };
+    unsigned char head[8] = { (unsigned char)l->stream,
+                              0,
+                              0,
+                              0,
+                              (unsigned char)(len >> 24),
+                              (unsigned char)(len >> 16),
+                              (unsigned char)(len >> 8),
+                              (unsigned char)len };
     memcpy(out->p + start, head, sizeof head);
 }

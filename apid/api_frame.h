@@ -12,7 +12,7 @@ struct log_line {
     struct str node_id, service_id, task_id; /* the details */
 };
 struct log_style {
-    bool tty;        /* no frames: bytes as they are */
+    bool tty; /* no frames: bytes as they are */
     bool timestamps, details;
 };
 

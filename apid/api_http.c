@@ -12,8 +12,8 @@
 #include "apid/api.h"
 #include "common/util/check.h"
 
-#define POOL_BYTES (64u << 10)      /* request line and headers of one connection */
-#define IDLE_TIMEOUT_S 120u         /* keep-alive connections and slow senders */
+#define POOL_BYTES (64u << 10) /* request line and headers of one connection */
+#define IDLE_TIMEOUT_S 120u    /* keep-alive connections and slow senders */
 #define IGNORED_BODY_MAX (64u << 10)
 #define STREAM_BLOCK_BYTES (32u << 10)
 
@@ -25,7 +25,7 @@ struct api_conn {
     char *uri;
     char method[16];
     bool begun, dispatched, queued, suspended, lost;
-    bool paused;       /* on_body took less than it was offered */
+    bool paused; /* on_body took less than it was offered */
     size_t body_seen, sent;
     sd_event_source *hup;
 };
@@ -199,9 +199,11 @@ static void begin(struct api_conn *c, const char *method)
         return;
     }
     if (v > 0 && v < API_VERSION_MIN) {
-        api_error(r, 400,
-                  "client version %d.%d is too old. Minimum supported API version is %s, please upgrade your client to a "
-                  "newer version", v / 100, v % 100, API_VERSION_MIN_TEXT);
+        api_error(
+            r, 400,
+            "client version %d.%d is too old. Minimum supported API version is %s, please upgrade your client to a "
+            "newer version",
+            v / 100, v % 100, API_VERSION_MIN_TEXT);
         return;
     }
     if (v > 0)
@@ -496,12 +498,12 @@ int api_http_open(const char *path, unsigned connections_max, struct err *e)
         return r;
     http.fd = r;
     (void)str_copy(http.path, sizeof http.path, str_from(path));
-    http.mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
-                                NULL, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, http.fd,
-                                MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
-                                NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-                                MHD_OPTION_CONNECTION_LIMIT, connections_max, MHD_OPTION_CONNECTION_TIMEOUT,
-                                IDLE_TIMEOUT_S, MHD_OPTION_END);
+    http.mhd =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, NULL,
+                         MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, http.fd,
+                         MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+                         connections_max, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_END);
     if (!http.mhd)
         return err_set(e, ERR_INTERNAL, "libmicrohttpd does not start on %s", path);
     const union MHD_DaemonInfo *i = MHD_get_daemon_info(http.mhd, MHD_DAEMON_INFO_EPOLL_FD);

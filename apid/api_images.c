@@ -10,9 +10,9 @@
 
 #define PIECE_BYTES (1u << 20)
 #define PIECE_TIMEOUT_MS 60000u
-#define STORE_TIMEOUT_MS 600000u  /* unpacking a large image on a slow disk */
+#define STORE_TIMEOUT_MS 600000u /* unpacking a large image on a slow disk */
 #define PULL_TIMEOUT_MS 3600000u
-#define PULL_QUIET_MS 700u        /* an error within this time is an HTTP error; later it goes into the stream */
+#define PULL_QUIET_MS 700u /* an error within this time is an HTTP error; later it goes into the stream */
 
 /* ---- JSON of images ---- */
 
@@ -166,8 +166,10 @@ static void image_inspected(struct req *r, const void *rep, const struct err *e)
     put_from_config(b, "Config", im->Config, "config");
     put_text_from_config(b, "Architecture", im->Config, "architecture");
     put_text_from_config(b, "Os", im->Config, "os");
-    buf_printf(b, ",\"Size\":%llu,\"VirtualSize\":%llu,\"GraphDriver\":{\"Data\":null,\"Name\":\"overlay2\"},"
-               "\"RootFS\":{\"Type\":\"layers\"", (unsigned long long)im->Size, (unsigned long long)im->Size);
+    buf_printf(b,
+               ",\"Size\":%llu,\"VirtualSize\":%llu,\"GraphDriver\":{\"Data\":null,\"Name\":\"overlay2\"},"
+               "\"RootFS\":{\"Type\":\"layers\"",
+               (unsigned long long)im->Size, (unsigned long long)im->Size);
     put_from_config(b, "Layers", im->Config, "rootfs.diff_ids");
     buf_puts(b, "},\"Metadata\":{\"LastTagTime\":\"0001-01-01T00:00:00Z\"}}\n");
     api_reply(r, 200);
@@ -309,8 +311,10 @@ static void pulled(struct req *r, const void *rep, const struct err *e)
     start_progress(r);
     if (x->Digest.n > 0)
         put_status(&r->out, arena_printf(&r->arena, "Digest: " STR_FMT, STR_ARG(x->Digest)), NULL);
-    put_status(&r->out, arena_printf(&r->arena, "Status: %s for %s",
-                                     x->UpToDate ? "Image is up to date" : "Downloaded newer image", p->image), NULL);
+    put_status(&r->out,
+               arena_printf(&r->arena, "Status: %s for %s",
+                            x->UpToDate ? "Image is up to date" : "Downloaded newer image", p->image),
+               NULL);
     events_image("pull", str_from(p->image), str_from(p->image));
     api_stream_end(r);
 }
@@ -421,8 +425,9 @@ static void loaded(struct req *r, const void *rep, const struct err *e)
 static void send_piece(struct req *r, bool last)
 {
     struct load *l = r->data;
-    struct agent_image_load in = { .UploadID = str_from(l->upload), .Offset = l->offset, .Data = buf_str(&r->body),
-                                   .Last = last };
+    struct agent_image_load in = {
+        .UploadID = str_from(l->upload), .Offset = l->offset, .Data = buf_str(&r->body), .Last = last
+    };
 
     l->sending = true;
     l->offset += r->body.n;
@@ -506,6 +511,5 @@ void distribution_inspect(struct req *r)
         return;
     }
     if (registry_auth(r, &in.RegistryAuth) == 0)
-        api_call(r, api.agentd, &op_agent_image_resolve, &in, (unsigned)api.registry_timeout_ms,
-                 resolved);
+        api_call(r, api.agentd, &op_agent_image_resolve, &in, (unsigned)api.registry_timeout_ms, resolved);
 }

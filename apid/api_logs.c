@@ -12,7 +12,7 @@
 #include "common/util/check.h"
 #include "common/util/id.h"
 
-#define POLLS_MAX 32u         /* at agentd for one stream */
+#define POLLS_MAX 32u /* at agentd for one stream */
 #define POLL_WAIT_MS 20000u
 #define POLL_WAIT_CROWDED_MS 300u /* more tasks than polls: take turns */
 #define POLL_GRACE_MS 10000u
@@ -21,9 +21,9 @@
 struct log_task {
     char id[ID_SIZE], node[ID_SIZE], service[ID_SIZE];
     struct buf cursor;
-    uint64_t rev;   /* of the task when it was last polled */
+    uint64_t rev; /* of the task when it was last polled */
     bool polling, ended;
-    bool idle;      /* nothing there yet: look again when the task changes */
+    bool idle; /* nothing there yet: look again when the task changes */
 };
 
 struct logs {
@@ -123,8 +123,11 @@ static void take_lines(struct req *r, struct log_task *t, const struct agent_log
 
     for (size_t i = 0; i < x->Lines.n; i++) {
         const struct agent_log_line *line = &((const struct agent_log_line *)x->Lines.v)[i];
-        struct log_line out = { .stream = line->Stream == 2 ? 2 : 1, .time_ns = line->Time, .data = line->Data,
-                                .node_id = str_from(t->node), .service_id = str_from(t->service),
+        struct log_line out = { .stream = line->Stream == 2 ? 2 : 1,
+                                .time_ns = line->Time,
+                                .data = line->Data,
+                                .node_id = str_from(t->node),
+                                .service_id = str_from(t->service),
                                 .task_id = str_from(t->id) };
         log_frame_put(&r->out, &l->style, &out);
     }
@@ -152,8 +155,11 @@ static void take_error(struct req *r, struct log_task *t, const struct err *e)
         l->again = true; /* agentd restarts */
         api_timer(r, clock_mono().ms + RETRY_MS, pump_timer);
     } else {
-        struct log_line out = { .stream = 3, .time_ns = clock_wall().ns, .data = str_from(e->msg),
-                                .node_id = str_from(t->node), .service_id = str_from(t->service),
+        struct log_line out = { .stream = 3,
+                                .time_ns = clock_wall().ns,
+                                .data = str_from(e->msg),
+                                .node_id = str_from(t->node),
+                                .service_id = str_from(t->service),
                                 .task_id = str_from(t->id) };
         log_frame_put(&r->out, &l->style, &out);
         t->ended = true;
@@ -321,8 +327,7 @@ void task_logs(struct req *r)
     struct logs *l;
     struct str id, doc;
 
-    if (api_snap(r, &snap, NULL) < 0 || !(l = logs_new(r)) ||
-        api_find(r, snap, KIND_TASK, r->params[0], &id, &doc) < 0)
+    if (api_snap(r, &snap, NULL) < 0 || !(l = logs_new(r)) || api_find(r, snap, KIND_TASK, r->params[0], &id, &doc) < 0)
         return;
     if (!str_copy(l->task, sizeof l->task, id)) {
         api_error(r, 500, "task id is too long");

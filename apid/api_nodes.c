@@ -194,7 +194,8 @@ static int check_role(struct req *r, struct store_snap *snap, struct str doc, co
         return 0;
     if (!to_manager && managers(snap) == 1)
         return api_rpc_refuse(r, RPC_PRECONDITION, "attempting to demote the last manager of the swarm");
-    return api_rpc_refuse(r, RPC_UNIMPLEMENTED, "changing a node's role is not supported by this version of microswarm");
+    return api_rpc_refuse(r, RPC_UNIMPLEMENTED,
+                          "changing a node's role is not supported by this version of microswarm");
 }
 
 static int attempt_node_update(struct req *r, struct txn *t, struct err *e)
@@ -289,7 +290,8 @@ static int attempt_node_remove(struct req *r, struct txn *t, struct err *e)
     if (is_manager(doc))
         return api_rpc_refuse(r, RPC_PRECONDITION,
                               "node " STR_FMT " is a cluster manager and is a member of the raft cluster. It must be "
-                              "demoted to worker before removal", STR_ARG(*id));
+                              "demoted to worker before removal",
+                              STR_ARG(*id));
     if (!query_loose(&r->query, "force") && str_is(text_at(doc, "Status.State"), "ready"))
         return api_rpc_refuse(r, RPC_PRECONDITION, "node " STR_FMT " is not down and can't be removed", STR_ARG(*id));
     (void)mp_get_u64(doc, "Rev", &rev);

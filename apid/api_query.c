@@ -193,8 +193,9 @@ int query_time(const struct query *q, const char *key, int64_t *ret_ns, bool *re
         *ret_set = true;
         return 0;
     }
-    return err_set(e, ERR_INVALID, "invalid value for \"%s\": strconv.ParseInt: parsing \"" STR_FMT "\": invalid syntax",
-                   key, STR_ARG(v));
+    return err_set(e, ERR_INVALID,
+                   "invalid value for \"%s\": strconv.ParseInt: parsing \"" STR_FMT "\": invalid syntax", key,
+                   STR_ARG(v));
 }
 
 int query_tail(const struct query *q, int64_t *ret, struct err *e)

@@ -67,7 +67,7 @@ static void test_too_many(void **state)
 
     (void)state;
     for (int i = 0; i < QUERY_PAIRS_MAX + 1; i++)
-        memcpy(text + 4 * i, "a=1&", 5);
+        memcpy(text + (size_t)4 * (size_t)i, "a=1&", 5);
     assert_int_equal(query_parse(&q, str_from(text), &arena, &err), -ERR_INVALID);
 }
 
@@ -194,7 +194,8 @@ static void test_both_encodings(void **state)
 
 static void test_bad_filters(void **state)
 {
-    static const char *const bad[] = { "xx", "[]", "\"a\"", "{\"id\":1}", "{\"id\":[1]}", "{\"id\":{\"a\":1}}", "{", NULL };
+    static const char *const bad[] = { "xx", "[]", "\"a\"", "{\"id\":1}", "{\"id\":[1]}", "{\"id\":{\"a\":1}}",
+                                       "{",  NULL };
     static const char *const known[] = { "id", NULL };
     static struct filters f;
 
@@ -272,9 +273,15 @@ static void test_versions_in_paths(void **state)
     static const struct {
         const char *in, *out;
         int version;
-    } cases[] = { { "/v1.41/nodes", "/nodes", 141 }, { "/nodes", "/nodes", 0 },   { "/v1/nodes", "/v1/nodes", -1 },
-                  { "/v1.99/x", "/x", 199 },        { "/v1.", "/v1.", -1 },      { "/volumes", "/volumes", 0 },
-                  { "/v2.0/x", "/x", 200 },         { "/v1.41", "/v1.41", -1 },  { "/v1.100/x", "/v1.100/x", -1 },
+    } cases[] = { { "/v1.41/nodes", "/nodes", 141 },
+                  { "/nodes", "/nodes", 0 },
+                  { "/v1/nodes", "/v1/nodes", -1 },
+                  { "/v1.99/x", "/x", 199 },
+                  { "/v1.", "/v1.", -1 },
+                  { "/volumes", "/volumes", 0 },
+                  { "/v2.0/x", "/x", 200 },
+                  { "/v1.41", "/v1.41", -1 },
+                  { "/v1.100/x", "/v1.100/x", -1 },
                   { "/v", "/v", 0 } };
 
     (void)state;

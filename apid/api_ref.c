@@ -252,7 +252,7 @@ static bool has_credentials(json_t *o)
 
 int auth_decode(struct str header, struct arena *a, struct str *ret_json, struct err *e)
 {
-    struct str text;
+    struct str text = { NULL, 0 };
     json_error_t je;
     int r;
 

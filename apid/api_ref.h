@@ -15,10 +15,12 @@ struct image_ref {
     struct str digest; /* without '@'; empty when none */
 };
 
-/* image_ref_parse - -ERR_INVALID in Docker's words: "invalid reference format", "... repository name must be lowercase". */
+/* image_ref_parse - -ERR_INVALID in Docker's words: "invalid reference format", "... repository name must be
+ * lowercase". */
 int image_ref_parse(struct str text, struct image_ref *ret, struct err *e);
 
-/* image_ref_familiar - what users see: "busybox:latest" for "docker.io/library/busybox". NULL when the arena is full. */
+/* image_ref_familiar - what users see: "busybox:latest" for "docker.io/library/busybox". NULL when the arena is full.
+ */
 char *image_ref_familiar(const struct image_ref *r, struct arena *a);
 
 /* image_ref_path - the repository as a registry names it: "library/busybox" for "busybox". */

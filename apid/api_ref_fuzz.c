@@ -1,4 +1,5 @@
-/* Image references, X-Registry-Auth, and addresses of swarm init. What is accepted must be accepted again when printed. */
+/* Image references, X-Registry-Auth, and addresses of swarm init. What is accepted must be accepted again when printed.
+ */
 #include "apid/api_addr.h"
 #include "apid/api_ref.h"
 #include "common/util/check.h"

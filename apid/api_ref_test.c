@@ -59,8 +59,9 @@ static void test_references(void **state)
 
 static void test_bad_references(void **state)
 {
-    static const char *const bad[] = { "", ":", "a:", "a@", "a@sha256:12", "UPPER:::", "a//b", "/a", "a/", "-a", "a-",
-                                       "a:b c", "a b", "a___b", "a..b", "x:5000:5000/b", "a@md5", NULL };
+    static const char *const bad[] = { "",      ":",  "a:", "a@",    "a@sha256:12", "UPPER:::", "a//b", "/a",
+                                       "a/",    "-a", "a-", "a:b c", "a b",         "a___b",    "a..b", "x:5000:5000/b",
+                                       "a@md5", NULL };
     struct image_ref r;
 
     (void)state;
@@ -91,8 +92,12 @@ static void test_auth(void **state)
 
 static void test_frames(void **state)
 {
-    struct log_line l = { .stream = 2, .time_ns = 1795189537000000007, .data = STR("hello\n"), .node_id = STR("n,1"),
-                          .service_id = STR("s"), .task_id = STR("t") };
+    struct log_line l = { .stream = 2,
+                          .time_ns = 1795189537000000007,
+                          .data = STR("hello\n"),
+                          .node_id = STR("n,1"),
+                          .service_id = STR("s"),
+                          .task_id = STR("t") };
     struct log_style plain = { 0 }, full = { .timestamps = true, .details = true }, tty = { .tty = true };
     struct buf b = BUF_INIT;
 
@@ -118,9 +123,12 @@ static void test_addresses(void **state)
         const char *in, *host;
         unsigned port;
         const char *joined;
-    } ok[] = { { "0.0.0.0:2377", "0.0.0.0", 2377, "0.0.0.0:2377" }, { "eth0", "eth0", 9, "eth0:9" },
-               { "eth0:80", "eth0", 80, "eth0:80" },                { "[::1]:7", "::1", 7, "[::1]:7" },
-               { "::1", "::1", 9, "[::1]:9" },                      { "[fe80::1]", "fe80::1", 9, "[fe80::1]:9" } };
+    } ok[] = { { "0.0.0.0:2377", "0.0.0.0", 2377, "0.0.0.0:2377" },
+               { "eth0", "eth0", 9, "eth0:9" },
+               { "eth0:80", "eth0", 80, "eth0:80" },
+               { "[::1]:7", "::1", 7, "[::1]:7" },
+               { "::1", "::1", 9, "[::1]:9" },
+               { "[fe80::1]", "fe80::1", 9, "[fe80::1]:9" } };
     static const char *const bad[] = { "", ":80", "[::1", "[]:1", "a:x", "a:70000", "a:", "[::1]x", NULL };
     char text[ADDR_TEXT_MAX + 10];
     struct host_port a;

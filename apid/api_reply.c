@@ -8,10 +8,12 @@
 
 struct api api;
 
-const char api_not_in_swarm[] = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to "
-                                "connect this node to swarm and try again.";
-const char api_no_leader[] = "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too "
-                             "few managers are online. Make sure more than half of the managers are online.";
+const char api_not_in_swarm[] =
+    "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to "
+    "connect this node to swarm and try again.";
+const char api_no_leader[] =
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too "
+    "few managers are online. Make sure more than half of the managers are online.";
 
 /* ---- answers ---- */
 
@@ -24,7 +26,7 @@ static void put_error(struct req *r, unsigned status, const char *prefix, const 
 
     if (r->gone || r->answered)
         return;
-    memcpy(text, prefix, n);
+    (void)snprintf(text, sizeof text, "%s", prefix);
     (void)vsnprintf(text + n, sizeof text - n, fmt, ap);
     buf_clear(&r->out);
     buf_puts(&r->out, "{\"message\":");
@@ -278,8 +280,8 @@ static void write_try(struct req *r)
 void api_write(struct req *r, int (*attempt)(struct req *r, struct txn *t, struct err *e),
                void (*done)(struct req *r, uint64_t revision))
 {
-    r->write = (struct api_write){ .attempt = attempt, .done = done,
-                                   .deadline_ms = clock_mono().ms + API_WRITE_DEADLINE_MS };
+    r->write =
+        (struct api_write){ .attempt = attempt, .done = done, .deadline_ms = clock_mono().ms + API_WRITE_DEADLINE_MS };
     write_try(r);
 }
 
@@ -400,7 +402,8 @@ static void fold(const struct obj_type *t, json_t *o)
     json_t *v;
     void *tmp;
 
-    json_object_foreach_safe (o, tmp, key, v) {
+    json_object_foreach_safe(o, tmp, key, v)
+    {
         const struct obj_field *f = t ? fold_name(t, key) : NULL;
         if (json_is_null(v)) {
             json_object_del(o, key);

@@ -1,8 +1,8 @@
 /*
  * api_route.h - which handler answers a method and path. Pure.
  *
- * Patterns: "/services/{}/update"; {} takes one segment, {*} everything up to what follows it (image names have slashes).
- * Paths come with or without /vX.Y. A wrong method is "page not found", as Docker answers it.
+ * Patterns: "/services/{}/update"; {} takes one segment, {*} everything up to what follows it (image names have
+ * slashes). Paths come with or without /vX.Y. A wrong method is "page not found", as Docker answers it.
  */
 #pragma once
 
@@ -18,8 +18,8 @@ struct req;
 struct api_route {
     const char *method, *pattern;
     void (*handler)(struct req *r);
-    size_t body_max;          /* bytes; 0: a body is read and ignored up to 64 KiB */
-    bool streams_body;        /* handler is called first; then on_body() for each piece */
+    size_t body_max;   /* bytes; 0: a body is read and ignored up to 64 KiB */
+    bool streams_body; /* handler is called first; then on_body() for each piece */
 };
 
 /* route_version - cuts "/v1.41" off the path and returns 141; 0 when there is none, -1 for nonsense like "/v1". */

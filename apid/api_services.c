@@ -172,11 +172,11 @@ void services_inspect(struct req *r)
 
 /* One create or update on its way. Identifiers are chosen before the first try, so a repeated try is recognised. */
 struct change {
-    json_t *spec;              /* as it will be stored */
-    struct buf packed;         /* the same in msgpack */
+    json_t *spec;      /* as it will be stored */
+    struct buf packed; /* the same in msgpack */
     char id[ID_SIZE], taskspec_id[ID_SIZE], credential_id[ID_SIZE];
-    struct str auth;           /* registry credentials to store, or empty; in the request's arena */
-    uint64_t version;          /* updates: what the client saw */
+    struct str auth;  /* registry credentials to store, or empty; in the request's arena */
+    uint64_t version; /* updates: what the client saw */
     bool rollback, auth_previous;
 };
 
@@ -274,7 +274,8 @@ static int check_ports(struct req *r, struct store_snap *snap, struct change *c)
                                             str_is(p->PublishMode, "host") };
                 if (spec_port_clash(ours, n, &theirs))
                     rc = api_rpc_refuse(r, RPC_INVALID,
-                                        "port '%llu' is already in use by service '" STR_FMT "' (" STR_FMT ") as %s port",
+                                        "port '%llu' is already in use by service '" STR_FMT "' (" STR_FMT
+                                        ") as %s port",
                                         (unsigned long long)theirs.published, STR_ARG(s.Spec.Name), STR_ARG(s.ID),
                                         theirs.host ? "a host-published" : "an ingress");
             }
@@ -293,7 +294,8 @@ static int check_objects(struct req *r, struct store_snap *snap, json_t *list, e
     json_t *o;
     size_t i;
 
-    json_array_foreach (list, i, o) {
+    json_array_foreach(list, i, o)
+    {
         struct str doc, id = str_from(json_string_value(json_object_get(o, id_key)));
         if (store_get(snap, kind, id, &doc) < 0)
             return api_rpc_refuse(r, RPC_INVALID, "%s not found: %s", kind_info[kind].name,
@@ -320,8 +322,8 @@ static void put_credential(struct txn *t, struct change *c, struct buf *b)
     txn_create(t, KIND_CREDENTIAL, str_from(c->credential_id), txn_doc(t, b));
 }
 
-static void put_taskspec(struct txn *t, struct change *c, struct str spec, struct str service_id,
-                         struct str credential, struct buf *b)
+static void put_taskspec(struct txn *t, struct change *c, struct str spec, struct str service_id, struct str credential,
+                         struct buf *b)
 {
     struct str task = { NULL, 0 }, ep = { NULL, 0 };
 
@@ -352,8 +354,8 @@ static int attempt_create(struct req *r, struct txn *t, struct err *e)
         return 0;
     name = str_from(json_string_value(json_object_get(c->spec, "Name")));
     if (store_find_name(snap, IX_SERVICE_NAME, name, &other) == 0)
-        return api_rpc_refuse(r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT
-                              " already exists", STR_ARG(name));
+        return api_rpc_refuse(
+            r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT " already exists", STR_ARG(name));
     if (check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0)
         return -1;
     if (c->auth.n > 0)

@@ -43,6 +43,6 @@ struct spec_port {
 };
 /* spec_ports - published ports with a number, at most @max; how many there are. */
 size_t spec_ports(json_t *spec, struct spec_port *ret, size_t max);
-/* spec_port_clash - does @theirs, of another service, keep one of @ours from being published? Host ports of two services
- * may be equal: the scheduler keeps them apart. */
+/* spec_port_clash - does @theirs, of another service, keep one of @ours from being published? Host ports of two
+ * services may be equal: the scheduler keeps them apart. */
 bool spec_port_clash(const struct spec_port *ours, size_t n, const struct spec_port *theirs);

@@ -31,7 +31,8 @@ static void test_refused(void **state)
     } cases[] = {
         { "{}", FAULT_PLAIN, "mismatched Runtime and *Spec fields" },
         { "{\"Name\":\"x\"}", FAULT_PLAIN, "mismatched Runtime and *Spec fields" },
-        { "{\"TaskTemplate\":{\"ContainerSpec\":{}}}", FAULT_INVALID, "ContainerSpec: image reference must be provided" },
+        { "{\"TaskTemplate\":{\"ContainerSpec\":{}}}", FAULT_INVALID,
+          "ContainerSpec: image reference must be provided" },
         { "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"UPPER:::\"}}}", FAULT_INVALID,
           "ContainerSpec: \"UPPER:::\" is not a valid repository/tag" },
         { S(",\"Mode\":{\"Replicated\":{},\"Global\":{}}"), FAULT_PLAIN, "must specify only one service mode" },
@@ -47,7 +48,8 @@ static void test_refused(void **state)
         { S(",\"UpdateConfig\":{\"Delay\":-1}"), FAULT_INVALID, "TaskSpec: update-delay cannot be negative" },
         { S(",\"UpdateConfig\":{\"MaxFailureRatio\":2}"), FAULT_INVALID,
           "TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1" },
-        { S(",\"UpdateConfig\":{\"FailureAction\":\"bogus\"}"), FAULT_PLAIN, "unrecognized update failure action bogus" },
+        { S(",\"UpdateConfig\":{\"FailureAction\":\"bogus\"}"), FAULT_PLAIN,
+          "unrecognized update failure action bogus" },
         { S(",\"UpdateConfig\":{\"Order\":\"bogus\"}"), FAULT_PLAIN, "unrecognized update order bogus" },
         { S(",\"UpdateConfig\":{\"Monitor\":-1}"), FAULT_INVALID, "TaskSpec: update-monitor cannot be negative" },
         { T(",\"Placement\":{\"Constraints\":[\"bogus\"]}"), FAULT_UNKNOWN,
@@ -78,7 +80,8 @@ static void test_refused(void **state)
         { S(",\"Mode\":{\"ReplicatedJob\":{}},\"UpdateConfig\":{\"Parallelism\":1}"), FAULT_INVALID,
           "Jobs may not have an update config" },
         { C(",\"Hostname\":\"{{.Bogus}}\""), FAULT_INVALID,
-          "expanding hostname failed: template: expansion:1:2: executing \"expansion\" at <.Bogus>: can't evaluate field "
+          "expanding hostname failed: template: expansion:1:2: executing \"expansion\" at <.Bogus>: can't evaluate "
+          "field "
           "Bogus in type *template.Context" },
         { C(",\"Privileges\":{\"CredentialSpec\":{}}"), FAULT_PLAIN,
           "invalid CredentialSpec: must either provide \"file\", \"registry\", or \"config\" for credential spec" },
@@ -106,14 +109,19 @@ static void test_refused(void **state)
 
 static void test_accepted(void **state)
 {
-    static const char *const ok[] = {
-        S(""), T(",\"Placement\":{\"Constraints\":[\"node.foo==1\",\"node.labels.a != b\"]}"),
-        T(",\"Placement\":{\"MaxReplicas\":1}"), C(",\"Isolation\":\"bogus\""),
-        C(",\"Hostname\":\"{{.Service.Name}}-{{.Task.Slot}}\""), C(",\"Env\":[\"A={{ .Node.Hostname }}\"]"),
-        C(",\"Mounts\":[{\"Target\":\"/a\"},{\"Target\":\"/b\"}]"), S(",\"Mode\":{\"ReplicatedJob\":{}}"),
-        S(",\"EndpointSpec\":{\"Ports\":[{\"TargetPort\":80,\"PublishedPort\":7001},{\"Protocol\":\"udp\",\"TargetPort\":"
-          "80,\"PublishedPort\":7001},{\"TargetPort\":1},{\"TargetPort\":1}]}"),
-        "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"busybox\"}}}", NULL };
+    static const char *const ok[] = { S(""),
+                                      T(",\"Placement\":{\"Constraints\":[\"node.foo==1\",\"node.labels.a != b\"]}"),
+                                      T(",\"Placement\":{\"MaxReplicas\":1}"),
+                                      C(",\"Isolation\":\"bogus\""),
+                                      C(",\"Hostname\":\"{{.Service.Name}}-{{.Task.Slot}}\""),
+                                      C(",\"Env\":[\"A={{ .Node.Hostname }}\"]"),
+                                      C(",\"Mounts\":[{\"Target\":\"/a\"},{\"Target\":\"/b\"}]"),
+                                      S(",\"Mode\":{\"ReplicatedJob\":{}}"),
+                                      S(",\"EndpointSpec\":{\"Ports\":[{\"TargetPort\":80,\"PublishedPort\":7001},{"
+                                        "\"Protocol\":\"udp\",\"TargetPort\":"
+                                        "80,\"PublishedPort\":7001},{\"TargetPort\":1},{\"TargetPort\":1}]}"),
+                                      "{\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":\"busybox\"}}}",
+                                      NULL };
     struct spec_fault f = { .msg = "" };
 
     (void)state;
@@ -169,8 +177,9 @@ static void test_normalise(void **state)
     check_normalised("{\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3}},\"UpdateConfig\":{}}", 150,
                      "{\"Mode\":{\"ReplicatedJob\":{\"MaxConcurrent\":3,\"TotalCompletions\":3}},\"Labels\":{},"
                      "\"UpdateConfig\":{\"FailureAction\":\"pause\",\"Order\":\"stop-first\"}}");
-    check_normalised("{\"Networks\":[{\"Target\":\"host\"}],\"TaskTemplate\":{},\"Mode\":{\"Global\":{}}}", 143,
-                     "{\"TaskTemplate\":{\"Networks\":[{\"Target\":\"host\"}]},\"Labels\":{},\"Mode\":{\"Global\":{}}}");
+    check_normalised(
+        "{\"Networks\":[{\"Target\":\"host\"}],\"TaskTemplate\":{},\"Mode\":{\"Global\":{}}}", 143,
+        "{\"TaskTemplate\":{\"Networks\":[{\"Target\":\"host\"}]},\"Labels\":{},\"Mode\":{\"Global\":{}}}");
     check_normalised("{\"Networks\":[{\"Target\":\"host\"}],\"TaskTemplate\":{},\"Mode\":{\"Global\":{}}}", 144,
                      "{\"TaskTemplate\":{},\"Labels\":{},\"Mode\":{\"Global\":{}}}");
 }
@@ -208,8 +217,8 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_accepted),  cmocka_unit_test(test_wrong_types),
-        cmocka_unit_test(test_normalise), cmocka_unit_test(test_ports), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_accepted), cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_normalise), cmocka_unit_test(test_ports),    cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

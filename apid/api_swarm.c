@@ -14,8 +14,9 @@
 #define HEARTBEAT_DEFAULT_NS 5000000000ll
 #define LEAVE_TIMEOUT_MS 60000u
 
-static const char already[] = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and "
-                              "join another one.";
+static const char already[] =
+    "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and "
+    "join another one.";
 
 /* ---- as clients see the cluster ---- */
 
@@ -74,7 +75,8 @@ static void info_cluster(struct buf *out, struct str doc)
 
     cluster_patch(&patch, doc, false);
     buf_puts(out, ",\"Cluster\":");
-    if (mp_merge(&merged, doc, buf_str(&patch), &e) < 0 || obj_write_json(&obj_cluster, buf_str(&merged), out, &e) < 0) {
+    if (mp_merge(&merged, doc, buf_str(&patch), &e) < 0 ||
+        obj_write_json(&obj_cluster, buf_str(&merged), out, &e) < 0) {
         log_error("info: %s", e.msg);
         out->n = mark;
     }
@@ -104,8 +106,9 @@ static void info_managers(struct buf *out, struct store_snap *snap, uint64_t *re
     buf_putc(out, ']');
 }
 
-static const char inactive[] = "{\"NodeID\":\"\",\"NodeAddr\":\"\",\"LocalNodeState\":\"inactive\",\"ControlAvailable\":"
-                               "false,\"Error\":\"\",\"RemoteManagers\":null}";
+static const char inactive[] =
+    "{\"NodeID\":\"\",\"NodeAddr\":\"\",\"LocalNodeState\":\"inactive\",\"ControlAvailable\":"
+    "false,\"Error\":\"\",\"RemoteManagers\":null}";
 
 void swarm_info(struct buf *out)
 {
@@ -194,7 +197,8 @@ static void keep_unset(json_t *spec, json_t *old)
     const char *key;
     json_t *v;
 
-    json_object_foreach (old, key, v) {
+    json_object_foreach(old, key, v)
+    {
         json_t *have = json_object_get(spec, key);
         bool zero = !have || (json_is_integer(have) && json_integer_value(have) == 0 &&
                               strcmp(key, "TaskHistoryRetentionLimit") != 0 && strcmp(key, "KeepOldSnapshots") != 0);
@@ -214,7 +218,8 @@ static int check_swarm_spec(struct req *r, json_t *spec)
 
     if (*name && strcmp(name, "default") != 0)
         return api_refuse(r, 400, "swarm spec must be named \"default\"");
-    json_array_foreach (json_object_get(ca, "ExternalCAs"), i, x) {
+    json_array_foreach(json_object_get(ca, "ExternalCAs"), i, x)
+    {
         const char *protocol = json_string_value(json_object_get(x, "Protocol")) ?: "";
         if (*protocol && strcasecmp(protocol, "cfssl") != 0)
             return api_refuse(r, 400, "invalid protocol: \"%s\"", protocol);
@@ -279,8 +284,8 @@ static int resolve_addrs(struct req *r, struct init *i, const struct ifaddrs *al
 
     if (addr_parse(str_from(listen), SWARM_PORT_DEFAULT, &l, &e) < 0)
         return api_refuse(r, 400, "invalid ListenAddr \"%s\": %s", listen, e.msg);
-    if (resolve_host(r, all, &l, "listen address must be an IP address or network interface (with optional port number)",
-                     true) < 0)
+    if (resolve_host(r, all, &l,
+                     "listen address must be an IP address or network interface (with optional port number)", true) < 0)
         return -1;
     if (*advertise) {
         const char *what = "advertise address must be a non-zero IP address or network interface (with optional port "
@@ -299,7 +304,8 @@ static int resolve_addrs(struct req *r, struct init *i, const struct ifaddrs *al
         }
     }
     if (*data) {
-        const char *what = "data path address must be a non-zero IP address or network interface (without a port number)";
+        const char *what =
+            "data path address must be a non-zero IP address or network interface (without a port number)";
         if (addr_parse(str_from(data), 0, &d, &e) < 0 || d.port != 0)
             return api_refuse(r, 400, "%s", what);
         if (resolve_host(r, all, &d, what, false) < 0)
@@ -317,7 +323,8 @@ static int check_pools(struct req *r, json_t *pools, uint64_t size)
 
     if (size > 29)
         return api_refuse(r, 400, "subnet size is out of range: %llu", (unsigned long long)size);
-    json_array_foreach (pools, k, p) {
+    json_array_foreach(pools, k, p)
+    {
         const char *text = json_string_value(p) ?: "";
         const char *slash = strchr(text, '/');
         char host[ADDR_TEXT_MAX];
@@ -367,8 +374,7 @@ static int pack_cluster(struct req *r, struct init *i)
         mp_array(b, npools);
         if (!pools)
             mp_cstr(b, "10.0.0.0/8");
-        json_array_foreach (pools, k, p)
-            mp_cstr(b, json_string_value(p));
+        json_array_foreach(pools, k, p) mp_cstr(b, json_string_value(p));
     }
     buf_done(&packed);
     return 0;
@@ -494,7 +500,8 @@ void swarm_init(struct req *r)
         { .Op = STR("create"), .Kind = STR("cluster"), .ID = str_from(i->cluster_id), .Doc = buf_str(&i->cluster) },
         { .Op = STR("create"), .Kind = STR("node"), .ID = str_from(i->node_id), .Doc = buf_str(&i->node) },
     };
-    struct raftd_bootstrap in = { .ClusterID = str_from(i->cluster_id), .NodeID = str_from(i->node_id),
+    struct raftd_bootstrap in = { .ClusterID = str_from(i->cluster_id),
+                                  .NodeID = str_from(i->node_id),
                                   .Changes = { changes, 2 } };
     api_call(r, api.raftd, &op_raftd_bootstrap, &in, API_WRITE_DEADLINE_MS, bootstrapped);
 }
@@ -658,9 +665,10 @@ void swarm_leave(struct req *r)
         return;
     }
     if (!query_loose(&r->query, "force")) {
-        api_error(r, 503,
-                  "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last "
-                  "manager erases all current state of the swarm. Use `--force` to ignore this message. ");
+        api_error(
+            r, 503,
+            "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last "
+            "manager erases all current state of the swarm. Use `--force` to ignore this message. ");
         return;
     }
     api_call(r, api.agentd, &op_agent_leave, &none, LEAVE_TIMEOUT_MS, tasks_gone);

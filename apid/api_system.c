@@ -1,10 +1,10 @@
 /* /_ping, /version, /info, and what other engines have beside a swarm: answered truthfully, or refused. */
 #include <ctype.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
-#include <openssl/sha.h>
 
 #include "apid/api_resources.h"
 #include "common/proto/msg_agentd.h"
@@ -38,14 +38,15 @@ void system_version(struct req *r)
     CHECK(uname(&u) == 0);
     api_reply_json(
         r, 200,
-        json_pack("{s:{s:s}, s:[{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s}}], s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, "
-                  "s:s}",
-                  "Platform", "Name", "microswarm", "Components", "Name", "Engine", "Version", MICROSWARM_VERSION,
-                  "Details", "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion", API_VERSION_MIN_TEXT, "Arch",
-                  go_arch(u.machine), "Os", "linux", "KernelVersion", u.release, "Experimental", "false", "GitCommit",
-                  "", "Version", MICROSWARM_VERSION, "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion",
-                  API_VERSION_MIN_TEXT, "GitCommit", "", "GoVersion", "none (written in C)", "Os", "linux", "Arch",
-                  go_arch(u.machine), "KernelVersion", u.release, "BuildTime", ""));
+        json_pack(
+            "{s:{s:s}, s:[{s:s, s:s, s:{s:s, s:s, s:s, s:s, s:s, s:s, s:s}}], s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, "
+            "s:s}",
+            "Platform", "Name", "microswarm", "Components", "Name", "Engine", "Version", MICROSWARM_VERSION, "Details",
+            "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion", API_VERSION_MIN_TEXT, "Arch", go_arch(u.machine), "Os",
+            "linux", "KernelVersion", u.release, "Experimental", "false", "GitCommit", "", "Version",
+            MICROSWARM_VERSION, "ApiVersion", API_VERSION_MAX_TEXT, "MinAPIVersion", API_VERSION_MIN_TEXT, "GitCommit",
+            "", "GoVersion", "none (written in C)", "Os", "linux", "Arch", go_arch(u.machine), "KernelVersion",
+            u.release, "BuildTime", ""));
 }
 
 /* ---- info ---- */
@@ -129,8 +130,10 @@ static void info_reply(struct req *r, const void *rep, const struct err *e)
     CHECK(uname(&u) == 0);
     buf_puts(b, "{\"ID\":");
     buf_json_str(b, str_from(u.nodename));
-    buf_printf(b, ",\"Containers\":%llu,\"ContainersRunning\":%llu,\"ContainersPaused\":0,\"ContainersStopped\":%llu,"
-               "\"Images\":%llu", (unsigned long long)i->Containers, (unsigned long long)i->ContainersRunning,
+    buf_printf(b,
+               ",\"Containers\":%llu,\"ContainersRunning\":%llu,\"ContainersPaused\":0,\"ContainersStopped\":%llu,"
+               "\"Images\":%llu",
+               (unsigned long long)i->Containers, (unsigned long long)i->ContainersRunning,
                (unsigned long long)(i->Containers - i->ContainersRunning), (unsigned long long)i->Images);
     put(b, "Driver", or_text(i->StorageDriver, "overlay2"));
     put(b, "CgroupDriver", or_text(i->CgroupDriver, "cgroupfs"));
@@ -185,12 +188,13 @@ static void put_network(struct buf *b, size_t k, bool containers)
     char hex[65];
 
     network_id(k, hex);
-    buf_printf(b,
-               "{\"Name\":\"%s\",\"Id\":\"%s\",\"Created\":\"0001-01-01T00:00:00Z\",\"Scope\":\"local\",\"Driver\":\"%s\","
-               "\"EnableIPv4\":true,\"EnableIPv6\":false,\"IPAM\":{\"Driver\":\"default\",\"Options\":null,\"Config\":[]},"
-               "\"Internal\":false,\"Attachable\":false,\"Ingress\":false,\"ConfigFrom\":{\"Network\":\"\"},"
-               "\"ConfigOnly\":false,%s\"Options\":{},\"Labels\":{}}",
-               predefined[k].name, hex, predefined[k].driver, containers ? "\"Containers\":{}," : "");
+    buf_printf(
+        b,
+        "{\"Name\":\"%s\",\"Id\":\"%s\",\"Created\":\"0001-01-01T00:00:00Z\",\"Scope\":\"local\",\"Driver\":\"%s\","
+        "\"EnableIPv4\":true,\"EnableIPv6\":false,\"IPAM\":{\"Driver\":\"default\",\"Options\":null,\"Config\":[]},"
+        "\"Internal\":false,\"Attachable\":false,\"Ingress\":false,\"ConfigFrom\":{\"Network\":\"\"},"
+        "\"ConfigOnly\":false,%s\"Options\":{},\"Labels\":{}}",
+        predefined[k].name, hex, predefined[k].driver, containers ? "\"Containers\":{}," : "");
 }
 
 static bool network_matches(const struct filters *f, size_t k)

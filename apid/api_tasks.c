@@ -24,8 +24,7 @@ void task_name(struct buf *out, struct store_snap *snap, struct str doc)
 
 /* ---- as clients see a task ---- */
 
-static const char *const task_ours[] = { "Rev", "TaskSpecID", "StartNotBefore", "ReplacesID", "Restarts",
-                                        "Ports" };
+static const char *const task_ours[] = { "Rev", "TaskSpecID", "StartNotBefore", "ReplacesID", "Restarts", "Ports" };
 #define NTASK_OURS (sizeof task_ours / sizeof *task_ours)
 
 /* The spec comes from the taskspec, and Docker's clients crash without a ContainerSpec in it. */
@@ -84,9 +83,9 @@ static int resolve_all(struct req *r, struct task_query *q, const char *key, enu
 
 static int check_states(struct req *r, struct task_query *q)
 {
-    static const char *const states[] = { "new", "allocated", "pending", "assigned", "accepted", "preparing", "ready",
-                                          "starting", "running", "complete", "shutdown", "failed", "rejected",
-                                          "remove", "orphaned", NULL };
+    static const char *const states[] = { "new",      "allocated", "pending",  "assigned", "accepted", "preparing",
+                                          "ready",    "starting",  "running",  "complete", "shutdown", "failed",
+                                          "rejected", "remove",    "orphaned", NULL };
     const struct filter *x = filters_get(&q->f, "desired-state");
 
     for (size_t i = 0; x && i < x->n; i++) {
@@ -122,8 +121,7 @@ static bool service_allows(const struct task_query *q, struct str task)
     (void)mp_path(service, "Spec.Labels", &map);
     if (!filters_labels(&q->f, "label", map))
         return false;
-    return !q->up_to_date ||
-           str_eq(text_at(task, "TaskSpecID"), text_at(service, "TaskSpecID")) == q->want_fresh;
+    return !q->up_to_date || str_eq(text_at(task, "TaskSpecID"), text_at(service, "TaskSpecID")) == q->want_fresh;
 }
 
 static bool task_matches(const struct task_query *q, struct str id, struct str doc, struct buf *scratch)
@@ -187,8 +185,8 @@ static bool list_tasks(struct req *r, struct task_query *q, struct task_out *out
 
 void tasks_list(struct req *r)
 {
-    static const char *const known[] = { "id",   "name",          "label",       "service", "node",
-                                         "desired-state", "_up-to-date", "runtime", NULL };
+    static const char *const known[] = { "id",          "name",    "label", "service", "node", "desired-state",
+                                         "_up-to-date", "runtime", NULL };
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct task_query *q = arena_alloc(&r->arena, sizeof *q);
     struct task_out out = { .patch = BUF_INIT, .scratch = BUF_INIT };

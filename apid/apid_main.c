@@ -70,7 +70,8 @@ static void metrics(struct buf *out)
 
 int main(int argc, char **argv)
 {
-    static const struct daemon_spec spec = { .name = "apid", .conf = conf, .start = start, .stop = stop,
-                                             .status = status, .metrics = metrics };
+    static const struct daemon_spec spec = {
+        .name = "apid", .conf = conf, .start = start, .stop = stop, .status = status, .metrics = metrics
+    };
     return daemon_main(argc, argv, &spec);
 }

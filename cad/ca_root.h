@@ -8,7 +8,7 @@
 #include "common/util/str.h"
 
 struct ca_root {
-    struct buf key_pem, cert_pem; /* key_pem is secret */
+    struct buf key_pem, cert_pem;   /* key_pem is secret */
     struct buf subject, public_key; /* DER, for TLSInfo */
 };
 

@@ -53,8 +53,8 @@ static void test_root(void **state)
 
     (void)state;
     assert_int_equal(ca_root_make(&root, 1795189537, &e), 0);
-    BIO *b = BIO_new_mem_buf(root.cert_pem.p, (int)root.cert_pem.n), *k = BIO_new_mem_buf(root.key_pem.p,
-                                                                                           (int)root.key_pem.n);
+    BIO *b = BIO_new_mem_buf(root.cert_pem.p, (int)root.cert_pem.n),
+        *k = BIO_new_mem_buf(root.key_pem.p, (int)root.key_pem.n);
     X509 *x = PEM_read_bio_X509(b, NULL, NULL, NULL);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(k, NULL, NULL, NULL);
     assert_non_null(x);

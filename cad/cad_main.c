@@ -4,7 +4,8 @@
 
 int main(int argc, char **argv)
 {
-    static const struct daemon_spec spec = { .name = "cad", .start = cad_start, .stop = cad_stop,
-                                             .status = cad_status, .metrics = cad_metrics };
+    static const struct daemon_spec spec = {
+        .name = "cad", .start = cad_start, .stop = cad_stop, .status = cad_status, .metrics = cad_metrics
+    };
     return daemon_main(argc, argv, &spec);
 }

@@ -165,8 +165,9 @@ static void done(void *arg, const struct err *e)
     }
 }
 
-static const struct controller_ops ops = { .name = "cad", .reload = reload, .change = change, .pass = pass,
-                                           .done = done };
+static const struct controller_ops ops = {
+    .name = "cad", .reload = reload, .change = change, .pass = pass, .done = done
+};
 
 int cad_start(struct err *e)
 {

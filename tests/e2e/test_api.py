@@ -1,0 +1,263 @@
+#!/usr/bin/python3
+"""The HTTP API itself: Docker's words, specs that come back as posted, clients that come and go, and writes that are
+neither lost nor doubled while raftd is killed."""
+
+import base64
+import copy
+import json
+import os
+import socket
+import sys
+import threading
+from urllib.parse import quote
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import swarmtest as st  # noqa: E402
+from swarmtest import contains, eq  # noqa: E402
+
+JSON = {"Content-Type": "application/json"}
+IMAGE = {"Image": "pause:latest"}
+
+
+def setup(s):
+    s.load("pause")
+
+
+def spec(name, replicas=0, **task):
+    return {"Name": name, "Labels": {}, "TaskTemplate": dict({"ContainerSpec": dict(IMAGE)}, **task),
+            "Mode": {"Replicated": {"Replicas": replicas}}}
+
+
+def create(s, body, headers=None):
+    return s.api.post("/services/create", body, headers=headers or JSON)["ID"]
+
+
+def update(s, name, change, query="", headers=None):
+    svc = s.api.get("/services/" + name)
+    body = copy.deepcopy(svc["Spec"])
+    change(body)
+    s.api.post("/services/%s/update?version=%d%s" % (svc["ID"], svc["Version"]["Index"], query), body,
+               headers=headers or JSON)
+    return s.api.get("/services/" + name)
+
+
+def says(s, method, path, status, message, body=None):
+    got, data, _ = s.api.raw(method, path, body, JSON)
+    eq((got, json.loads(data)["message"]), (status, message))
+
+
+INVALID = "rpc error: code = InvalidArgument desc = "
+REFUSED = [
+    ({"Limits": {"NanoCPUs": 1000}}, "Resources", 400, INVALID + "invalid cpu value 1e-06: Must be at least 0.001"),
+    ({"Limits": {"MemoryBytes": 1000}}, "Resources", 400, INVALID + "invalid memory value 1000: Must be at least 4MiB"),
+    ({"Condition": "bogus"}, "RestartPolicy", 400, 'invalid RestartCondition: "bogus"'),
+    ({"Delay": -1}, "RestartPolicy", 400, INVALID + "TaskSpec: restart-delay cannot be negative"),
+    ({"Constraints": ["node.role=worker"]}, "Placement", 500,
+     "rpc error: code = Unknown desc = constraint expected one operator from ==, !="),
+    ("bogus", "Runtime", 400, "unsupported runtime"),
+    ([{"Target": "nosuch"}], "Networks", 500, "network nosuch not found"),
+    ([{"Target": "ingress"}], "Networks", 400,
+     INVALID + 'Service cannot be explicitly attached to the ingress network "ingress"'),
+]
+
+
+def test_dockers_words(s):
+    for value, key, status, message in REFUSED:
+        says(s, "POST", "/services/create", status, message, json.dumps(spec("x", **{key: value})))
+    says(s, "POST", "/services/create", 400, "mismatched Runtime and *Spec fields", "{}")
+    says(s, "GET", "/services/nosuch", 404, "service nosuch not found")
+    says(s, "GET", "/nosuch", 404, "page not found")
+    says(s, "POST", "/nodes", 404, "page not found")
+    says(s, "DELETE", "/networks/bridge", 403, "bridge is a pre-defined network and cannot be removed")
+    eq(s.api.get("/services"), [])
+
+
+def test_spec_comes_back_as_posted(s):
+    posted = {
+        "Name": "full", "Labels": {"com.example.l": "1"},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "pause:latest", "Labels": {"cl": "1"}, "Command": ["/pause"], "Args": ["-c", "top"],
+                "Hostname": "{{.Service.Name}}-{{.Task.Slot}}", "Env": ["A=1", "B=2"], "Dir": "/tmp", "User": "0:0",
+                "Groups": ["0"], "Init": True, "StopSignal": "SIGINT", "TTY": True, "ReadOnly": True,
+                "Mounts": [{"Type": "volume", "Source": "vol1", "Target": "/data", "ReadOnly": True,
+                            "VolumeOptions": {"NoCopy": True, "Labels": {"x": "y"}}},
+                           {"Type": "tmpfs", "Target": "/tt", "TmpfsOptions": {"SizeBytes": 1000000, "Mode": 1016}}],
+                "StopGracePeriod": 7000000000,
+                "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5000000000, "Retries": 2},
+                "Hosts": ["10.1.2.3 foo.bar"], "DNSConfig": {"Nameservers": ["8.8.8.8"], "Options": ["ndots:1"]},
+                "Sysctls": {"net.core.somaxconn": "1024"}, "CapabilityAdd": ["CAP_NET_ADMIN"],
+                "Ulimits": [{"Name": "nofile", "Hard": 2000, "Soft": 1000}]},
+            "Resources": {"Limits": {"NanoCPUs": 500000000, "MemoryBytes": 67108864, "Pids": 50},
+                          "Reservations": {"NanoCPUs": 100000000}},
+            "RestartPolicy": {"Condition": "on-failure", "Delay": 2000000000, "MaxAttempts": 4, "Window": 30000000000},
+            "Placement": {"Constraints": ["node.role==manager", "node.labels.zone!=west"],
+                          "Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}], "MaxReplicas": 2},
+            "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}}, "ForceUpdate": 0},
+        "Mode": {"Replicated": {"Replicas": 0}},
+        "UpdateConfig": {"Parallelism": 3, "Delay": 1000000000, "FailureAction": "rollback", "Monitor": 4000000000,
+                         "MaxFailureRatio": 0.2, "Order": "start-first"},
+        "EndpointSpec": {"Mode": "vip", "Ports": [{"Protocol": "tcp", "TargetPort": 89, "PublishedPort": 8089,
+                                                   "PublishMode": "ingress"}]}}
+    create(s, posted)
+    got = s.api.get("/services/full")["Spec"]
+
+    def without(doc):  # what the engine fills in for every service
+        doc = copy.deepcopy(doc)
+        doc["TaskTemplate"].pop("Runtime", None)
+        doc["TaskTemplate"]["ContainerSpec"].pop("Isolation", None)
+        for m in doc["TaskTemplate"]["ContainerSpec"]["Mounts"]:
+            m.get("VolumeOptions", {}).pop("DriverConfig", None)
+        return doc
+    eq(without(got), without(posted))
+    defaults = s.api.get("/services/full?insertDefaults=true")["Spec"]
+    eq(defaults["RollbackConfig"]["FailureAction"], "pause")
+    s.remove("full")
+
+
+def test_small_letters_and_nulls(s):
+    create(s, {"name": "py", "TaskTemplate": {"ContainerSpec": {"image": "pause:latest", "Env": None}},
+               "Mode": {"replicated": {"Replicas": 0}}, "Networks": None, "EndpointSpec": None})
+    eq(s.api.get("/services/py")["Spec"]["Mode"], {"Replicated": {"Replicas": 0}})
+    s.remove("py")
+
+
+def test_updates(s):
+    create(s, spec("up", 2))
+    s.wait_running("up", 2)
+    first = {t["ID"] for t in s.running("up")}
+    says(s, "POST", "/services/up/update?version=1", 500, "rpc error: code = Unknown desc = update out of sequence",
+         json.dumps(spec("up", 2)))
+    says(s, "POST", "/services/up/update?version=%d&rollback=previous" % s.api.get("/services/up")["Version"]["Index"], 400,
+         "rpc error: code = FailedPrecondition desc = service %s does not have a previous spec"
+         % s.api.get("/services/up")["ID"], json.dumps(spec("up", 2)))
+    # Scaling keeps the tasks, as Docker does, and is a step that can be undone.
+    svc = update(s, "up", lambda b: b["Mode"]["Replicated"].update(Replicas=3))
+    eq(svc["PreviousSpec"]["Mode"]["Replicated"]["Replicas"], 2)
+    s.wait_running("up", 3)
+    eq(first - {t["ID"] for t in s.running("up")}, set(), "tasks that scaling replaced")
+    svc = update(s, "up", lambda b: None, "&rollback=previous")
+    eq((svc["Spec"]["Mode"]["Replicated"]["Replicas"], svc["UpdateStatus"]["State"].split("_")[0]), (2, "rollback"))
+    # Labels of the service are no reason to replace a task.
+    before = {t["ID"] for t in s.running("up")}
+    svc = update(s, "up", lambda b: b["Labels"].update(a="b"))
+    eq(svc["Spec"]["Labels"], {"a": "b"})
+    s.wait_running("up", 2)
+    eq({t["ID"] for t in s.running("up")} - before, set(), "tasks that a label replaced")
+    s.remove("up")
+
+
+def test_filters_in_both_encodings(s):
+    for n in ("fa", "fb", "gc"):
+        create(s, dict(spec(n), Labels={"n": n}))
+
+    def names(f):
+        return sorted(x["Spec"]["Name"] for x in s.api.get("/services?filters=" + quote(json.dumps(f))))
+    eq(names({"name": ["f"]}), ["fa", "fb"])
+    eq(names({"name": {"f": True}}), ["fa", "fb"])
+    eq(names({"name": {"fa": True, "g": True}}), ["fa", "gc"])
+    eq(names({"label": ["n=gc"]}), ["gc"])
+    eq(names({"label": ["n", "n=gc"]}), ["gc"])
+    eq(names({"mode": ["global"]}), [])
+    says(s, "GET", "/services?filters=" + quote('{"bogus":["x"]}'), 400, "invalid filter 'bogus'")
+    s.remove("fa", "fb", "gc")
+
+
+def test_credentials_stay_secret(s):
+    auth = base64.urlsafe_b64encode(b'{"username":"u","password":"hunter2"}').decode()
+    create(s, spec("sec"), dict(JSON, **{"X-Registry-Auth": auth}))
+    update(s, "sec", lambda b: b["TaskTemplate"].update(ForceUpdate=1), "&registryAuthFrom=spec")
+    for path in ("/services/sec", "/services", "/tasks"):
+        if "hunter2" in json.dumps(s.api.get(path)) or auth in json.dumps(s.api.get(path)):
+            raise st.Failure("credentials are in " + path)
+    got, data, _ = s.api.raw("POST", "/services/create", json.dumps(spec("bad")), dict(JSON, **{"X-Registry-Auth": "!!"}))
+    eq(got, 400)
+    contains(json.loads(data)["message"], "illegal base64 data")
+    s.remove("sec")
+
+
+def test_tokens_rotate(s):
+    before = s.api.get("/swarm")
+    s.api.post("/swarm/update?version=%d&rotateWorkerToken=true" % before["Version"]["Index"], before["Spec"], headers=JSON)
+    after = s.api.get("/swarm")
+    if after["JoinTokens"]["Worker"] == before["JoinTokens"]["Worker"]:
+        raise st.Failure("the worker token did not change")
+    eq(after["JoinTokens"]["Manager"], before["JoinTokens"]["Manager"])
+    eq(after["JoinTokens"]["Worker"][:60], before["JoinTokens"]["Worker"][:60], "the root's digest")
+
+
+def open_stream(s, path):
+    c = socket.socket(socket.AF_UNIX)
+    c.settimeout(10)
+    c.connect(s.m1.sock)
+    c.sendall(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path).encode())
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += c.recv(4096)
+    contains(head.decode(errors="replace"), "200 OK")
+    return c
+
+
+def fds(s):
+    return len(os.listdir("/proc/%d/fd" % s.m1.host_pid("apid")))
+
+
+def test_clients_that_hang_up_are_forgotten(s):
+    create(s, spec("quiet", 1))
+    s.wait_running("quiet")
+    before = fds(s)
+    paths = ["/events", "/services/quiet/logs?stdout=1&follow=1"] * 20
+    streams = [open_stream(s, p) for p in paths]
+    if fds(s) < before + 40:
+        raise st.Failure("40 streams hold fewer than 40 descriptors")
+    for c in streams:
+        c.close()
+    s.wait(lambda: fds(s) <= before, "descriptors of clients that hung up are closed")
+    s.remove("quiet")
+
+
+def test_a_client_that_does_not_read_holds_nobody_up(s):
+    slow = open_stream(s, "/events")
+    for i in range(400):
+        create(s, spec("slow%d" % i))
+        s.api.delete("/services/slow%d" % i)
+    contains(s.api.raw("GET", "/_ping")[1].decode(), "OK")
+    slow.close()
+
+
+def test_writes_while_raftd_is_killed(s):
+    """Every create is answered, with success, and makes exactly one service."""
+    results, stop = {}, threading.Event()
+
+    def writer(k):
+        for i in range(80):
+            name = "w%d-%d" % (k, i)
+            got, data, _ = s.api.raw("POST", "/services/create", json.dumps(spec(name)), JSON)
+            results[name] = (got, data)
+
+    def killer():
+        while not stop.wait(0.08):
+            try:
+                s.m1.kill("raftd")
+            except st.Failure:
+                pass  # it is between two lives
+    threads = [threading.Thread(target=writer, args=(k,)) for k in range(4)]
+    kill = threading.Thread(target=killer)
+    kill.start()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    stop.set()
+    kill.join()
+    s.m1.wait_ready()
+    bad = {n: r for n, r in results.items() if r[0] != 201}
+    eq(bad, {}, "creates that failed")
+    names = sorted(x["Spec"]["Name"] for x in s.api.get("/services"))
+    eq(names, sorted(results))
+    for n in names:
+        s.api.delete("/services/" + n)
+
+
+if __name__ == "__main__":
+    st.main(setup)
