@@ -10,7 +10,7 @@ check:
 	@$(MAKE) --no-print-directory check-all
 
 check-all:
-	@$(MAKE) --no-print-directory -j$(JOBS) all unit-tests fuzz-replays sim-tests
+	@$(MAKE) --no-print-directory -j$(JOBS) all unit-tests fuzz-replays sim-tests $(B)/docs/reference
 	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=address,undefined B=$(ASAN) all unit-tests fuzz-replays
 	@tests/run -b $(B) -a $(ASAN) $(SUITES)
 

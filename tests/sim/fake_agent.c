@@ -97,7 +97,7 @@ int main(int argc, char **argv)
         struct disp_assignments_reply rep;
         arena_reset(&f.a);
         if (!f.session[0] && !open_session(&f)) {
-            usleep(100000);
+            usleep(100000); /* wait: for a dispatcherd to be there; a tool, not a daemon */
             continue;
         }
         req.SessionID = str_from(f.session);
