@@ -375,11 +375,6 @@ static void recover(bool may_be_gone)
         booted = false;
     must_run();
     check(&initialized);
-    if (initialized) { /* and it goes on */
-        raftd_reap(SIGKILL);
-        must_run();
-        check(&initialized);
-    }
     raftd_reap(SIGKILL);
     test_tree_remove(run_dir);
     mkdir(run_dir, 0700);

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@
 #define NEW_DIR "new"
 #define OLD_DIR "old"
 #define PATH_SIZE 512
+#define FULL_BYTES (1u << 20)
 
 #define K_IDENTITY 0x01
 #define K_KEY_ID 0x02
@@ -208,6 +210,15 @@ static int entry_put(struct raft_log *l, MDB_txn *txn, const struct raft_log_ent
 
 /* ---- writing ---- */
 
+/* LMDB makes EIO of a short write, which is how a file system runs full in the middle of one. */
+static bool disk_full(const struct raft_log *l, int rc)
+{
+    struct statvfs fs;
+    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG)
+        return true;
+    return rc == EIO && statvfs(l->dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < FULL_BYTES;
+}
+
 /* A failed commit leaves the previous state on disk. But when even LMDB can't tell (its meta page, a sync that failed:
  * the kernel then forgets dirty pages), nothing may be built upon it. */
 static int commit(struct raft_log *l, MDB_txn *txn, struct err *e)
@@ -225,12 +236,13 @@ static int commit(struct raft_log *l, MDB_txn *txn, struct err *e)
         return 0;
     }
     MDB_txn *probe = NULL;
-    if ((rc != ENOSPC && rc != EDQUOT && rc != EFBIG && rc != ENOMEM && rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) ||
+    bool full = disk_full(l, rc);
+    if ((!full && rc != ENOMEM && rc != MDB_MAP_FULL && rc != MDB_TXN_FULL) ||
         mdb_txn_begin(l->env, NULL, 0, &probe) != 0)
         l->broken = true;
     else
         mdb_txn_abort(probe);
-    return lmdb_failed(rc, e, l->dir, "write");
+    return lmdb_failed(full && rc == EIO ? ENOSPC : rc, e, l->dir, "write");
 }
 
 static int begin(struct raft_log *l, unsigned flags, MDB_txn **ret, struct err *e)
