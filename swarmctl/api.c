@@ -24,7 +24,7 @@ static void explain(struct cli *c, const struct http_request *rq, const struct h
     buf_clear(&c->why);
     if (*message) {
         buf_printf(&c->why, "Error response from daemon: %s", message);
-    } else if (reply->body.n > 0) {
+    } else if (reply->body.p && reply->body.n > 0) {
         struct str s = buf_str(&reply->body);
         while (s.n > 0 && isspace((unsigned char)s.p[s.n - 1]))
             s.n--;
@@ -153,13 +153,13 @@ int api_stream(struct cli *c, const char *method, const char *path, int body_fd,
 
 bool api_at_least(struct cli *c, unsigned minor)
 {
-    unsigned major = 0, have = 0;
+    uint64_t have;
 
     if (!c->api_version[0])
         api_raw(c, "HEAD", "/_ping", NULL, NULL, NULL);
-    if (sscanf(c->api_version, "%u.%u", &major, &have) != 2)
+    if (strncmp(c->api_version, "1.", 2) != 0 || !str_u64(str_from(c->api_version + 2), &have))
         return true; /* unknown: let the daemon say what it doesn't know */
-    return major > 1 || have >= minor;
+    return have >= minor;
 }
 
 static void percent(struct buf *b, const char *text, const char *also)
@@ -200,7 +200,8 @@ json_t *filters_of(const struct flagset *fs, const char *flag)
     json_t *filters = json_object(), *f;
     size_t i;
 
-    json_array_foreach(flag_json(fs, flag), i, f) filter_add(filters, jstr(f, "key"), jstr(f, "value"));
+    for_each (flag_json(fs, flag), i, f)
+        filter_add(filters, jstr(f, "key"), jstr(f, "value"));
     return filters;
 }
 

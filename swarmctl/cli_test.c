@@ -79,7 +79,7 @@ static void decode(const char *p, struct buf *b)
 static char *canonical(const char *path)
 {
     struct buf b = BUF_INIT;
-    char *copy = strdup(path), *query = strchr(copy, '?'), *save = NULL, *params[16], *ret;
+    char *copy = strdup(path), *query = strchr(copy, '?'), *save = NULL, *params[16] = { NULL }, *ret;
     size_t n = 0;
 
     if (query)
@@ -121,7 +121,8 @@ static void prune_empty(json_t *v)
         if (json_is_null(child) || ((json_is_object(child) || json_is_array(child)) && jempty(child)))
             json_object_del(v, key);
     }
-    json_array_foreach(v, i, child) prune_empty(child);
+    for_each (v, i, child)
+        prune_empty(child);
 }
 
 static bool same_body(struct str a, struct str b)
@@ -253,7 +254,7 @@ static void read_line(struct scenario *s, const char *line, struct buf **into)
 {
     char method[16], path[4096];
     struct wall_ns now;
-    struct err e = ERR_INIT;
+    uint64_t number;
 
     if (strncmp(line, "$ ", 2) == 0) {
         buf_puts(&s->args, line + 2);
@@ -269,19 +270,20 @@ static void read_line(struct scenario *s, const char *line, struct buf **into)
         x->path = canonical(path);
         *into = &x->request;
     } else if (strncmp(line, "<<< ", 4) == 0) {
-        s->ex[s->count - 1].status = atoi(line + 4);
+        assert_true(str_u64(str_from(line + 4), &number));
+        s->ex[s->count - 1].status = (int)number;
         *into = &s->ex[s->count - 1].reply;
     } else if (strcmp(line, "--- stdout") == 0) {
         *into = &s->out;
     } else if (strcmp(line, "--- stderr") == 0) {
         *into = &s->err;
     } else if (strncmp(line, "--- exit ", 9) == 0) {
-        s->exit_code = atoi(line + 9);
+        assert_true(str_u64(str_from(line + 9), &number));
+        s->exit_code = (int)number;
         *into = NULL;
     } else if (*into) {
         buf_printf(*into, "%s\n", line);
     }
-    (void)e;
 }
 
 static void read_scenario(struct scenario *s, const char *path)
@@ -353,7 +355,8 @@ static void run_command(struct scenario *s, const char *socket_path, int *ret_co
     argv[argc++] = strdup("--config");
     argv[argc++] = strdup("/nonexistent");
     assert_non_null(words);
-    json_array_foreach(words, i, w) argv[argc++] = strdup(json_string_value(w));
+    for_each (words, i, w)
+        argv[argc++] = strdup(json_string_value(w));
     json_decref(words);
     c.out = open_memstream(ret_out, &out_len);
     c.err = open_memstream(ret_err, &err_len);

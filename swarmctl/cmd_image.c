@@ -141,27 +141,24 @@ static void add_image(struct image_list *l, json_t *img)
     struct imageref ref, dref;
     size_t i, k, rows = json_array_size(l->rows);
 
-    json_array_foreach(tags, i, t)
-    {
+    for_each (tags, i, t) {
         bool any = false;
         if (!imageref_parse(json_string_value(t), &ref) || ref.tag.n == 0)
             continue;
-        json_array_foreach(digests, k, d) if (l->digests && imageref_parse(json_string_value(d), &dref) &&
-                                              str_eq(dref.name, ref.name))
-        {
-            add_row(l, img, ref.name, ref.tag, dref.digest);
-            any = true;
-        }
+        for_each (digests, k, d)
+            if (l->digests && imageref_parse(json_string_value(d), &dref) && str_eq(dref.name, ref.name)) {
+                add_row(l, img, ref.name, ref.tag, dref.digest);
+                any = true;
+            }
         if (!any)
             add_row(l, img, ref.name, ref.tag, STR("<none>"));
     }
-    json_array_foreach(digests, k, d)
-    {
+    for_each (digests, k, d) {
         bool tagged = false;
         if (!imageref_parse(json_string_value(d), &dref))
             continue;
-        json_array_foreach(tags, i, t) tagged =
-            tagged || (imageref_parse(json_string_value(t), &ref) && str_eq(ref.name, dref.name));
+        for_each (tags, i, t)
+            tagged = tagged || (imageref_parse(json_string_value(t), &ref) && str_eq(ref.name, dref.name));
         if (!tagged)
             add_row(l, img, dref.name, STR("<none>"), l->digests ? dref.digest : (struct str){ "", 0 });
     }
@@ -189,7 +186,8 @@ int run_image_ls(struct cli *c, struct call *call)
     if ((r = api_get(c, &list, "%s", buf_cstr(&path))) != 0) {
         cli_fail_api(c);
     } else {
-        json_array_foreach(list, i, img) add_image(&l, img);
+        for_each (list, i, img)
+            add_image(&l, img);
         r = listing_print(c, flag_bool(fs, "digests") ? &digest_listing : &ls_listing, l.rows, format,
                           flag_bool(fs, "quiet"));
     }
@@ -303,8 +301,9 @@ int run_image_rm(struct cli *c, struct call *call)
             fatal = fatal || c->status != 404;
             buf_printf(&missing, "%s%s", missing.n ? "\n" : "", buf_cstr(&c->why));
         }
-        json_array_foreach(done, k, d) fprintf(c->out, "%s %s\n", *jstr(d, "Deleted") ? "Deleted:" : "Untagged:",
-                                               *jstr(d, "Deleted") ? jstr(d, "Deleted") : jstr(d, "Untagged"));
+        for_each (done, k, d)
+            fprintf(c->out, "%s %s\n", *jstr(d, "Deleted") ? "Deleted:" : "Untagged:",
+                    *jstr(d, "Deleted") ? jstr(d, "Deleted") : jstr(d, "Untagged"));
         json_decref(done);
         buf_done(&path);
     }

@@ -81,12 +81,6 @@ static json_t *ls_row(json_t *n, json_t *info)
     return row;
 }
 
-static int by_hostname(const void *a, const void *b)
-{
-    return natural_cmp(jstr(*(json_t *const *)a, "Description.Hostname"),
-                       jstr(*(json_t *const *)b, "Description.Hostname"));
-}
-
 static int run_ls(struct cli *c, struct call *call)
 {
     bool quiet = flag_bool(&call->fs, "quiet");
@@ -102,14 +96,11 @@ static int run_ls(struct cli *c, struct call *call)
     if (r != 0) {
         cli_fail_api(c);
     } else {
-        size_t n = json_array_size(list);
-        json_t **v = calloc(n + 1, sizeof *v);
-        for (size_t i = 0; i < n; i++)
-            v[i] = json_array_get(list, i);
-        qsort(v, n, sizeof *v, by_hostname);
-        for (size_t i = 0; i < n; i++)
-            json_array_append_new(rows, ls_row(v[i], info));
-        free(v);
+        json_t *sorted = jsorted(list, "Description.Hostname"), *node;
+        size_t i;
+        for_each (sorted, i, node)
+            json_array_append_new(rows, ls_row(node, info));
+        json_decref(sorted);
         r = listing_print(c, &ls_listing, rows, flag_str(&call->fs, "format"), quiet);
     }
     json_decref(rows);
@@ -235,9 +226,9 @@ static int change_flags(struct cli *c, const struct call *call, json_t *node)
         json_object_set_new(spec, "Role", json_string(flag_str(&call->fs, "role")));
     if (flag_changed(&call->fs, "availability"))
         json_object_set_new(spec, "Availability", json_string(flag_str(&call->fs, "availability")));
-    json_array_foreach(flag_json(&call->fs, "label-add"), i, item) map_put(labels, json_string_value(item));
-    json_array_foreach(flag_json(&call->fs, "label-rm"), i, item)
-    {
+    for_each (flag_json(&call->fs, "label-add"), i, item)
+        map_put(labels, json_string_value(item));
+    for_each (flag_json(&call->fs, "label-rm"), i, item) {
         if (!json_object_get(labels, json_string_value(item)))
             return cli_fail(c, "key %s doesn't exist in node's labels", json_string_value(item));
         json_object_del(labels, json_string_value(item));

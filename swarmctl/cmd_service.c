@@ -148,14 +148,16 @@ static json_t *ref_ids(void *arg, const char *kind, json_t *names)
     json_t *filters = json_object(), *list = NULL, *ids = NULL, *item;
     size_t i;
 
-    json_array_foreach(names, i, item) filter_add(filters, "name", json_string_value(item));
+    for_each (names, i, item)
+        filter_add(filters, "name", json_string_value(item));
     buf_printf(&path, "/%s", kind);
     url_filters(&path, filters);
     if (api_get(c, &list, "%s", buf_cstr(&path)) != 0) {
         cli_fail_api(c);
     } else {
         ids = json_object();
-        json_array_foreach(list, i, item) json_object_set(ids, jstr(item, "Spec.Name"), jget(item, "ID"));
+        for_each (list, i, item)
+            json_object_set(ids, jstr(item, "Spec.Name"), jget(item, "ID"));
     }
     json_decref(list);
     buf_done(&path);
@@ -169,8 +171,7 @@ static void add_platforms(json_t *spec, json_t *platforms)
     json_t *list = json_array(), *p;
     size_t i;
 
-    json_array_foreach(platforms, i, p)
-    {
+    for_each (platforms, i, p) {
         const char *arch = jstr(p, "architecture"), *os = jstr(p, "os");
         if (strcmp(arch, "unknown") == 0 || strcmp(os, "unknown") == 0)
             continue;
@@ -228,7 +229,8 @@ static void show_warnings(struct cli *c, json_t *reply)
     json_t *w;
     size_t i;
 
-    json_array_foreach(jget(reply, "Warnings"), i, w) fprintf(c->err, "%s\n", json_string_value(w));
+    for_each (jget(reply, "Warnings"), i, w)
+        fprintf(c->err, "%s\n", json_string_value(w));
 }
 
 /* Sends a spec; the reply, or NULL with the user told. */
@@ -516,8 +518,9 @@ static void put_ports(struct buf *b, json_t *ports)
     json_t *p;
     size_t i;
 
-    json_array_foreach(ports, i, p) if (strcmp(jstr(p, "PublishMode"), "ingress") == 0) v[n++] =
-        (struct port){ jstr(p, "Protocol"), jint(p, "PublishedPort"), jint(p, "TargetPort") };
+    for_each (ports, i, p)
+        if (strcmp(jstr(p, "PublishMode"), "ingress") == 0)
+            v[n++] = (struct port){ jstr(p, "Protocol"), jint(p, "PublishedPort"), jint(p, "TargetPort") };
     qsort(v, n, sizeof *v, cmp_ports);
     for (i = 1; i <= n; i++) {
         bool range = v[i - 1].target != v[start].target;
@@ -551,11 +554,6 @@ static json_t *ls_row(json_t *s)
     return row;
 }
 
-static int by_service_name(const void *a, const void *b)
-{
-    return natural_cmp(jstr(*(json_t *const *)a, "Spec.Name"), jstr(*(json_t *const *)b, "Spec.Name"));
-}
-
 static int run_ls(struct cli *c, struct call *call)
 {
     bool quiet = flag_bool(&call->fs, "quiet");
@@ -568,14 +566,11 @@ static int run_ls(struct cli *c, struct call *call)
     if ((r = api_get(c, &list, "%s", buf_cstr(&path))) != 0) {
         cli_fail_api(c);
     } else {
-        size_t n = json_array_size(list);
-        json_t **v = calloc(n + 1, sizeof *v);
-        for (size_t i = 0; i < n; i++)
-            v[i] = json_array_get(list, i);
-        qsort(v, n, sizeof *v, by_service_name);
-        for (size_t i = 0; i < n; i++)
-            json_array_append_new(rows, ls_row(v[i]));
-        free(v);
+        json_t *sorted = jsorted(list, "Spec.Name"), *service;
+        size_t i;
+        for_each (sorted, i, service)
+            json_array_append_new(rows, ls_row(service));
+        json_decref(sorted);
         r = listing_print(c, &ls_listing, rows, flag_str(&call->fs, "format"), quiet);
     }
     json_decref(rows);
@@ -597,8 +592,7 @@ static json_t *network_names(struct cli *c, json_t *service)
     json_t *names = json_object(), *net, *n;
     size_t i;
 
-    json_array_foreach(jget(service, "Spec.TaskTemplate.Networks"), i, n)
-    {
+    for_each (jget(service, "Spec.TaskTemplate.Networks"), i, n) {
         struct buf path = BUF_INIT;
         buf_puts(&path, "/networks/");
         url_path(&path, jstr(n, "Target"));
@@ -661,15 +655,19 @@ static int match_service(const char *ref, json_t *by_id, json_t *by_name, const 
     size_t i, hits = 0;
 
     *ret = NULL;
-    json_array_foreach(by_id, i, s) if (strcmp(jstr(s, "ID"), ref) == 0) *ret = jstr(s, "ID");
-    json_array_foreach(by_name, i, s) if (!*ret && strcmp(jstr(s, "Spec.Name"), ref) == 0) *ret = jstr(s, "ID");
+    for_each (by_id, i, s)
+        if (strcmp(jstr(s, "ID"), ref) == 0)
+            *ret = jstr(s, "ID");
+    for_each (by_name, i, s)
+        if (!*ret && strcmp(jstr(s, "Spec.Name"), ref) == 0)
+            *ret = jstr(s, "ID");
     if (*ret)
         return 0;
-    json_array_foreach(by_id, i, s) if (strncmp(jstr(s, "ID"), ref, strlen(ref)) == 0)
-    {
-        *ret = jstr(s, "ID");
-        hits++;
-    }
+    for_each (by_id, i, s)
+        if (strncmp(jstr(s, "ID"), ref, strlen(ref)) == 0) {
+            *ret = jstr(s, "ID");
+            hits++;
+        }
     return hits > 1;
 }
 

@@ -340,10 +340,9 @@ static int run_update(struct cli *c, struct call *call)
         return 1;
     locked = jbool(swarm, "Spec.EncryptionConfig.AutoLockManagers");
     merge_spec(call, jenter(swarm, "Spec"));
-    json_array_foreach(
-        flag_json(&call->fs, "external-ca"), i,
-        ca) if (!jget(ca, "CACert")) /* an external CA signs for the present root unless it brings its own */
-        json_object_set_new(ca, "CACert", json_string(jstr(swarm, "TLSInfo.TrustRoot")));
+    for_each (flag_json(&call->fs, "external-ca"), i, ca)
+        if (!jget(ca, "CACert")) /* an external CA signs for the present root unless it brings its own */
+            json_object_set_new(ca, "CACert", json_string(jstr(swarm, "TLSInfo.TrustRoot")));
     r = post_spec(c, swarm, NULL);
     if (r == 0) {
         fputs("Swarm updated.\n", c->out);

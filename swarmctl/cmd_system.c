@@ -52,7 +52,9 @@ static void add_engine(json_t *server)
     json_t *parts = jget(server, "Components"), *part;
     size_t i;
 
-    json_array_foreach(parts, i, part) if (strcmp(jstr(part, "Name"), "Engine") == 0) return;
+    for_each (parts, i, part)
+        if (strcmp(jstr(part, "Name"), "Engine") == 0)
+            return;
     if (!parts) {
         parts = json_array();
         json_object_set_new(server, "Components", parts);
@@ -121,8 +123,7 @@ static void print_version(struct cli *c, json_t *client, json_t *server)
                jstr(client, "Context"));
     if (server) {
         buf_printf(&b, "\nServer:%s%s\n", *jstr(server, "Platform.Name") ? " " : "", jstr(server, "Platform.Name"));
-        json_array_foreach(jget(server, "Components"), i, part)
-        {
+        for_each (jget(server, "Components"), i, part) {
             buf_printf(&b, " %s:\n", jstr(part, "Name"));
             if (strcmp(jstr(part, "Name"), "Engine") == 0)
                 put_engine(&b, part);
@@ -210,7 +211,8 @@ int run_info(struct cli *c, struct call *call)
             fputc('\n', c->out);
         }
         fflush(c->out);
-        json_array_foreach(jget(info, "Warnings"), i, w) fprintf(c->err, "%s\n", json_string_value(w));
+        for_each (jget(info, "Warnings"), i, w)
+            fprintf(c->err, "%s\n", json_string_value(w));
     }
     json_decref(info);
     buf_done(&b);

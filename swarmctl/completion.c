@@ -126,10 +126,10 @@ static void offer_objects(struct asked *a, const char *path, const char *field, 
 
     if (api_get(a->c, &list, "%s", path) != 0)
         return;
-    json_array_foreach(list, i, item)
-    {
+    for_each (list, i, item) {
         if (strcmp(field, "RepoTags") == 0) {
-            json_array_foreach(jget(item, field), k, tag) offer(a, json_string_value(tag), NULL);
+            for_each (jget(item, field), k, tag)
+                offer(a, json_string_value(tag), NULL);
             continue;
         }
         buf_printf(&b, "%s%s", jstr(item, field), suffix);

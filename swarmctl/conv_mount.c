@@ -236,7 +236,9 @@ static int parse_mount(const char *text, json_t **ret, struct err *e)
 
     mt.m = json_pack("{s:s,s:n,s:n,s:n,s:n,s:n,s:n,s:n,s:n}", "Type", "volume", "Source", "Target", "ReadOnly",
                      "Consistency", "BindOptions", "VolumeOptions", "ImageOptions", "TmpfsOptions");
-    json_array_foreach(fields, i, field) if (r == 0) r = mount_field(&mt, json_string_value(field));
+    for_each (fields, i, field)
+        if (r == 0)
+            r = mount_field(&mt, json_string_value(field));
     if (r == 0)
         r = mount_check(&mt);
     json_decref(fields);

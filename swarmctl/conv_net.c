@@ -84,8 +84,7 @@ static int parse_network(const char *text, json_t **ret, struct err *e)
         json_t *fields = csv_fields(text, e);
         size_t i;
         r = fields ? 0 : -ERR_INVALID;
-        json_array_foreach(fields, i, field)
-        {
+        for_each (fields, i, field) {
             char *copy = strdup(json_string_value(field));
             if (r == 0)
                 r = network_field(net, copy, e);
@@ -171,8 +170,7 @@ static int parse_port_long(const char *text, json_t **ret, struct err *e)
     size_t i;
     int r = fields ? 0 : -ERR_INVALID;
 
-    json_array_foreach(fields, i, field)
-    {
+    for_each (fields, i, field) {
         char *copy = strdup(json_string_value(field));
         if (r == 0)
             r = port_field(&p, copy, e);

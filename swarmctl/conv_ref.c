@@ -56,7 +56,9 @@ static int parse_ref(const struct ref_kind *k, const char *text, json_t **ret, s
     if (fields && json_array_size(fields) == 1 && !strchr(json_string_value(json_array_get(fields, 0)), '=')) {
         json_object_set(ref, k->name, json_array_get(fields, 0));
     } else {
-        json_array_foreach(fields, i, field) if (r == 0) r = ref_field(k, ref, json_string_value(field), e);
+        for_each (fields, i, field)
+            if (r == 0)
+                r = ref_field(k, ref, json_string_value(field), e);
     }
     json_decref(fields);
     if (r == 0 && !*jstr(ref, k->name))
@@ -177,7 +179,7 @@ static int parse_words(const char *text, json_t **ret, struct err *e)
 
 void cap_name(struct buf *b, const char *text)
 {
-    char name[64];
+    char name[64] = "";
     size_t n = 0;
 
     while (isspace((unsigned char)*text))
@@ -250,7 +252,9 @@ static int parse_external_ca(const char *text, json_t **ret, struct err *e)
     size_t i;
     int r = fields ? 0 : -ERR_INVALID;
 
-    json_array_foreach(fields, i, field) if (r == 0) r = ca_field(ca, json_string_value(field), e);
+    for_each (fields, i, field)
+        if (r == 0)
+            r = ca_field(ca, json_string_value(field), e);
     json_decref(fields);
     if (r == 0 && !jget(ca, "Protocol"))
         r = err_set(e, ERR_INVALID, "the external-ca option needs a protocol= parameter");

@@ -197,7 +197,7 @@ int parse_bytes(const char *text, int64_t *ret, struct err *e)
 
 static int parse_size(const char *text, json_t **ret, struct err *e)
 {
-    int64_t v;
+    int64_t v = 0;
     int r = parse_bytes(text, &v, e);
     if (r == 0)
         *ret = json_integer(v);

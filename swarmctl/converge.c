@@ -154,8 +154,9 @@ static json_t *active_nodes(json_t *nodes)
     json_t *set = json_object(), *n;
     size_t i;
 
-    json_array_foreach(nodes, i, n) if (strcmp(jstr(n, "Status.State"), "down") != 0)
-        json_object_set_new(set, jstr(n, "ID"), json_true());
+    for_each (nodes, i, n)
+        if (strcmp(jstr(n, "Status.State"), "down") != 0)
+            json_object_set_new(set, jstr(n, "ID"), json_true());
     return set;
 }
 
@@ -165,8 +166,7 @@ static json_t *pick_tasks(json_t *tasks, json_t *active, bool by_node)
     json_t *picked = json_object(), *t;
     size_t i;
 
-    json_array_foreach(tasks, i, t)
-    {
+    for_each (tasks, i, t) {
         char key[64];
         const char *node = jstr(t, "NodeID");
         if (desired(t) == 0 || actual(t) == 0)
@@ -189,7 +189,11 @@ static bool all_run(json_t *picked)
     const char *key;
     json_t *t;
 
-    json_object_foreach(picked, key, t) if (actual(t) != STATE_RUNNING) return false;
+    json_object_foreach(picked, key, t)
+    {
+        if (actual(t) != STATE_RUNNING)
+            return false;
+    }
     return true;
 }
 
@@ -313,8 +317,7 @@ static json_t *job_tasks(struct converge *cv, json_t *tasks, bool by_node)
     json_t *picked = json_object(), *t;
     size_t i;
 
-    json_array_foreach(tasks, i, t)
-    {
+    for_each (tasks, i, t) {
         char key[64];
         if (!jget(t, "JobIteration") || jint(t, "JobIteration.Index") != cv->job_iteration)
             continue;

@@ -180,35 +180,43 @@ int64_t flag_int(const struct flagset *fs, const char *name)
     return json_integer_value(flag_json(fs, name));
 }
 
-static int cmp_flags(const void *a, const void *b)
+struct row {
+    const struct flag *f;
+};
+
+static int cmp_rows(const void *a, const void *b)
 {
-    return strcmp((*(const struct flag *const *)a)->name, (*(const struct flag *const *)b)->name);
+    return strcmp(((const struct row *)a)->f->name, ((const struct row *)b)->f->name);
 }
 
 void flags_each(const struct flag *const *tables, void (*fn)(const struct flag *f, void *arg), void *arg)
 {
-    const struct flag *all[160];
     size_t n = 0;
 
-    for (; tables && *tables; tables++)
-        for (const struct flag *f = *tables; f->name; f++) {
-            CHECK(n < sizeof all / sizeof all[0]);
-            all[n++] = f;
-        }
-    qsort(all, n, sizeof all[0], cmp_flags);
+    for (const struct flag *const *t = tables; t && *t; t++)
+        for (const struct flag *f = *t; f->name; f++)
+            n++;
+    struct row *all = calloc(n + 1, sizeof *all);
+    CHECK(all);
+    n = 0;
+    for (const struct flag *const *t = tables; t && *t; t++)
+        for (const struct flag *f = *t; f->name; f++)
+            all[n++].f = f;
+    qsort(all, n, sizeof *all, cmp_rows);
     for (size_t i = 0; i < n; i++)
-        fn(all[i], arg);
+        fn(all[i].f, arg);
+    free(all);
 }
 
 /* Where to break: the last blank in the first `width` bytes, unless the text ends within `slop` more. */
-static size_t break_at(const char *s, int width, int slop, size_t *ret_skip)
+static size_t break_at(const char *s, size_t width, size_t slop, size_t *ret_skip)
 {
     size_t len = strlen(s), cut = 0;
 
     *ret_skip = 0;
-    if ((size_t)(width + slop) > len)
+    if (width + slop > len)
         return len;
-    for (size_t i = 0; i < (size_t)width; i++) {
+    for (size_t i = 0; i < width; i++) {
         if (s[i] == '\n' && i > 0) {
             cut = i;
             break;
@@ -246,7 +254,7 @@ void wrap_help(struct buf *b, int indent, int cols, const char *s)
         }
     }
     for (bool first = true; first || *s; first = false) {
-        size_t skip, n = break_at(s, width - SLOP, SLOP, &skip);
+        size_t skip, n = break_at(s, (size_t)width - SLOP, SLOP, &skip);
         if (!first)
             buf_printf(b, "\n%*s", indent, "");
         put_indented(b, indent, s, n);

@@ -9,6 +9,10 @@
 #define SECOND INT64_C(1000000000)
 #define MINUTE (60 * SECOND)
 #define HOUR (60 * MINUTE)
+/* in hours */
+#define WEEK_H INT64_C(168)
+#define MONTH_H INT64_C(720)
+#define YEAR_H INT64_C(8760)
 
 void human_duration(struct buf *b, int64_t ns)
 {
@@ -28,14 +32,14 @@ void human_duration(struct buf *b, int64_t ns)
         buf_puts(b, "About an hour");
     else if (h < 48)
         buf_printf(b, "%" PRId64 " hours", h);
-    else if (h < 24 * 7 * 2)
+    else if (h < 2 * WEEK_H)
         buf_printf(b, "%" PRId64 " days", h / 24);
-    else if (h < 24 * 30 * 2)
-        buf_printf(b, "%" PRId64 " weeks", h / 24 / 7);
-    else if (h < 24 * 365 * 2)
-        buf_printf(b, "%" PRId64 " months", h / 24 / 30);
+    else if (h < 2 * MONTH_H)
+        buf_printf(b, "%" PRId64 " weeks", h / WEEK_H);
+    else if (h < 2 * YEAR_H)
+        buf_printf(b, "%" PRId64 " months", h / MONTH_H);
     else
-        buf_printf(b, "%" PRId64 " years", ns / HOUR / 24 / 365);
+        buf_printf(b, "%" PRId64 " years", ns / HOUR / YEAR_H);
 }
 
 static void scaled(struct buf *b, double size, double base, int digits, const char *const *units, size_t n)

@@ -20,7 +20,8 @@ static void put_words(struct buf *b, json_t *list)
     json_t *item;
     size_t i;
 
-    json_array_foreach(list, i, item) buf_printf(b, "%s%s", i ? " " : "", json_string_value(item));
+    for_each (list, i, item)
+        buf_printf(b, "%s%s", i ? " " : "", json_string_value(item));
 }
 
 static void put_line(struct buf *b, json_t *j, const struct line *l)
@@ -125,7 +126,8 @@ static void put_cluster(struct buf *b, json_t *info)
     PUT_LINES(b, info, cluster_top);
     if (jget(info, CL "DefaultAddrPool")) {
         buf_puts(b, "  Default Address Pool: ");
-        json_array_foreach(jget(info, CL "DefaultAddrPool"), i, item) buf_printf(b, "%s  ", json_string_value(item));
+        for_each (jget(info, CL "DefaultAddrPool"), i, item)
+            buf_printf(b, "%s  ", json_string_value(item));
         buf_printf(b, "\n  SubnetSize: %" PRId64 "\n", jint(info, CL "SubnetSize"));
     }
     if (jint(info, CL "DataPathPort") > 0)
@@ -143,7 +145,7 @@ static void put_cluster(struct buf *b, json_t *info)
     buf_printf(b, "\n   Force Rotate: %" PRId64 "\n", jint(spec, "CAConfig.ForceRotate"));
     if (jlen(spec, "CAConfig.ExternalCAs"))
         buf_puts(b, "   External CAs:\n");
-    json_array_foreach(jget(spec, "CAConfig.ExternalCAs"), i, item)
+    for_each (jget(spec, "CAConfig.ExternalCAs"), i, item)
         buf_printf(b, "     %s: %s\n", jstr(item, "Protocol"), jstr(item, "URL"));
     buf_printf(b, "  Autolock Managers: %s\n  Root Rotation In Progress: %s\n",
                jbool(spec, "EncryptionConfig.AutoLockManagers") ? "true" : "false",
@@ -196,8 +198,7 @@ static void put_security(struct buf *b, json_t *options)
 
     if (json_array_size(options) > 0)
         buf_puts(b, " Security Options:\n");
-    json_array_foreach(options, i, o)
-    {
+    for_each (options, i, o) {
         const char *p = json_string_value(o), *name = strstr(p, "name="), *profile = strstr(p, "profile=");
         name = name ? name + 5 : p;
         buf_printf(b, "  %.*s\n", (int)strcspn(name, ","), name);
@@ -214,12 +215,17 @@ static void put_registries(struct buf *b, json_t *config)
 
     if (jlen(config, "InsecureRegistryCIDRs") || jlen(config, "IndexConfigs"))
         buf_puts(b, " Insecure Registries:\n");
-    json_object_foreach(jget(config, "IndexConfigs"), key, item) if (!jbool(item, "Secure"))
-        buf_printf(b, "  %s\n", jstr(item, "Name"));
-    json_array_foreach(jget(config, "InsecureRegistryCIDRs"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
+    json_object_foreach(jget(config, "IndexConfigs"), key, item)
+    {
+        if (!jbool(item, "Secure"))
+            buf_printf(b, "  %s\n", jstr(item, "Name"));
+    }
+    for_each (jget(config, "InsecureRegistryCIDRs"), i, item)
+        buf_printf(b, "  %s\n", json_string_value(item));
     if (jlen(config, "Mirrors"))
         buf_puts(b, " Registry Mirrors:\n");
-    json_array_foreach(jget(config, "Mirrors"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
+    for_each (jget(config, "Mirrors"), i, item)
+        buf_printf(b, "  %s\n", json_string_value(item));
 }
 
 void info_print(struct buf *b, json_t *info)
@@ -229,15 +235,19 @@ void info_print(struct buf *b, json_t *info)
     size_t i;
 
     PUT_LINES(b, info, head);
-    json_array_foreach(jget(info, "DriverStatus"), i, item) buf_printf(
-        b, "  %s: %s\n", json_string_value(json_array_get(item, 0)), json_string_value(json_array_get(item, 1)));
+    for_each (jget(info, "DriverStatus"), i, item)
+        buf_printf(b, "  %s: %s\n", json_string_value(json_array_get(item, 0)),
+                   json_string_value(json_array_get(item, 1)));
     PUT_LINES(b, info, plugins);
     buf_puts(b, " Plugins:\n");
     PUT_LINES(b, info, plugin_kinds);
     put_swarm(b, info);
     if (jlen(info, "Runtimes")) {
         buf_puts(b, " Runtimes:");
-        json_object_foreach(jget(info, "Runtimes"), key, item) buf_printf(b, " %s", key);
+        json_object_foreach(jget(info, "Runtimes"), key, item)
+        {
+            buf_printf(b, " %s", key);
+        }
         buf_printf(b, "\n Default Runtime: %s\n", jstr(info, "DefaultRuntime"));
     }
     if (strcmp(jstr(info, "OSType"), "linux") == 0) {
@@ -250,12 +260,13 @@ void info_print(struct buf *b, json_t *info)
     PUT_LINES(b, info, proxies);
     if (jlen(info, "Labels"))
         buf_puts(b, " Labels:\n");
-    json_array_foreach(jget(info, "Labels"), i, item) buf_printf(b, "  %s\n", json_string_value(item));
+    for_each (jget(info, "Labels"), i, item)
+        buf_printf(b, "  %s\n", json_string_value(item));
     buf_printf(b, " Experimental: %s\n", jbool(info, "ExperimentalBuild") ? "true" : "false");
     put_registries(b, jget(info, "RegistryConfig"));
     buf_printf(b, " Live Restore Enabled: %s\n", jbool(info, "LiveRestoreEnabled") ? "true" : "false");
     if (jlen(info, "DefaultAddressPools"))
         buf_puts(b, " Default Address Pools:\n");
-    json_array_foreach(jget(info, "DefaultAddressPools"), i, item)
+    for_each (jget(info, "DefaultAddressPools"), i, item)
         buf_printf(b, "   Base: %s, Size: %" PRId64 "\n", jstr(item, "Base"), jint(item, "Size"));
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "swarmctl/human.h"
 
 /* The next step of a path, copied; returns what follows its dot, or NULL at the end. */
 static const char *step(const char *path, char name[64])
@@ -112,7 +113,8 @@ void jprune_null(json_t *v)
         else
             jprune_null(child);
     }
-    json_array_foreach(v, i, child) jprune_null(child);
+    for_each (v, i, child)
+        jprune_null(child);
 }
 
 static int dump_to_buf(const char *data, size_t n, void *arg)
@@ -138,10 +140,45 @@ const char **jkeys_sorted(json_t *obj, size_t *ret_n)
     json_t *v;
 
     CHECK(keys);
-    json_object_foreach(obj, key, v) keys[n++] = key;
+    json_object_foreach(obj, key, v)
+    {
+        keys[n++] = key; /* cppcheck-suppress nullPointerRedundantCheck */
+    }
+    /* cppcheck-suppress nullPointerRedundantCheck */
     qsort(keys, n, sizeof *keys, cmp_names);
     *ret_n = n;
     return keys;
+}
+
+struct keyed {
+    const char *key;
+    json_t *item;
+    size_t order;
+};
+
+static int cmp_keyed(const void *a, const void *b)
+{
+    const struct keyed *x = a, *y = b;
+    int c = natural_cmp(x->key, y->key);
+    return c ? c : (x->order > y->order) - (x->order < y->order);
+}
+
+json_t *jsorted(json_t *list, const char *path)
+{
+    size_t n = json_array_size(list);
+    struct keyed *v = calloc(n + 1, sizeof *v);
+    json_t *out = json_array();
+
+    CHECK(v && out);
+    for (size_t i = 0; i < n; i++) {
+        json_t *item = json_array_get(list, i);
+        v[i] = (struct keyed){ jstr(item, path), item, i };
+    }
+    qsort(v, n, sizeof *v, cmp_keyed);
+    for (size_t i = 0; i < n; i++)
+        json_array_append(out, v[i].item);
+    free(v);
+    return out;
 }
 
 bool jempty(const json_t *v)

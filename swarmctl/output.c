@@ -35,8 +35,7 @@ static int write_rows(struct cli *c, const struct tmpl *t, json_t *rows, struct 
     json_t *row;
     size_t i;
 
-    json_array_foreach(rows, i, row)
-    {
+    for_each (rows, i, row) {
         if (tmpl_exec(t, row, TMPL_ROW, out, &e) < 0)
             return cli_fail(c, "template parsing error: %s", e.msg);
         buf_putc(out, '\n');

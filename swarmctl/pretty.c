@@ -48,7 +48,7 @@ static void put_list(struct buf *b, const char *label, json_t *list, const char 
     if (json_array_size(list) == 0)
         return;
     buf_puts(b, label);
-    json_array_foreach(list, i, item)
+    for_each (list, i, item)
         buf_printf(b, "%s%s", json_string_value(item), i + 1 < json_array_size(list) || sep_last ? sep : "");
 }
 
@@ -104,7 +104,8 @@ static void put_placement(struct buf *b, json_t *s)
     }
     if (json_array_size(prefs) > 0) {
         buf_puts(b, " Preferences:   [");
-        json_array_foreach(prefs, i, p) buf_printf(b, "%sspread=%s", i ? " " : "", jstr(p, "Spread.SpreadDescriptor"));
+        for_each (prefs, i, p)
+            buf_printf(b, "%sspread=%s", i ? " " : "", jstr(p, "Spread.SpreadDescriptor"));
         buf_puts(b, "]\n");
     }
     if (jint(s, TT "Placement.MaxReplicas"))
@@ -131,7 +132,7 @@ static void put_mounts(struct buf *b, json_t *mounts)
 
     if (json_array_size(mounts) > 0)
         buf_puts(b, "Mounts:\n");
-    json_array_foreach(mounts, i, m)
+    for_each (mounts, i, m)
         buf_printf(b, " Target:\t%s\n  Source:\t%s\n  ReadOnly:\t%s\n  Type:\t\t%s\n", jstr(m, "Target"),
                    jstr(m, "Source"), jbool(m, "ReadOnly") ? "true" : "false", jstr(m, "Type"));
 }
@@ -143,7 +144,8 @@ static void put_refs(struct buf *b, const char *title, json_t *refs, const char 
 
     if (json_array_size(refs) > 0)
         buf_printf(b, "%s:\n", title);
-    json_array_foreach(refs, i, r) buf_printf(b, " Target:\t%s\n  Source:\t%s\n", jstr(r, "File.Name"), jstr(r, name));
+    for_each (refs, i, r)
+        buf_printf(b, " Target:\t%s\n  Source:\t%s\n", jstr(r, "File.Name"), jstr(r, name));
 }
 
 static void put_container(struct buf *b, json_t *s)
@@ -172,7 +174,7 @@ static void put_container(struct buf *b, json_t *s)
     }
     if (jlen(s, CS "Ulimits"))
         buf_puts(b, "Ulimits:\n");
-    json_array_foreach(jget(s, CS "Ulimits"), i, u)
+    for_each (jget(s, CS "Ulimits"), i, u)
         buf_printf(b, " %s: %" PRId64 ":%" PRId64 "\n", jstr(u, "Name"), jint(u, "Soft"), jint(u, "Hard"));
     put_mounts(b, jget(s, CS "Mounts"));
     put_refs(b, "Configs", jget(s, CS "Configs"), "ConfigName");
@@ -230,8 +232,7 @@ static void put_networks(struct buf *b, json_t *s, json_t *names)
     if (!jlen(s, TT "Networks"))
         return;
     buf_puts(b, "Networks:");
-    json_array_foreach(jget(s, TT "Networks"), i, net)
-    {
+    for_each (jget(s, TT "Networks"), i, net) {
         const char *name = json_string_value(json_object_get(names, jstr(net, "Target")));
         buf_printf(b, " %s", name ? name : jstr(net, "Target"));
     }
@@ -248,7 +249,7 @@ static void put_ports(struct buf *b, json_t *ports)
         return;
     }
     buf_puts(b, "\nPorts:");
-    json_array_foreach(ports, i, p)
+    for_each (ports, i, p)
         buf_printf(b, "\n PublishedPort = %" PRId64 "\n  Protocol = %s\n  TargetPort = %" PRId64 "\n  PublishMode = %s",
                    jint(p, "PublishedPort"), jstr(p, "Protocol"), jint(p, "TargetPort"), jstr(p, "PublishMode"));
     buf_puts(b, " \n");
@@ -268,7 +269,8 @@ static void put_health(struct buf *b, json_t *h)
     put_duration(b, "  Timeout =\t", jget(h, "Timeout"));
     if (jlen(h, "Test"))
         buf_puts(b, "  Tests:\n");
-    json_array_foreach(jget(h, "Test"), i, t) buf_printf(b, "\t Test = %s\n", json_string_value(t));
+    for_each (jget(h, "Test"), i, t)
+        buf_printf(b, "\t Test = %s\n", json_string_value(t));
 }
 
 void pretty_service(struct buf *b, json_t *s, json_t *networks)
@@ -298,8 +300,7 @@ static void put_plugins(struct buf *b, json_t *plugins)
     json_t *by_type = json_object(), *p;
     size_t i, n;
 
-    json_array_foreach(plugins, i, p)
-    {
+    for_each (plugins, i, p) {
         const char *have = json_string_value(json_object_get(by_type, jstr(p, "Type")));
         json_object_set_new(by_type, jstr(p, "Type"),
                             json_sprintf("%s%s%s", have ? have : "", have ? ", " : "", jstr(p, "Name")));

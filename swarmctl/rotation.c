@@ -37,8 +37,7 @@ static bool draw(struct display *d, json_t *swarm, json_t *nodes)
     char digest[80];
     size_t i;
 
-    json_array_foreach(nodes, i, n)
-    {
+    for_each (nodes, i, n) {
         json_t *has = jget(n, "Description.TLSInfo");
         certs += same(has, want, "CertIssuerPublicKey") && same(has, want, "CertIssuerSubject");
         roots += same(has, want, "TrustRoot");

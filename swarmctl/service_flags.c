@@ -11,12 +11,12 @@
 #define RES TT "Resources.Reservations."
 #define RP TT "RestartPolicy."
 
-#define SET(p) .apply = APPLY_SET, .path = p
-#define GIVEN(p) .apply = APPLY_GIVEN, .path = p
-#define ALWAYS(p) .apply = APPLY_ALWAYS, .path = p
-#define MAP(p, rm) .apply = APPLY_MAP, .path = p, .pair = rm
-#define LIST(p, rm) .apply = APPLY_LIST, .path = p, .pair = rm
-#define CALL(f) .apply = APPLY_FN, .fn = f
+#define SET(p) .apply = APPLY_SET, .path = (p)
+#define GIVEN(p) .apply = APPLY_GIVEN, .path = (p)
+#define ALWAYS(p) .apply = APPLY_ALWAYS, .path = (p)
+#define MAP(p, rm) .apply = APPLY_MAP, .path = (p), .pair = (rm)
+#define LIST(p, rm) .apply = APPLY_LIST, .path = (p), .pair = (rm)
+#define CALL(f) .apply = APPLY_FN, .fn = (f)
 
 /* Rows are in the order in which they are carried out: what is checked without the daemon comes before lookups. */
 const struct flag service_common_flags[] = {
@@ -196,7 +196,7 @@ const struct flag service_common_flags[] = {
         .help = "Time to wait before force killing a container (ns|us|ms|s|m|h)", D("10s") GIVEN(CS "StopGracePeriod") \
     }
 
-#define SHOWN(x) .def = x,
+#define SHOWN(x) .def = (x),
 #define NOT_SHOWN(x)
 
 const struct flag service_create_flags[] = {

@@ -64,8 +64,10 @@ static void apply_map(struct spec_edit *ed, const struct flag *f)
     if (!add && !rm)
         return;
     map = jenter(ed->spec, f->path);
-    json_array_foreach(rm, i, item) map_cut(map, json_string_value(item));
-    json_array_foreach(add, i, item) map_put(map, json_string_value(item));
+    for_each (rm, i, item)
+        map_cut(map, json_string_value(item));
+    for_each (add, i, item)
+        map_put(map, json_string_value(item));
 }
 
 static void apply_list(struct spec_edit *ed, const struct flag *f)
@@ -77,9 +79,12 @@ static void apply_list(struct spec_edit *ed, const struct flag *f)
         return;
     json_t *now = jget(ed->spec, f->path);
     out = json_array();
-    json_array_foreach(now, i, item) list_add(out, item);
-    json_array_foreach(add, i, item) list_add(out, item);
-    json_array_foreach(rm, i, item) list_cut(out, item);
+    for_each (now, i, item)
+        list_add(out, item);
+    for_each (add, i, item)
+        list_add(out, item);
+    for_each (rm, i, item)
+        list_cut(out, item);
     list_sort(out);
     jset(ed->spec, f->path, out);
 }

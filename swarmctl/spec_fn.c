@@ -9,7 +9,6 @@
 
 #define TT "TaskTemplate."
 #define CS TT "ContainerSpec."
-#define EACH(ed, flag, i, item) json_array_foreach(flag_json((ed)->fs, flag), i, item)
 
 static bool given(const struct spec_edit *ed, const char *flag)
 {
@@ -84,11 +83,11 @@ static void env_put(json_t *env, json_t *var)
     json_t *have;
     size_t i;
 
-    json_array_foreach(env, i, have) if (same_key(json_string_value(have), json_string_value(var)))
-    {
-        json_array_set(env, i, var);
-        return;
-    }
+    for_each (env, i, have)
+        if (same_key(json_string_value(have), json_string_value(var))) {
+            json_array_set(env, i, var);
+            return;
+        }
     json_array_append(env, var);
 }
 
@@ -98,22 +97,22 @@ int spec_env(struct spec_edit *ed)
     size_t i;
     int r = 0;
 
-    json_array_foreach(jget(ed->spec, CS "Env"), i, item)
-    {
+    for_each (jget(ed->spec, CS "Env"), i, item) {
         json_t *rm;
         size_t k;
         bool gone = false;
-        EACH(ed, "env-rm", k, rm)
-        gone = gone || same_key(json_string_value(rm), json_string_value(item));
+        for_each (flag_json(ed->fs, "env-rm"), k, rm)
+            gone = gone || same_key(json_string_value(rm), json_string_value(item));
         if (!gone)
             json_array_append(env, item);
     }
-    EACH(ed, "env-file", i, item)
-    if (r == 0)
-        r = env_file(json_string_value(item), from_files, ed->e);
-    json_array_foreach(from_files, i, item) env_put(env, item);
-    EACH(ed, ed->create ? "env" : "env-add", i, item)
-    env_put(env, item);
+    for_each (flag_json(ed->fs, "env-file"), i, item)
+        if (r == 0)
+            r = env_file(json_string_value(item), from_files, ed->e);
+    for_each (from_files, i, item)
+        env_put(env, item);
+    for_each (flag_json(ed->fs, ed->create ? "env" : "env-add"), i, item)
+        env_put(env, item);
     json_decref(from_files);
     if (json_array_size(env) > 0 || jget(ed->spec, CS "Env"))
         jset(ed->spec, CS "Env", env);
@@ -128,8 +127,7 @@ static json_t *cap_set(json_t *names)
     struct buf b = BUF_INIT;
     size_t i;
 
-    json_array_foreach(names, i, item)
-    {
+    for_each (names, i, item) {
         cap_name(&b, json_string_value(item));
         json_t *name = json_string(buf_cstr(&b));
         list_add(set, name);
@@ -145,7 +143,9 @@ static bool cap_has(json_t *set, const char *name)
     json_t *item;
     size_t i;
 
-    json_array_foreach(set, i, item) if (strcmp(json_string_value(item), name) == 0) return true;
+    for_each (set, i, item)
+        if (strcmp(json_string_value(item), name) == 0)
+            return true;
     return false;
 }
 
@@ -162,8 +162,7 @@ static void cap_merge(json_t *wanted, json_t *into, json_t *against, json_t *pri
     json_t *item;
     size_t i;
 
-    json_array_foreach(wanted, i, item)
-    {
+    for_each (wanted, i, item) {
         const char *name = json_string_value(item);
         if (priority && cap_has(priority, name))
             continue;
@@ -219,11 +218,11 @@ static void put_by(json_t *list, const char *key, json_t *item)
     json_t *have;
     size_t i;
 
-    json_array_foreach(list, i, have) if (strcmp(jstr(have, key), jstr(item, key)) == 0)
-    {
-        json_array_set(list, i, item);
-        return;
-    }
+    for_each (list, i, have)
+        if (strcmp(jstr(have, key), jstr(item, key)) == 0) {
+            json_array_set(list, i, item);
+            return;
+        }
     json_array_append(list, item);
 }
 
@@ -252,10 +251,10 @@ int spec_ulimits(struct spec_edit *ed)
         return 0;
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Ulimits"));
-    EACH(ed, "ulimit-rm", i, item)
-    cut_by(list, "Name", json_string_value(item));
-    EACH(ed, ed->create ? "ulimit" : "ulimit-add", i, item)
-    put_by(list, "Name", item);
+    for_each (flag_json(ed->fs, "ulimit-rm"), i, item)
+        cut_by(list, "Name", json_string_value(item));
+    for_each (flag_json(ed->fs, ed->create ? "ulimit" : "ulimit-add"), i, item)
+        put_by(list, "Name", item);
     list_sort_by(list, by_name);
     jset(ed->spec, CS "Ulimits", list);
     return 0;
@@ -279,8 +278,7 @@ static json_t *host_less(const char *entry, json_t *rm)
     buf_puts(&b, ip ? ip : "");
     for (char *name; ip && (name = strtok_r(NULL, " \t", &save));) {
         bool gone = false;
-        json_array_foreach(rm, i, item)
-        {
+        for_each (rm, i, item) {
             const char *r = json_string_value(item);
             size_t n = strcspn(r, ":");
             gone = gone || (strlen(name) == n && memcmp(name, r, n) == 0 && (!r[n] || strcmp(r + n + 1, ip) == 0));
@@ -305,15 +303,13 @@ int spec_hosts(struct spec_edit *ed)
     if (!given(ed, add) && !given(ed, "host-rm"))
         return 0;
     out = json_array();
-    json_array_foreach(jget(ed->spec, CS "Hosts"), i, item)
-    {
+    for_each (jget(ed->spec, CS "Hosts"), i, item) {
         entry = host_less(json_string_value(item), flag_json(ed->fs, "host-rm"));
         if (entry)
             list_add(out, entry);
         json_decref(entry);
     }
-    EACH(ed, add, i, item)
-    {
+    for_each (flag_json(ed->fs, add), i, item) {
         entry = host_entry(json_string_value(item));
         list_add(out, entry);
         json_decref(entry);
@@ -370,8 +366,8 @@ int spec_log(struct spec_edit *ed)
     if (!given(ed, "log-opt"))
         return 0;
     options = jenter(ed->spec, TT "LogDriver.Options");
-    EACH(ed, "log-opt", i, item)
-    map_put(options, json_string_value(item));
+    for_each (flag_json(ed->fs, "log-opt"), i, item)
+        map_put(options, json_string_value(item));
     return 0;
 }
 
@@ -387,8 +383,7 @@ static int network_cut(struct spec_edit *ed, json_t *list)
     size_t i;
     int r = 0;
 
-    EACH(ed, "network-rm", i, item)
-    {
+    for_each (flag_json(ed->fs, "network-rm"), i, item) {
         if (r == 0 && (r = ed->network_id(ed->arg, json_string_value(item), &id)) == 0)
             cut_by(list, "Target", buf_cstr(&id));
         buf_clear(&id);
@@ -404,8 +399,9 @@ static int network_put(struct spec_edit *ed, json_t *list, json_t *wanted)
     size_t i;
     int r = ed->network_id(ed->arg, jstr(wanted, "Target"), &id);
 
-    json_array_foreach(list, i, have) if (r == 0 && strcmp(jstr(have, "Target"), buf_cstr(&id)) == 0 && !ed->create) r =
-        err_set(ed->e, ERR_INVALID, "service is already attached to network %s", jstr(wanted, "Target"));
+    for_each (list, i, have)
+        if (r == 0 && strcmp(jstr(have, "Target"), buf_cstr(&id)) == 0 && !ed->create)
+            r = err_set(ed->e, ERR_INVALID, "service is already attached to network %s", jstr(wanted, "Target"));
     if (r == 0) {
         net = json_copy(wanted);
         json_object_set_new(net, "Target", json_string(buf_cstr(&id)));
@@ -428,9 +424,9 @@ int spec_networks(struct spec_edit *ed)
     json_array_extend(list, jget(ed->spec, jlen(ed->spec, TT "Networks") ? TT "Networks" : "Networks"));
     jdel(ed->spec, "Networks"); /* where old specs had them */
     r = network_cut(ed, list);
-    EACH(ed, add, i, item)
-    if (r == 0)
-        r = network_put(ed, list, item);
+    for_each (flag_json(ed->fs, add), i, item)
+        if (r == 0)
+            r = network_put(ed, list, item);
     list_sort_by(list, by_target);
     jset(ed->spec, TT "Networks", list);
     return r;
@@ -444,8 +440,7 @@ static int refs_resolve(struct spec_edit *ed, const char *what, const char *kind
     size_t i;
     int r = 0;
 
-    json_array_foreach(wanted, i, item)
-    {
+    for_each (wanted, i, item) {
         const char *target = jstr(item, "File.Name");
         if (r == 0 && *target && json_object_get(seen, target))
             r = err_set(ed->e, ERR_INVALID, "duplicate %s target for %s not allowed", what, jstr(item, name));
@@ -456,8 +451,7 @@ static int refs_resolve(struct spec_edit *ed, const char *what, const char *kind
     found = r == 0 ? ed->ids(ed->arg, kind, names) : NULL;
     if (r == 0 && !found)
         r = 1;
-    json_array_foreach(wanted, i, item)
-    {
+    for_each (wanted, i, item) {
         json_t *ref_id = json_object_get(found, jstr(item, name));
         if (r == 0 && !ref_id)
             r = err_set(ed->e, ERR_NOT_FOUND, "%s not found: %s", what, jstr(item, name));
@@ -484,8 +478,8 @@ int spec_secrets(struct spec_edit *ed)
         return 0;
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Secrets"));
-    EACH(ed, "secret-rm", i, item)
-    cut_by(list, "SecretName", json_string_value(item));
+    for_each (flag_json(ed->fs, "secret-rm"), i, item)
+        cut_by(list, "SecretName", json_string_value(item));
     if (given(ed, add))
         r = refs_resolve(ed, "secret", "secrets", "SecretID", "SecretName", flag_json(ed->fs, add), list);
     jset(ed->spec, CS "Secrets", list);
@@ -499,15 +493,14 @@ static json_t *configs_kept(struct spec_edit *ed)
     const char *cred_id = cred ? "" : jstr(ed->spec, CS "Privileges.CredentialSpec.Config");
     size_t i, k;
 
-    json_array_foreach(jget(ed->spec, CS "Configs"), i, config)
-    {
+    for_each (jget(ed->spec, CS "Configs"), i, config) {
         bool keep = true;
         if (jget(config, "Runtime")) {
             keep = (*cred_id && strcmp(jstr(config, "ConfigID"), cred_id) == 0) ||
                    (*jstr(cred, "Config") && strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0);
         } else {
-            EACH(ed, "config-rm", k, rm)
-            keep = keep && strcmp(json_string_value(rm), jstr(config, "ConfigName")) != 0;
+            for_each (flag_json(ed->fs, "config-rm"), k, rm)
+                keep = keep && strcmp(json_string_value(rm), jstr(config, "ConfigName")) != 0;
         }
         if (keep)
             json_array_append(list, config);
@@ -526,9 +519,9 @@ static void set_credential(struct spec_edit *ed, json_t *cred, json_t *configs)
         json_decref(copy);
         return;
     }
-    json_array_foreach(configs, i, config) if (*jstr(cred, "Config") &&
-                                               strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0)
-        json_object_set(copy, "Config", jget(config, "ConfigID"));
+    for_each (configs, i, config)
+        if (*jstr(cred, "Config") && strcmp(jstr(config, "ConfigName"), jstr(cred, "Config")) == 0)
+            json_object_set(copy, "Config", jget(config, "ConfigID"));
     jset(ed->spec, CS "Privileges.CredentialSpec", copy);
 }
 
@@ -571,14 +564,16 @@ int spec_mounts(struct spec_edit *ed)
 
     if (!add && !given(ed, "mount-rm"))
         return 0;
-    json_array_foreach(add, i, item)
-        json_array_foreach(add, k, other) if (k < i && by_target(item, other) == 0) return err_set(
-            ed->e, ERR_INVALID, "duplicate mount target");
+    for_each (add, i, item)
+        for_each (add, k, other)
+            if (k < i && by_target(item, other) == 0)
+                return err_set(ed->e, ERR_INVALID, "duplicate mount target");
     list = json_array();
     json_array_extend(list, jget(ed->spec, CS "Mounts"));
-    json_array_foreach(add, i, item) put_by(list, "Target", item);
-    EACH(ed, "mount-rm", i, item)
-    cut_by(list, "Target", json_string_value(item));
+    for_each (add, i, item)
+        put_by(list, "Target", item);
+    for_each (flag_json(ed->fs, "mount-rm"), i, item)
+        cut_by(list, "Target", json_string_value(item));
     list_sort_by(list, by_source_target);
     jset(ed->spec, CS "Mounts", list);
     return 0;
@@ -616,18 +611,17 @@ int spec_ports(struct spec_edit *ed)
     if (!given(ed, "publish-add") && !given(ed, "publish-rm"))
         return 0;
     out = json_array();
-    json_array_foreach(jget(ed->spec, "EndpointSpec.Ports"), i, port)
-    {
+    for_each (jget(ed->spec, "EndpointSpec.Ports"), i, port) {
         bool keep = true;
-        EACH(ed, "publish-rm", k, item)
-        keep = keep && !port_matches(port, item);
+        for_each (flag_json(ed->fs, "publish-rm"), k, item)
+            keep = keep && !port_matches(port, item);
         if (keep)
             json_array_append(out, port);
     }
-    EACH(ed, "publish-add", i, item)
-    {
+    for_each (flag_json(ed->fs, "publish-add"), i, item) {
         bool have = false;
-        json_array_foreach(out, k, port) have = have || by_port(port, item) == 0;
+        for_each (out, k, port)
+            have = have || by_port(port, item) == 0;
         if (!have)
             json_array_append(out, item);
     }
@@ -645,8 +639,8 @@ int spec_prefs(struct spec_edit *ed)
         return 0;
     out = json_array();
     json_array_extend(out, jget(ed->spec, TT "Placement.Preferences"));
-    EACH(ed, "placement-pref-rm", i, item)
-    list_cut(out, item);
+    for_each (flag_json(ed->fs, "placement-pref-rm"), i, item)
+        list_cut(out, item);
     json_array_extend(out, flag_json(ed->fs, "placement-pref-add"));
     jset(ed->spec, TT "Placement.Preferences", out);
     return 0;
@@ -663,11 +657,12 @@ int spec_generic(struct spec_edit *ed)
         return 0;
     out = json_array();
     json_array_extend(out, jget(ed->spec, path));
-    EACH(ed, "generic-resource-add", i, item)
-    put_by(out, kind, item);
-    EACH(ed, "generic-resource-rm", i, item)
-    if (r == 0 && !cut_by(out, kind, json_string_value(item)))
-        r = err_set(ed->e, ERR_NOT_FOUND, "could not find generic-resource `%s` to remove it", json_string_value(item));
+    for_each (flag_json(ed->fs, "generic-resource-add"), i, item)
+        put_by(out, kind, item);
+    for_each (flag_json(ed->fs, "generic-resource-rm"), i, item)
+        if (r == 0 && !cut_by(out, kind, json_string_value(item)))
+            r = err_set(ed->e, ERR_NOT_FOUND, "could not find generic-resource `%s` to remove it",
+                        json_string_value(item));
     jset(ed->spec, path, out);
     return r;
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "swarmctl/jpath.h"
+
 void map_put(json_t *map, const char *pair)
 {
     size_t n = strcspn(pair, "=");
@@ -24,7 +26,9 @@ void list_add(json_t *list, json_t *item)
     json_t *have;
     size_t i;
 
-    json_array_foreach(list, i, have) if (json_equal(have, item)) return;
+    for_each (list, i, have)
+        if (json_equal(have, item))
+            return;
     json_array_append(list, item);
 }
 

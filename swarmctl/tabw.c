@@ -87,8 +87,15 @@ static void format(struct tabw *t, size_t from, size_t to, size_t column)
         t->depth--;
         done = i;
     }
-    for (; done < to; done++)
+    for (; done < to; done++) /* NOLINT(clang-analyzer-unix.Malloc): tabw_format() frees it all */
         write_line(t, &t->lines[done]);
+}
+
+static void *need(size_t n, size_t size)
+{
+    void *p = calloc(n, size);
+    CHECK(p);
+    return p;
 }
 
 void tabw_format(struct buf *out, struct str s, unsigned min_width, unsigned padding)
@@ -96,10 +103,9 @@ void tabw_format(struct buf *out, struct str s, unsigned min_width, unsigned pad
     size_t tabs = count_char(s, '\t'), newlines = count_char(s, '\n'), lines;
     struct tabw t = { .out = out, .min_width = min_width, .padding = padding };
 
-    t.cells = calloc(tabs + newlines + 2, sizeof *t.cells);
-    t.lines = calloc(newlines + 2, sizeof *t.lines);
-    t.widths = calloc(tabs + 1, sizeof *t.widths);
-    CHECK(t.cells && t.lines && t.widths);
+    t.cells = need(tabs + newlines + 2, sizeof *t.cells);
+    t.lines = need(newlines + 2, sizeof *t.lines);
+    t.widths = need(tabs + 1, sizeof *t.widths);
     split(&t, s, &lines);
     format(&t, 0, lines, 0);
     free(t.cells);

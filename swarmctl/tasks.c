@@ -46,7 +46,7 @@ static void learn_all(struct resolver *r, const char *path, json_t *into, bool n
     size_t i;
 
     if (api_get(r->c, &list, "%s", path) == 0)
-        json_array_foreach(list, i, item)
+        for_each (list, i, item)
             json_object_set_new(into, jstr(item, "ID"), json_string(nodes ? node_name(item) : jstr(item, "Spec.Name")));
     json_decref(list);
 }
@@ -88,14 +88,13 @@ const char *resolve_node(struct resolver *r, const char *id)
 int node_ref(struct cli *c, const char *ref, struct buf *ret)
 {
     json_t *info = NULL;
-    int r;
 
     buf_clear(ret);
     if (strcmp(ref, "self") != 0) {
         buf_puts(ret, ref);
         return 0;
     }
-    if ((r = api_get(c, &info, "/info")) != 0)
+    if (api_get(c, &info, "/info") != 0)
         return cli_fail_api(c);
     buf_puts(ret, jstr(info, "Swarm.NodeID"));
     json_decref(info);
@@ -103,7 +102,7 @@ int node_ref(struct cli *c, const char *ref, struct buf *ret)
         return 0;
     /* A node without an id is in no swarm: the daemon's own words for that are the better message. */
     json_t *nodes = NULL;
-    r = api_get(c, &nodes, "/nodes") != 0 ? cli_fail_api(c) : cli_fail(c, "node ID not found in /info");
+    int r = api_get(c, &nodes, "/nodes") != 0 ? cli_fail_api(c) : cli_fail(c, "node ID not found in /info");
     json_decref(nodes);
     return r;
 }
@@ -182,7 +181,7 @@ static void put_ports(struct buf *b, json_t *ports)
     json_t *p;
     size_t i;
 
-    json_array_foreach(ports, i, p)
+    for_each (ports, i, p)
         buf_printf(b, "%s*:%lld->%lld/%s", i ? "," : "", (long long)jint(p, "PublishedPort"),
                    (long long)jint(p, "TargetPort"), jstr(p, "Protocol"));
 }

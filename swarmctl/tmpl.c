@@ -183,7 +183,7 @@ int exec_fail(struct exec *ex, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(why, sizeof why, fmt, ap);
+    vsnprintf(why, sizeof why, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it was just started */
     va_end(ap);
     for (unsigned i = 0; i < at; i++)
         if (start[i] == '\n') {
@@ -256,8 +256,7 @@ void val_print(struct buf *b, struct val v)
         break;
     case JSON_ARRAY:
         buf_putc(b, '[');
-        json_array_foreach(v.j, i, child)
-        {
+        for_each (v.j, i, child) {
             if (i)
                 buf_putc(b, ' ');
             val_print(b, (struct val){ .j = child });
@@ -441,7 +440,7 @@ static int eval_logic(struct exec *ex, const struct command *c, bool want, struc
 static int eval_call(struct exec *ex, const struct command *c, struct val dot, const struct val *final, struct val *ret)
 {
     const struct tmpl_fn *f = tmpl_fn_find(c->args->name);
-    struct val args[34];
+    struct val args[34] = { { .j = NULL } };
     unsigned n = 0;
 
     ex->where = c->args;
@@ -522,7 +521,7 @@ static int range_step(struct exec *ex, const struct node *n, struct val key, str
 
 static int exec_range(struct exec *ex, const struct node *n, struct val dot)
 {
-    struct val v;
+    struct val v = { .j = NULL };
     json_t *child;
     size_t i, count;
     unsigned vars = ex->var_count;
@@ -535,8 +534,7 @@ static int exec_range(struct exec *ex, const struct node *n, struct val dot)
     if (jempty(v.j) && (!v.j || json_is_array(v.j) || json_is_object(v.j)))
         r = exec_list(ex, n->otherwise, dot);
     else if (json_is_array(v.j)) {
-        json_array_foreach(v.j, i, child)
-        {
+        for_each (v.j, i, child) {
             r = range_step(ex, n, val_new(ex, json_integer((json_int_t)i)), (struct val){ .j = child });
             if (r < 0 || r == FLOW_BREAK)
                 break;

@@ -84,8 +84,7 @@ FN(join)
         return -ERR_INVALID;
     if (a[0].j && !json_is_array(a[0].j))
         return exec_fail(ex, "wrong type for value; expected []string");
-    json_array_foreach(a[0].j, i, item)
-    {
+    for_each (a[0].j, i, item) {
         if (i)
             buf_put(&b, json_string_value(a[1].j), json_string_length(a[1].j));
         val_print(&b, (struct val){ .j = item });
@@ -220,9 +219,12 @@ FN(index)
             if (want_text(ex, a[i]) < 0)
                 return -ERR_INVALID;
             json_t *item = json_object_get(v.j, json_string_value(a[i].j));
-            v = item                 ? (struct val){ .j = item }
-                : v.hint == HINT_MAP ? val_new(ex, json_string(""))
-                                     : (struct val){ .none = true };
+            if (item)
+                v = (struct val){ .j = item };
+            else if (v.hint == HINT_MAP)
+                v = val_new(ex, json_string(""));
+            else
+                v = (struct val){ .none = true };
         } else if (json_is_string(v.j) && json_is_integer(a[i].j)) {
             json_int_t at = json_integer_value(a[i].j);
             if (at < 0 || (size_t)at >= json_string_length(v.j))
@@ -311,7 +313,7 @@ static int order(struct exec *ex, struct val x, struct val y, int *ret)
 
 static int equal(struct exec *ex, struct val x, struct val y, bool *ret)
 {
-    int c;
+    int c = 0;
 
     if (!x.j || !y.j) {
         *ret = !x.j && !y.j;
@@ -355,7 +357,7 @@ FN(ne)
 #define ORDER_FN(name, test)                                                                                           \
     FN(name)                                                                                                           \
     {                                                                                                                  \
-        int c;                                                                                                         \
+        int c = 0;                                                                                                     \
         (void)n;                                                                                                       \
         if (order(ex, a[0], a[1], &c) < 0)                                                                             \
             return -ERR_INVALID;                                                                                       \

@@ -31,7 +31,7 @@ static int fail(struct parser *ps, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(why, sizeof why, fmt, ap);
+    vsnprintf(why, sizeof why, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it was just started */
     va_end(ap);
     return err_set(ps->e, ERR_INVALID, "template: :%u: %s", line_of(ps, ps->p), why);
 }
