@@ -433,6 +433,16 @@ static bool may_propose(struct rpc_call *c)
     return true;
 }
 
+/* Removing needs little space, and makes some: it goes on when the store is full. */
+static bool grows(const struct entry *en)
+{
+    const struct txn_change *ch = en->Changes.v;
+    for (size_t i = 0; i < en->Changes.n; i++)
+        if (ch[i].Doc.n > 0)
+            return true;
+    return false;
+}
+
 void node_propose(struct rpc_call *c, const struct entry *en)
 {
     struct err e = ERR_INIT;
@@ -449,7 +459,7 @@ void node_propose(struct rpc_call *c, const struct entry *en)
         return;
     }
     /* Twice its size: documents, and index entries with their pages. */
-    if (!sm_room(node.sm, 2 * node.batch.n, &e)) {
+    if (grows(en) && !sm_room(node.sm, 2 * node.batch.n, &e)) {
         node.batch.n = off;
         node_counts.refused++;
         rpc_fail_err(c, &e);
