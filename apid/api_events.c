@@ -224,9 +224,11 @@ static void look(size_t k, struct store_snap *snap, struct str id, bool quiet)
     *m = now;
 }
 
+/* What was touched since the last look: each object once, in the order of its first change. */
 struct turn {
-    struct store_snap *snap;
-    struct table seen; /* "kind id": one look each */
+    struct table seen; /* "<watched> <id>" */
+    const char **order;
+    size_t n, cap;
 };
 
 static void on_change(void *arg, uint64_t revision, enum kind kind, struct str id, char op)
@@ -234,15 +236,35 @@ static void on_change(void *arg, uint64_t revision, enum kind kind, struct str i
     struct turn *t = arg;
     char key[160];
     bool is_new;
+    size_t k = 0;
 
     (void)revision, (void)op;
-    for (size_t k = 0; k < NWATCHED; k++) {
-        if (watched[k].kind != kind)
-            continue;
-        int n = snprintf(key, sizeof key, "%zu " STR_FMT, k, STR_ARG(id));
-        if (n > 0 && (size_t)n < sizeof key)
-            (void)table_put(&t->seen, (struct str){ key, (size_t)n }, &is_new);
+    while (k < NWATCHED && watched[k].kind != kind)
+        k++;
+    int n = snprintf(key, sizeof key, "%zu " STR_FMT, k, STR_ARG(id));
+    if (k == NWATCHED || n < 0 || (size_t)n >= sizeof key)
+        return;
+    struct str text = { key, (size_t)n };
+    (void)table_put(&t->seen, text, &is_new);
+    if (!is_new)
+        return;
+    if (t->n == t->cap) {
+        t->cap = t->cap ? 2 * t->cap : 16;
+        t->order = reallocarray(t->order, t->cap, sizeof *t->order);
+        CHECK(t->order);
     }
+    t->order[t->n++] = str_dup(text);
+}
+
+static void tell_turn(struct turn *t, struct store_snap *snap, bool quiet)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        if (!quiet)
+            look((size_t)(t->order[i][0] - '0'), snap, str_from(t->order[i] + 2), false);
+        free((void *)t->order[i]);
+    }
+    free(t->order);
+    table_done(&t->seen);
 }
 
 static void forget(void)
@@ -281,7 +303,7 @@ void events_turn(void)
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct err e = ERR_INIT;
     struct store_meta meta;
-    struct turn t;
+    struct turn t = { .order = NULL };
     uint64_t before = ev.last_seq;
 
     init_once();
@@ -293,17 +315,11 @@ void events_turn(void)
     }
     if (meta.revision == ev.revision && ev.primed)
         return;
-    t.snap = snap;
     table_init(&t.seen, 0);
-    if (!ev.primed || meta.revision < ev.revision || store_changes(snap, ev.revision, on_change, &t, &e) < 0) {
+    bool gap = !ev.primed || meta.revision < ev.revision || store_changes(snap, ev.revision, on_change, &t, &e) < 0;
+    if (gap)
         prime(snap);
-    } else {
-        struct table_pos p = { 0 };
-        struct str key;
-        while (table_next(&t.seen, &p, &key, NULL))
-            look((size_t)(key.p[0] - '0'), snap, (struct str){ key.p + 2, key.n - 2 }, false);
-    }
-    table_done(&t.seen);
+    tell_turn(&t, snap, gap);
     ev.revision = meta.revision;
     if (ev.last_seq != before)
         feed_all();
