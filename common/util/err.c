@@ -84,7 +84,7 @@ int err_errno(struct err *e, int errnum, const char *fmt, ...)
     return err_set(e, code_of_errno(errnum), "%.300s: %s", text, strerror(errnum));
 }
 
-_Noreturn void check_failed(const char *cond, const char *file, int line)
+void check_failed(const char *cond, const char *file, int line)
 {
     fprintf(stderr, "<2>panic: %s:%d: CHECK(%s) failed\n", file, line, cond);
     abort();
