@@ -22,8 +22,11 @@ static void explain(struct cli *c, const struct http_request *rq, const struct h
     const char *message = jstr(j, "message");
 
     buf_clear(&c->why);
-    if (*message) {
-        buf_printf(&c->why, "Error response from daemon: %s", message);
+    size_t n = strlen(message);
+    while (n > 0 && isspace((unsigned char)message[n - 1]))
+        n--;
+    if (n > 0) {
+        buf_printf(&c->why, "Error response from daemon: %.*s", (int)n, message);
     } else if (reply->body.p && reply->body.n > 0) {
         struct str s = buf_str(&reply->body);
         while (s.n > 0 && isspace((unsigned char)s.p[s.n - 1]))

@@ -52,11 +52,28 @@ static void show(void *arg, const struct progress *p)
         display_progress(arg, p);
 }
 
+/* The tasks that count and the nodes they are on; 1 with the user told. */
+static int get_tasks(struct cli *c, const json_t *service, json_t **tasks, json_t **nodes)
+{
+    json_t *filters = json_object();
+    struct buf query = BUF_INIT;
+    int r;
+
+    filter_add(filters, "service", jstr(service, "ID"));
+    filter_add(filters, "_up-to-date", "true");
+    buf_puts(&query, "/tasks");
+    url_filters(&query, filters);
+    r = api_get(c, tasks, "%s", buf_cstr(&query));
+    if (r == 0)
+        r = api_get(c, nodes, "/nodes");
+    buf_done(&query);
+    return r == 0 ? 0 : cli_fail_api(c);
+}
+
 /* One look at the service. AGAIN, DONE, or FAILED with the user told. */
 static enum converge_next look(struct cli *c, struct converge *cv, const char *path)
 {
-    json_t *service = NULL, *tasks = NULL, *nodes = NULL, *filters = json_object();
-    struct buf query = BUF_INIT;
+    json_t *service = NULL, *tasks = NULL, *nodes = NULL;
     struct err e = ERR_INIT;
     enum converge_next next = CONVERGE_FAILED;
 
@@ -67,23 +84,15 @@ static enum converge_next look(struct cli *c, struct converge *cv, const char *p
         if (next == CONVERGE_FAILED)
             cli_fail(c, "%s", e.msg);
     }
-    if (next == CONVERGE_AGAIN) {
-        filter_add(filters, "service", jstr(service, "ID"));
-        filter_add(filters, "_up-to-date", "true");
-        buf_puts(&query, "/tasks");
-        url_filters(&query, json_incref(filters));
-        if (api_get(c, &tasks, "%s", buf_cstr(&query)) != 0 || api_get(c, &nodes, "/nodes") != 0) {
-            cli_fail_api(c);
-            next = CONVERGE_FAILED;
-        } else {
-            next = converge_tasks(cv, service, tasks, nodes, c->now_ns());
-        }
+    if (next == CONVERGE_AGAIN || next == CONVERGE_LAST) {
+        bool last = next == CONVERGE_LAST;
+        next = get_tasks(c, service, &tasks, &nodes) != 0
+                   ? CONVERGE_FAILED
+                   : converge_tasks(cv, service, tasks, nodes, c->now_ns(), last);
     }
-    json_decref(filters);
     json_decref(service);
     json_decref(tasks);
     json_decref(nodes);
-    buf_done(&query);
     return next;
 }
 
@@ -620,7 +629,7 @@ static int run_service_inspect(struct cli *c, struct call *call)
         struct buf text = BUF_INIT, out = BUF_INIT;
         if ((r = get_one(c, call->argv[i], NULL, &text)) == 0) {
             json_t *service = json_loadb(text.p, text.n, 0, NULL), *names = network_names(c, service);
-            pretty_service(&out, service, names);
+            pretty_service(&out, service, names, c->now_ns());
             fprintf(c->out, "%s\n", buf_cstr(&out));
             json_decref(names);
             json_decref(service);

@@ -104,7 +104,7 @@ static enum converge_next update_status(struct converge *cv, json_t *service, st
     if (strcmp(state, "updating") == 0) {
         cv->rollback = false;
     } else if (strcmp(state, "completed") == 0) {
-        return cv->reached ? CONVERGE_AGAIN : CONVERGE_DONE;
+        return cv->reached ? CONVERGE_AGAIN : CONVERGE_LAST;
     } else if (strcmp(state, "paused") == 0) {
         err_set(e, ERR_PRECONDITION, "service update paused: %s", message);
         return CONVERGE_FAILED;
@@ -424,7 +424,8 @@ static void verify(struct converge *cv, int64_t now_ns)
     emit(cv, "verify", text, 0, 0);
 }
 
-enum converge_next converge_tasks(struct converge *cv, json_t *service, json_t *tasks, json_t *nodes, int64_t now_ns)
+enum converge_next converge_tasks(struct converge *cv, json_t *service, json_t *tasks, json_t *nodes, int64_t now_ns,
+                                  bool last)
 {
     json_t *active = active_nodes(nodes);
 
@@ -443,6 +444,8 @@ enum converge_next converge_tasks(struct converge *cv, json_t *service, json_t *
         cv->emit(cv->arg, &(struct progress){ .id = "", .text = "job complete", .message = true });
         return CONVERGE_DONE;
     }
+    if (last)
+        return CONVERGE_DONE;
     verify(cv, now_ns);
     return CONVERGE_AGAIN;
 }

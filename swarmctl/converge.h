@@ -9,7 +9,8 @@
 #include "common/util/err.h"
 #include "swarmctl/display.h"
 
-enum converge_next { CONVERGE_AGAIN, CONVERGE_DONE, CONVERGE_FAILED };
+/* LAST: the daemon says it is done; the tasks are looked at once more, for the screen. */
+enum converge_next { CONVERGE_AGAIN, CONVERGE_LAST, CONVERGE_DONE, CONVERGE_FAILED };
 
 struct converge {
     const char *name; /* as the user wrote it */
@@ -30,4 +31,5 @@ void converge_free(struct converge *cv);
 
 /* converge_service - looks at the service before its tasks are asked for. FAILED: e says why. */
 enum converge_next converge_service(struct converge *cv, json_t *service, int64_t now_ns, struct err *e);
-enum converge_next converge_tasks(struct converge *cv, json_t *service, json_t *tasks, json_t *nodes, int64_t now_ns);
+enum converge_next converge_tasks(struct converge *cv, json_t *service, json_t *tasks, json_t *nodes, int64_t now_ns,
+                                  bool last);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "common/util/clock.h"
 #include "swarmctl/human.h"
 #include "swarmctl/jpath.h"
 
@@ -70,25 +71,27 @@ static void put_mode(struct buf *b, json_t *s)
     }
 }
 
-static void put_time(struct buf *b, const char *label, const char *text)
+static void put_ago(struct buf *b, const char *label, const char *text, int64_t now_ns)
 {
-    if (!*text)
+    struct wall_ns t;
+
+    if (!wall_parse(str_from(text), &t))
         return;
     buf_puts(b, label);
-    go_time(b, str_from(text));
-    buf_putc(b, '\n');
+    human_duration(b, now_ns - t.ns);
+    buf_puts(b, " ago\n");
 }
 
-static void put_update_status(struct buf *b, json_t *s)
+static void put_update_status(struct buf *b, json_t *s, int64_t now_ns)
 {
     json_t *u = jget(s, "UpdateStatus");
 
     if (!u || !*jstr(u, "State"))
         return;
     buf_printf(b, "UpdateStatus:\n State:\t\t%s\n", jstr(u, "State"));
-    put_time(b, " Started:\t", jstr(u, "StartedAt"));
+    put_ago(b, " Started:\t", jstr(u, "StartedAt"), now_ns);
     if (strcmp(jstr(u, "State"), "completed") == 0)
-        put_time(b, " Completed:\t", jstr(u, "CompletedAt"));
+        put_ago(b, " Completed:\t", jstr(u, "CompletedAt"), now_ns);
     buf_printf(b, " Message:\t%s\n", jstr(u, "Message"));
 }
 
@@ -273,7 +276,7 @@ static void put_health(struct buf *b, json_t *h)
         buf_printf(b, "\t Test = %s\n", json_string_value(t));
 }
 
-void pretty_service(struct buf *b, json_t *s, json_t *networks)
+void pretty_service(struct buf *b, json_t *s, json_t *networks, int64_t now_ns)
 {
     buf_printf(b, "\nID:\t\t%s\nName:\t\t%s\n", jstr(s, "ID"), jstr(s, "Spec.Name"));
     if (jlen(s, "Spec.Labels")) {
@@ -281,7 +284,7 @@ void pretty_service(struct buf *b, json_t *s, json_t *networks)
         put_map(b, jget(s, "Spec.Labels"), " ", "=");
     }
     put_mode(b, s);
-    put_update_status(b, s);
+    put_update_status(b, s, now_ns);
     put_placement(b, s);
     put_update_config(b, jget(s, "Spec.UpdateConfig"), "UpdateConfig", "Update order:      ");
     put_update_config(b, jget(s, "Spec.RollbackConfig"), "RollbackConfig", "Rollback order:    ");
