@@ -122,7 +122,7 @@ static void on_status(void *arg, const void *rep, const struct err *e)
     d->ops.sent(d->arg, r != NULL, r ? &r->Unknown : NULL);
     if (!r && current)
         session_lost(d, e);
-    else if (r)
+    else /* also after an answer to an earlier session: what it held back goes out now */
         agent_dispatch_kick(d);
 }
 
