@@ -13,34 +13,34 @@
 #include "common/util/clock.h"
 
 enum task_phase { /* stored: append only */
-    TP_NEW,
-    TP_PREPARING, /* image, volumes */
-    TP_READY,     /* prepared; waits for desired state "running" */
-    TP_STARTING,
-    TP_RUNNING,
-    TP_STOPPING,  /* told to stop; the container has its grace period */
-    TP_CLEANING,  /* terminal; the container's remains are being removed */
-    TP_DONE,      /* terminal; nothing is left but its log */
-    TP_COUNT
+                  TP_NEW,
+                  TP_PREPARING, /* image, volumes */
+                  TP_READY,     /* prepared; waits for desired state "running" */
+                  TP_STARTING,
+                  TP_RUNNING,
+                  TP_STOPPING, /* told to stop; the container has its grace period */
+                  TP_CLEANING, /* terminal; the container's remains are being removed */
+                  TP_DONE,     /* terminal; nothing is left but its log */
+                  TP_COUNT
 };
 
 #define TASK_ERR_MAX 400
 
 struct task_core {
     enum task_phase phase;
-    enum task_state state;   /* reported */
+    enum task_state state; /* reported */
     enum task_state desired;
-    bool removed;            /* the manager forgot it: forget it too, once it is stopped */
+    bool removed; /* the manager forgot it: forget it too, once it is stopped */
     char message[64];
     char err[TASK_ERR_MAX];
-    struct wall_ns since;    /* when `state` was entered */
+    struct wall_ns since; /* when `state` was entered */
     int64_t exit_code;
     uint64_t pid;
     bool has_container;
 };
 
 enum task_event_type {
-    TE_ASSIGN,         /* desired */
+    TE_ASSIGN, /* desired */
     TE_REMOVED,
     TE_PREPARED,
     TE_PREPARE_FAILED, /* text */
@@ -50,8 +50,8 @@ enum task_event_type {
     TE_LOST,           /* text: the container is gone and nobody knows how it ended */
     TE_GRACE_OVER,
     TE_CLEANED,
-    TE_RESUME,         /* agentd has restarted and nothing of this task runs: go on from what is stored */
-    TE_ADOPTED,        /* agentd has restarted and the container runs: pid */
+    TE_RESUME,  /* agentd has restarted and nothing of this task runs: go on from what is stored */
+    TE_ADOPTED, /* agentd has restarted and the container runs: pid */
 };
 
 struct task_event {
@@ -65,12 +65,12 @@ struct task_event {
 };
 
 enum {
-    DO_STORE = 1,    /* state or phase changed: store, then report */
+    DO_STORE = 1, /* state or phase changed: store, then report */
     DO_PREPARE = 2,
     DO_START = 4,
-    DO_STOP = 8,     /* stop signal now, kill after the grace period */
+    DO_STOP = 8, /* stop signal now, kill after the grace period */
     DO_KILL = 16,
-    DO_CANCEL = 32,  /* stop preparing; its event still comes */
+    DO_CANCEL = 32, /* stop preparing; its event still comes */
     DO_CLEAN = 64,
     DO_FORGET = 128, /* drop it from the store; the struct may go */
 };

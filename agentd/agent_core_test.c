@@ -11,10 +11,12 @@
 #include "common/util/check.h"
 #include "common/util/scenario.h"
 
-static const char *const event_names[] = { "assign", "removed", "prepared", "prepare-failed", "started", "start-failed",
-                                           "exited", "lost",    "grace-over", "cleaned",      "resume",  "adopted" };
+static const char *const event_names[] = { "assign",     "removed",      "prepared", "prepare-failed",
+                                           "started",    "start-failed", "exited",   "lost",
+                                           "grace-over", "cleaned",      "resume",   "adopted" };
 static const char *const effect_names[] = { "store", "prepare", "start", "stop", "kill", "cancel", "clean", "forget" };
-static const char *const phase_names[] = { "new", "preparing", "ready", "starting", "running", "stopping", "cleaning", "done" };
+static const char *const phase_names[] = { "new",     "preparing", "ready",    "starting",
+                                           "running", "stopping",  "cleaning", "done" };
 
 static void *begin(void)
 {
@@ -77,8 +79,12 @@ static void walk(const struct task_core *from, unsigned depth, unsigned *pending
     for (int type = TE_ASSIGN; type <= TE_ADOPTED; type++) {
         for (size_t d = 0; d < (type == TE_ASSIGN ? 3 : 1); d++) {
             struct task_core t = *from;
-            struct task_event ev = { .type = (enum task_event_type)type, .now = { 2 }, .desired = desired[d], .text = "x",
-                                     .exit_code = 1, .pid = 5 };
+            struct task_event ev = { .type = (enum task_event_type)type,
+                                     .now = { 2 },
+                                     .desired = desired[d],
+                                     .text = "x",
+                                     .exit_code = 1,
+                                     .pid = 5 };
             if (type == TE_ADOPTED && t.phase != TP_STARTING && t.phase != TP_RUNNING && t.phase != TP_STOPPING)
                 continue;
             unsigned todo = task_step(&t, &ev);

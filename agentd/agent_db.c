@@ -39,7 +39,10 @@ struct agent_db {
 
 static int db_err(struct err *e, int r, const char *what)
 {
-    return err_set(e, r == ENOSPC || r == MDB_MAP_FULL ? ERR_IO : r == MDB_CORRUPTED || r == MDB_INVALID ? ERR_CORRUPT : ERR_IO,
+    return err_set(e,
+                   r == ENOSPC || r == MDB_MAP_FULL         ? ERR_IO
+                   : r == MDB_CORRUPTED || r == MDB_INVALID ? ERR_CORRUPT
+                                                            : ERR_IO,
                    "agent database: %s: %s", what, mdb_strerror(r));
 }
 

@@ -16,9 +16,9 @@ struct agent_record {
     int64_t Since, ExitCode;
     uint64_t PID, MonitorPID;
     struct str ContainerID, ImageID;
-    struct strs Volumes;   /* anonymous ones, to remove with the task */
+    struct strs Volumes; /* anonymous ones, to remove with the task */
     struct strs Addresses;
-    struct list Ports;     /* struct task_port: host mode */
+    struct list Ports; /* struct task_port: host mode */
 };
 extern const struct field agent_record_fields[];
 

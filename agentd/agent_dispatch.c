@@ -24,7 +24,7 @@ struct agent_dispatch {
     char session[128];       /* "" while there is none */
     char node[64], left[64]; /* the session's node; the one whose swarm this host has left */
     uint64_t heartbeat_ms, seq, backoff_ms;
-    unsigned generation;     /* of the session: answers to an older one are ignored */
+    unsigned generation; /* of the session: answers to an older one are ignored */
     bool opening, sending;
     struct flight *flights;
 };

@@ -25,9 +25,9 @@ struct dispatch_ops {
 };
 
 struct dispatch_conf {
-    const char *run_dir, *daemon;   /* socket to talk to */
+    const char *run_dir, *daemon; /* socket to talk to */
     const char *hostname;
-    struct str description;         /* raw map; borrowed for good */
+    struct str description; /* raw map; borrowed for good */
     uint64_t backoff_max_ms;
 };
 

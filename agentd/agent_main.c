@@ -12,11 +12,13 @@ static const struct conf_item conf[] = {
     CONF_TEXT("init", agent_conf.init, "/usr/bin/tini-static", "first process of containers with Init"),
     CONF_BOOL("default_init", &agent_conf.default_init, "no", "whether a service that does not say gets an init"),
     CONF_TEXT("cgroup_root", agent_conf.cgroup_root, "/microswarm", "control group of all containers"),
-    CONF_TEXT("insecure_registries", agent_conf.insecure_registries, "", "registries (host:port) without TLS, blank-separated"),
+    CONF_TEXT("insecure_registries", agent_conf.insecure_registries, "",
+              "registries (host:port) without TLS, blank-separated"),
     CONF_COUNT("starts_max", &agent_conf.starts_max, "3", 1, 64, "containers that are being started at the same time"),
     CONF_BYTES("log_size_max", &agent_conf.log_size_max, "10m", 0, 1ull << 40, "size of a log file; 0: no limit"),
     CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
-    CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "500ms", 10, 60000, "longest pause between tries to open a session"),
+    CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "500ms", 10, 60000,
+            "longest pause between tries to open a session"),
     CONF_END,
 };
 

@@ -30,8 +30,9 @@ static void test_references(void **state)
         { "index.docker.io/library/busybox", "docker.io", "library/busybox", "latest", "", "busybox" },
         { "docker.io/busybox:2", "docker.io", "library/busybox", "2", "", "busybox" },
     };
-    static const char *const bad[] = { "", "UPPER", "a//b", "/a", "a/", "a:", "a@sha256:12", "-a", "a b", "a:b:c/d$",
-                                       "a_-b", D64, "sha256:" D64, "x:\x01", "a...b", "reg.example/" };
+    static const char *const bad[] = { "",      "UPPER",       "a//b",     "/a",   "a/", "a:",          "a@sha256:12",
+                                       "-a",    "a b",         "a:b:c/d$", "a_-b", D64,  "sha256:" D64, "x:\x01",
+                                       "a...b", "reg.example/" };
     struct image_ref r;
     struct err e = ERR_INIT;
     char f[IMAGE_REF_MAX];
@@ -61,8 +62,8 @@ static json_t *image(const char *id, const char *tag, const char *digest)
         json_array_append_new(tags, json_string(tag));
     if (digest)
         json_array_append_new(digests, json_string(digest));
-    return json_pack("{s:s,s:o,s:o,s:i,s:i,s:[s]}", "ID", full, "RepoTags", tags, "RepoDigests", digests, "Created", 1, "Size",
-                     2, "Layers", D64);
+    return json_pack("{s:s,s:o,s:o,s:i,s:i,s:[s]}", "ID", full, "RepoTags", tags, "RepoDigests", digests, "Created", 1,
+                     "Size", 2, "Layers", D64);
 }
 
 static void add(json_t *index, json_t *img)
@@ -119,9 +120,15 @@ static void test_index(void **state)
 static void test_templates(void **state)
 {
     static struct strpair labels[] = { { { "tier", 4 }, { "web", 3 } } };
-    static const struct tmpl_ctx ctx = { .service_id = { "s1", 2 }, .service_name = { "api", 3 }, .service_labels = { labels, 1 },
-                                         .node_id = { "n1", 2 }, .node_hostname = { "host", 4 }, .node_arch = { "x86_64", 6 },
-                                         .node_os = { "linux", 5 }, .task_id = { "t1", 2 }, .task_name = { "api.3.t1", 8 },
+    static const struct tmpl_ctx ctx = { .service_id = { "s1", 2 },
+                                         .service_name = { "api", 3 },
+                                         .service_labels = { labels, 1 },
+                                         .node_id = { "n1", 2 },
+                                         .node_hostname = { "host", 4 },
+                                         .node_arch = { "x86_64", 6 },
+                                         .node_os = { "linux", 5 },
+                                         .task_id = { "t1", 2 },
+                                         .task_name = { "api.3.t1", 8 },
                                          .task_slot = { "3", 1 } };
     static const struct {
         const char *in, *out;
@@ -134,7 +141,8 @@ static void test_templates(void **state)
         { "{{\"{{\"}}x", "{{x" },
         { "{ {.a}", "{ {.a}" },
     };
-    static const char *const bad[] = { "{{.Nothing}}", "{{", "a{{.Task.ID}", "{{if true}}", "{{index .Service.Labels tier}}" };
+    static const char *const bad[] = { "{{.Nothing}}", "{{", "a{{.Task.ID}", "{{if true}}",
+                                       "{{index .Service.Labels tier}}" };
     struct arena a;
     struct str out;
     struct err e = ERR_INIT;
@@ -185,7 +193,8 @@ static void test_users(void **state)
 #define T "2026-11-20T18:00:00.5+00:00 "
 static void test_log_records(void **state)
 {
-    struct str s = STR(T "stdout F one\n" T "stderr P par\nrubbish\n" T "stderr F tial\n" T "stdout F \n" T "stdout F half");
+    struct str s =
+        STR(T "stdout F one\n" T "stderr P par\nrubbish\n" T "stderr F tial\n" T "stdout F \n" T "stdout F half");
     struct log_rec r;
     uint64_t n = 2;
     (void)state;

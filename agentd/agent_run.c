@@ -98,8 +98,10 @@ static int check_bind(const struct tspec_mount *m, struct err *e)
 {
     char src[4097];
     if (!str_copy(src, sizeof src, m->Source) || src[0] != '/')
-        return err_set(e, ERR_INVALID, "invalid mount config for type \"bind\": invalid mount path: '" STR_FMT
-                       "' mount path must be absolute", STR_ARG(m->Source));
+        return err_set(e, ERR_INVALID,
+                       "invalid mount config for type \"bind\": invalid mount path: '" STR_FMT
+                       "' mount path must be absolute",
+                       STR_ARG(m->Source));
     if (access(src, F_OK) == 0)
         return 0;
     if (errno == ENOENT && m->BindOptions && m->BindOptions->CreateMountpoint)
@@ -125,7 +127,8 @@ static int check_mount(const struct tspec_mount *m, struct arena *a, struct err 
     if (m->Source.n && !volume_name_ok(m->Source))
         return err_set(e, ERR_INVALID,
                        "create " STR_FMT ": \"" STR_FMT "\" includes invalid characters for a local volume name, only "
-                       "\"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed", STR_ARG(m->Source), STR_ARG(m->Source));
+                       "\"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed",
+                       STR_ARG(m->Source), STR_ARG(m->Source));
     const struct tspec_driver *d = m->VolumeOptions ? m->VolumeOptions->DriverConfig : NULL;
     if (d && d->Name.n && !str_is(d->Name, "local"))
         return err_set(e, ERR_INVALID, "error looking up volume plugin " STR_FMT ": plugin \"" STR_FMT "\" not found",
@@ -161,8 +164,8 @@ static int image_conf_of(struct atask *t, struct arena *a, struct image_conf *re
 {
     json_t *conf = t->img ? images_config(t->ag->images, t->img, e) : NULL;
     if (!conf)
-        return e->code ? -e->code : err_set(e, ERR_NOT_FOUND, "No such image: " STR_FMT,
-                                            STR_ARG(t->spec.ContainerSpec->Image));
+        return e->code ? -e->code
+                       : err_set(e, ERR_NOT_FOUND, "No such image: " STR_FMT, STR_ARG(t->spec.ContainerSpec->Image));
     return image_conf_read(conf, ret, a, e);
 }
 
@@ -721,9 +724,16 @@ static int write_config(struct atask *t, struct err *e)
     json_t *config = NULL;
     run_path(t, "rootfs", rootfs);
     snprintf(cgroup, sizeof cgroup, "%s/%s", agent_conf.cgroup_root, t->id);
-    struct oci_in in = { .spec = &t->spec, .image = &ic, .user = &user, .rootfs = rootfs, .cgroup_path = cgroup,
-                         .env = c->Env, .mounts = t->mounts, .nmounts = t->nmounts,
-                         .cgroup2 = oci_cgroup2(t->ag->oci), .swap_limit = oci_swap_limit(t->ag->oci) };
+    struct oci_in in = { .spec = &t->spec,
+                         .image = &ic,
+                         .user = &user,
+                         .rootfs = rootfs,
+                         .cgroup_path = cgroup,
+                         .env = c->Env,
+                         .mounts = t->mounts,
+                         .nmounts = t->nmounts,
+                         .cgroup2 = oci_cgroup2(t->ag->oci),
+                         .swap_limit = oci_swap_limit(t->ag->oci) };
     in.netns = t->netns.n && str_copy(netns, sizeof netns, t->netns) ? netns : NULL;
     bool host_net = str_is(net_mode(t), "host");
     in.hostname = c->Hostname.n ? c->Hostname
@@ -737,7 +747,8 @@ static int write_config(struct atask *t, struct err *e)
     struct str cwd = c->Dir.n ? c->Dir : ic.WorkingDir;
     if (r == 0 && cwd.n && !str_is(cwd, "/")) {
         if (cwd.p[0] != '/')
-            return err_set(e, ERR_INVALID, "the working directory '" STR_FMT "' is invalid, it needs to be an absolute path",
+            return err_set(e, ERR_INVALID,
+                           "the working directory '" STR_FMT "' is invalid, it needs to be an absolute path",
                            STR_ARG(cwd));
         r = mkdir_inside(root, arena_str(&t->run, cwd).p, e);
     }
@@ -867,14 +878,19 @@ static int ctr_spec_of(struct atask *t, struct ctr_spec *ret, char bundle[512], 
     run_path(t, NULL, bundle);
     state_path(t, "log", log);
     if (driver.n && !str_is(driver, "json-file") && !str_is(driver, "local") && !str_is(driver, "none"))
-        return err_set(e, ERR_INVALID, "failed to initialize logging driver: logger: no log driver named '" STR_FMT
-                       "' is registered", STR_ARG(driver));
+        return err_set(e, ERR_INVALID,
+                       "failed to initialize logging driver: logger: no log driver named '" STR_FMT "' is registered",
+                       STR_ARG(driver));
     if (max.n && !size_of(max, &size))
         return err_set(e, ERR_INVALID, "failed to initialize logging driver: invalid max-size \"" STR_FMT "\"",
                        STR_ARG(max));
-    *ret = (struct ctr_spec){ .id = t->container_id, .task_id = t->id, .bundle = bundle, .log_size_max = size,
+    *ret = (struct ctr_spec){ .id = t->container_id,
+                              .task_id = t->id,
+                              .bundle = bundle,
+                              .log_size_max = size,
                               .log_path = str_is(driver, "none") ? NULL : log,
-                              .tty = c && c->TTY, .stdin_open = c && c->OpenStdin };
+                              .tty = c && c->TTY,
+                              .stdin_open = c && c->OpenStdin };
     return 0;
 }
 
@@ -1178,8 +1194,9 @@ static void leftover_container(struct agent *ag, const char *id)
     struct proc *p;
     struct err e = ERR_INIT;
     snprintf(root, sizeof root, "%s/crun", ag->run_dir);
-    const char *const argv[] = { agent_conf.crun, "--cgroup-manager=cgroupfs", "--root", root, "delete", "--force", id,
-                                 NULL };
+    const char *const argv[] = {
+        agent_conf.crun, "--cgroup-manager=cgroupfs", "--root", root, "delete", "--force", id, NULL
+    };
     log_warn("leftover container %.12s: removed", id);
     if (proc_start(&p, ag->loop, &(struct proc_spec){ .argv = argv }, on_leftover_gone, NULL, &e) < 0)
         log_error("%s", e.msg);

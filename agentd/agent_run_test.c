@@ -111,10 +111,16 @@ static void answer_poll(void)
                 removed[nr++] = str_from(t->id);
             continue;
         }
-        v[n++] = (struct assignment){ .ID = str_from(t->id), .Rev = t->seq, .ServiceID = STR("svc1"),
-                                      .ServiceName = STR("web"), .Slot = 7, .NodeID = STR("node1"),
-                                      .NodeHostname = STR("host1"), .DesiredState = str_from(t->desired),
-                                      .Spec = buf_str(&t->spec), .RegistryAuth = str_from(t->auth) };
+        v[n++] = (struct assignment){ .ID = str_from(t->id),
+                                      .Rev = t->seq,
+                                      .ServiceID = STR("svc1"),
+                                      .ServiceName = STR("web"),
+                                      .Slot = 7,
+                                      .NodeID = STR("node1"),
+                                      .NodeHostname = STR("host1"),
+                                      .DesiredState = str_from(t->desired),
+                                      .Spec = buf_str(&t->spec),
+                                      .RegistryAuth = str_from(t->auth) };
     }
     rep.Tasks = (struct list){ v, n };
     rep.Removed = (struct strs){ removed, nr };
@@ -204,10 +210,9 @@ static void on_mesh_list(struct rpc_call *c, const void *req)
     rpc_reply(c, &rep);
 }
 
-static const struct route disp_routes[] = { { &op_disp_session, on_session },
-                                            { &op_disp_assignments, on_poll },
-                                            { &op_disp_status, on_status },
-                                            { 0 } };
+static const struct route disp_routes[] = {
+    { &op_disp_session, on_session }, { &op_disp_assignments, on_poll }, { &op_disp_status, on_status }, { 0 }
+};
 static const struct route mesh_routes[] = { { &op_mesh_up, on_mesh_up },
                                             { &op_mesh_ready, on_mesh_ok },
                                             { &op_mesh_down, on_mesh_down },
@@ -239,14 +244,14 @@ static void kill_agentd(int sig)
         f.poll = NULL; /* its connection is gone: the server drops the call */
 }
 
-#define WAIT(cond)                                                                                                    \
-    do {                                                                                                              \
-        uint64_t until_ = clock_mono().ms + DEADLINE_MS;                                                              \
-        while (!(cond)) {                                                                                             \
-            if (clock_mono().ms > until_)                                                                             \
-                fail_msg("waited too long for %s", #cond);                                                            \
-            assert_true(sd_event_run(f.loop, 20000) >= 0);                                                            \
-        }                                                                                                             \
+#define WAIT(cond)                                                                                                     \
+    do {                                                                                                               \
+        uint64_t until_ = clock_mono().ms + DEADLINE_MS;                                                               \
+        while (!(cond)) {                                                                                              \
+            if (clock_mono().ms > until_)                                                                              \
+                fail_msg("waited too long for %s", #cond);                                                             \
+            assert_true(sd_event_run(f.loop, 20000) >= 0);                                                             \
+        }                                                                                                              \
     } while (0)
 
 static void desire(const char *id, const char *desired)
@@ -338,8 +343,12 @@ static void ask(const struct op *op, const void *req, rpc_done_fn *done)
 
 static void logs(const char *id, int64_t tail, const char *cursor, uint64_t wait_ms)
 {
-    struct agent_logs req = { .TaskID = str_from(id), .Stdout = true, .Stderr = true, .Tail = tail,
-                              .Cursor = str_from(cursor), .WaitMs = wait_ms };
+    struct agent_logs req = { .TaskID = str_from(id),
+                              .Stdout = true,
+                              .Stderr = true,
+                              .Tail = tail,
+                              .Cursor = str_from(cursor),
+                              .WaitMs = wait_ms };
     f.text[0] = '\0';
     ask(&op_agent_logs, &req, on_logs);
     assert_int_equal(f.answer.code, 0);
@@ -348,8 +357,8 @@ static void logs(const char *id, int64_t tail, const char *cursor, uint64_t wait
 static const char *run_sh(const char *id, const char *members, const char *script)
 {
     char json[4096];
-    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"%s\"]%s%s}}", script,
-             members[0] ? "," : "", members);
+    snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"%s\"]%s%s}}",
+             script, members[0] ? "," : "", members);
     struct ftask *t = add(id, "running", json);
     WAIT(ended(t));
     if (strcmp(t->state, "complete") != 0)
@@ -365,8 +374,9 @@ static void load_image(const char *path, const char *id)
     assert_int_equal(fs_read(path, 64u << 20, &b, &e), 0);
     for (size_t off = 0;;) {
         size_t n = b.n - off > 1u << 20 ? 1u << 20 : b.n - off;
-        struct agent_image_load req = { .UploadID = str_from(id), .Offset = off, .Data = { b.p + off, n },
-                                        .Last = off + n == b.n };
+        struct agent_image_load req = {
+            .UploadID = str_from(id), .Offset = off, .Data = { b.p + off, n }, .Last = off + n == b.n
+        };
         ask(&op_agent_image_load, &req, NULL);
         off += n;
         if (f.answer.code || off == b.n)
@@ -424,9 +434,9 @@ static int teardown(void **state)
     return system(cmd);
 }
 
-#define NEEDS_ROOT() \
-    if (!f.usable) { \
-        skip();      \
+#define NEEDS_ROOT()                                                                                                   \
+    if (!f.usable) {                                                                                                   \
+        skip();                                                                                                        \
     }
 
 /* ---- cases ---- */
@@ -451,10 +461,11 @@ static void image_loads(void **state)
     load_image(path, "u1");
     assert_int_equal(f.answer.code, 0);
     /* the same bytes with one changed inside the layer */
-    snprintf(cmd, sizeof cmd, "cd %s && mkdir x && tar -C x -xf bb.tar && printf 'Z' | dd of=x/layer.tar bs=1 seek=40000 "
-                              "conv=notrunc status=none && tar -C x -cf bad.tar manifest.json config.json layer.tar && "
-                              "head -c 5000 bb.tar > cut.tar && sed -i s/layer.tar/nosuch.tar/ x/manifest.json && "
-                              "sed -i s/busybox/other/ x/manifest.json && tar -C x -cf miss.tar manifest.json config.json",
+    snprintf(cmd, sizeof cmd,
+             "cd %s && mkdir x && tar -C x -xf bb.tar && printf 'Z' | dd of=x/layer.tar bs=1 seek=40000 "
+             "conv=notrunc status=none && tar -C x -cf bad.tar manifest.json config.json layer.tar && "
+             "head -c 5000 bb.tar > cut.tar && sed -i s/layer.tar/nosuch.tar/ x/manifest.json && "
+             "sed -i s/busybox/other/ x/manifest.json && tar -C x -cf miss.tar manifest.json config.json",
              f.dir);
     assert_int_equal(system(cmd), 0);
     struct agent_image_ref rm = { .Image = STR("busybox:latest") };
@@ -490,7 +501,8 @@ static int free_port(void)
 
 static bool listens(int port)
 {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     _cleanup_(closep) int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     return connect(s, (struct sockaddr *)&a, sizeof a) == 0;
@@ -505,9 +517,13 @@ static pid_t start_registry(int port, bool auth)
     snprintf(dir, sizeof dir, "%s/registry-%d", f.dir, port);
     mkdir(dir, 0755);
     snprintf(conf, sizeof conf, "%s/htpasswd", dir);
-    assert_int_equal(fs_write(conf, STR("joe:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"), 0644, &e), 0);
-    buf_printf(&b, "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\n"
-                   "http: {addr: '127.0.0.1:%d'}\n", dir, port);
+    assert_int_equal(
+        fs_write(conf, STR("joe:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"), 0644, &e), 0);
+    buf_printf(
+        &b,
+        "version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\n"
+        "http: {addr: '127.0.0.1:%d'}\n",
+        dir, port);
     if (auth)
         buf_printf(&b, "auth: {htpasswd: {realm: r, path: %s}}\n", conf);
     snprintf(conf, sizeof conf, "%s/config.yml", dir);
@@ -527,7 +543,8 @@ static pid_t start_registry(int port, bool auth)
 static void push(int port, const char *name, const char *creds)
 {
     char cmd[600];
-    snprintf(cmd, sizeof cmd, "skopeo copy --quiet --dest-tls-verify=false %s %s docker-archive:%s/bb.tar docker://127.0.0.1:%d/%s",
+    snprintf(cmd, sizeof cmd,
+             "skopeo copy --quiet --dest-tls-verify=false %s %s docker-archive:%s/bb.tar docker://127.0.0.1:%d/%s",
              creds[0] ? "--dest-creds" : "", creds, f.dir, port, name);
     assert_int_equal(system(cmd), 0);
 }
@@ -580,10 +597,12 @@ static void pulls(void **state)
     snprintf(json, sizeof json, "{\"ContainerSpec\":{\"Image\":\"%s\",\"Args\":[\"true\"]}}", ref);
     t = add("t-noauth", "running", json);
     wait_state(t, "rejected");
-    snprintf(err, sizeof err, "pull access denied for 127.0.0.1:%d/priv, repository does not exist or may require 'docker login'", port);
+    snprintf(err, sizeof err,
+             "pull access denied for 127.0.0.1:%d/priv, repository does not exist or may require 'docker login'", port);
     assert_non_null(strstr(t->err, err));
     snprintf(ref, sizeof ref, "127.0.0.1:%d/priv:nosuch", port);
-    struct agent_image_ref bad = { .Image = str_from(ref), .RegistryAuth = STR("{\"username\":\"joe\",\"password\":\"secret\"}") };
+    struct agent_image_ref bad = { .Image = str_from(ref),
+                                   .RegistryAuth = STR("{\"username\":\"joe\",\"password\":\"secret\"}") };
     ask(&op_agent_image_pull, &bad, on_pulled);
     assert_int_equal(f.answer.code, ERR_NOT_FOUND);
     print_message("# %s\n", f.answer.msg);
@@ -596,7 +615,8 @@ static void pulls(void **state)
     snprintf(p->auth, sizeof p->auth, "{\"username\":\"joe\",\"password\":\"secret\",\"serveraddress\":\"x\"}");
     t = add("t-auth", "running", json);
     wait_state(t, "complete");
-    snprintf(json, sizeof json, "! grep -rl secret %s/agent %s/images/index.json; ! ls %s/auth-* 2>/dev/null", f.state, f.state, f.run);
+    snprintf(json, sizeof json, "! grep -rl secret %s/agent %s/images/index.json; ! ls %s/auth-* 2>/dev/null", f.state,
+             f.state, f.run);
     assert_int_equal(system(json), 0);
     kill(reg, SIGKILL);
     waitpid(reg, NULL, 0);
@@ -610,7 +630,9 @@ static void runs_and_stops(void **state)
     (void)state;
     NEEDS_ROOT();
     uint64_t t0 = clock_mono().ms;
-    struct ftask *t = add("t-run", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Command\":[\"sh\"],\"Args\":[\"-c\",\"trap 'exit 3' TERM; echo up; while :; do sleep 0.02; done\"]}}");
+    struct ftask *t = add("t-run", "running",
+                          "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Command\":[\"sh\"],\"Args\":[\"-c\",\"trap "
+                          "'exit 3' TERM; echo up; while :; do sleep 0.02; done\"]}}");
     wait_state(t, "running");
     print_message("# assigned to running: %" PRIu64 " ms\n", clock_mono().ms - t0);
     assert_string_equal(t->message, "started");
@@ -644,12 +666,16 @@ static void exit_codes(void **state)
     assert_non_null(strstr(t->err, "starting container failed: "));
     assert_non_null(strstr(t->err, "exec: \"foo\": executable file not found in $PATH"));
     assert_int_equal(t->exit_code, 127);
-    t = add("t-nobind", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/nonexistent/x\",\"Target\":\"/x\"}]}}");
+    t = add("t-nobind", "running",
+            "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/nonexistent/"
+            "x\",\"Target\":\"/x\"}]}}");
     wait_state(t, "rejected");
-    assert_string_equal(t->err, "invalid mount config for type \"bind\": bind source path does not exist: /nonexistent/x");
+    assert_string_equal(t->err,
+                        "invalid mount config for type \"bind\": bind source path does not exist: /nonexistent/x");
     t = add("t-nouser", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"User\":\"ghost\"}}");
     wait_state(t, "failed");
-    assert_string_equal(t->err, "starting container failed: unable to find user ghost: no matching entries in passwd file");
+    assert_string_equal(t->err,
+                        "starting container failed: unable to find user ghost: no matching entries in passwd file");
     f.mesh_fails = true;
     t = add("t-port", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"}}");
     wait_state(t, "failed");
@@ -664,16 +690,20 @@ static void spec_is_honoured(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    const char *o = run_sh(
-        "t-spec",
-        "\"Env\":[\"A={{.Service.Name}}-{{.Task.Slot}}\",\"FROM_IMAGE=2\"],\"Dir\":\"/new/dir\",\"User\":\"app\",\"Groups\":[\"extra\",\"77\"],"
-        "\"Hostname\":\"h-{{.Node.Hostname}}\",\"Hosts\":[\"1.2.3.4 foo bar\"],\"ReadOnly\":true,\"Init\":true,"
-        "\"Ulimits\":[{\"Name\":\"nofile\",\"Soft\":100,\"Hard\":200}],\"CapabilityDrop\":[\"CAP_CHOWN\"],"
-        "\"Mounts\":[{\"Type\":\"tmpfs\",\"Target\":\"/scratch\",\"TmpfsOptions\":{\"SizeBytes\":1048576,\"Mode\":511}},"
-        "{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\"}]",
-        "id; pwd; hostname; env; cat /etc/hosts /etc/resolv.conf; ulimit -n; ulimit -Hn; cat /proc/1/cmdline | tr '\\\\0' ' '; echo; "
-        "touch /ro-test || echo readonly; echo x > /scratch/y && echo wrote; cat /data/seed; grep -E 'Cap|Secc|NoNew' /proc/self/status; "
-        "mount | grep -E ' /(data|scratch|proc/sys|etc/hosts) '");
+    const char *o =
+        run_sh("t-spec",
+               "\"Env\":[\"A={{.Service.Name}}-{{.Task.Slot}}\",\"FROM_IMAGE=2\"],\"Dir\":\"/new/"
+               "dir\",\"User\":\"app\",\"Groups\":[\"extra\",\"77\"],"
+               "\"Hostname\":\"h-{{.Node.Hostname}}\",\"Hosts\":[\"1.2.3.4 foo bar\"],\"ReadOnly\":true,\"Init\":true,"
+               "\"Ulimits\":[{\"Name\":\"nofile\",\"Soft\":100,\"Hard\":200}],\"CapabilityDrop\":[\"CAP_CHOWN\"],"
+               "\"Mounts\":[{\"Type\":\"tmpfs\",\"Target\":\"/"
+               "scratch\",\"TmpfsOptions\":{\"SizeBytes\":1048576,\"Mode\":511}},"
+               "{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\"}]",
+               "id; pwd; hostname; env; cat /etc/hosts /etc/resolv.conf; ulimit -n; ulimit -Hn; cat /proc/1/cmdline | "
+               "tr '\\\\0' ' '; echo; "
+               "touch /ro-test || echo readonly; echo x > /scratch/y && echo wrote; cat /data/seed; grep -E "
+               "'Cap|Secc|NoNew' /proc/self/status; "
+               "mount | grep -E ' /(data|scratch|proc/sys|etc/hosts) '");
     print_message("%s", o);
     assert_string_equal(ftask("t-spec")->state, "complete");
     assert_non_null(strstr(o, "uid=1000(app) gid=1000(app) groups=77,2000(extra)"));
@@ -711,20 +741,29 @@ static void limits_hold(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    struct ftask *t = add("t-oom", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"cat /dev/zero | head -c 100000000 | sh -c 'x=$(tr a b); echo $x'\"]},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216}}}");
+    struct ftask *t =
+        add("t-oom", "running",
+            "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"cat /dev/zero | head -c 100000000 | "
+            "sh -c 'x=$(tr a b); echo $x'\"]},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216}}}");
     WAIT(ended(t));
     print_message("# oom in a child: %s %s\n", t->state, t->err);
-    t = add("t-oom2", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Command\":[\"dd\",\"if=/dev/zero\",\"of=/dev/null\",\"bs=100M\",\"count=1\"]},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216,\"NanoCPUs\":500000000,\"Pids\":20}}}");
+    t = add("t-oom2", "running",
+            "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Command\":[\"dd\",\"if=/dev/zero\",\"of=/dev/"
+            "null\",\"bs=100M\",\"count=1\"]},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216,\"NanoCPUs\":"
+            "500000000,\"Pids\":20}}}");
     wait_state(t, "failed");
     assert_string_equal(t->err, "task: non-zero exit (137): OOMKilled");
     assert_int_equal(t->exit_code, 137);
-    t = add("t-lim", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216,\"NanoCPUs\":500000000,\"Pids\":20}}}");
+    t = add("t-lim", "running",
+            "{\"ContainerSpec\":{\"Image\":\"busybox\"},\"Resources\":{\"Limits\":{\"MemoryBytes\":16777216,"
+            "\"NanoCPUs\":500000000,\"Pids\":20}}}");
     wait_state(t, "running");
     if (access("/sys/fs/cgroup/memory/memory.limit_in_bytes", F_OK) == 0)
-        assert_int_equal(system("test $(cat /sys/fs/cgroup/memory/microswarm/t-lim/memory.limit_in_bytes) = 16777216 && "
-                                "test $(cat /sys/fs/cgroup/cpu/microswarm/t-lim/cpu.cfs_quota_us) = 50000 && "
-                                "test $(cat /sys/fs/cgroup/pids/microswarm/t-lim/pids.max) = 20"),
-                         0);
+        assert_int_equal(
+            system("test $(cat /sys/fs/cgroup/memory/microswarm/t-lim/memory.limit_in_bytes) = 16777216 && "
+                   "test $(cat /sys/fs/cgroup/cpu/microswarm/t-lim/cpu.cfs_quota_us) = 50000 && "
+                   "test $(cat /sys/fs/cgroup/pids/microswarm/t-lim/pids.max) = 20"),
+            0);
     drop("t-oom");
     drop("t-oom2");
     drop("t-lim");
@@ -735,7 +774,9 @@ static void survives_restart(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    struct ftask *a = add("t-live", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done\"]}}");
+    struct ftask *a = add("t-live", "running",
+                          "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"i=0; while :; do "
+                          "i=$((i+1)); echo line $i; sleep 0.05; done\"]}}");
     struct ftask *b = add("t-dies", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"}}");
     struct ftask *c = add("t-mon", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"}}");
     wait_state(a, "running");
@@ -777,7 +818,8 @@ static void logs_rotate(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    struct ftask *t = add("t-log", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"seq 1 3000\"]}}");
+    struct ftask *t =
+        add("t-log", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\",\"Args\":[\"sh\",\"-c\",\"seq 1 3000\"]}}");
     wait_state(t, "complete");
     logs("t-log", 3, "", 0);
     assert_string_equal(f.text, "2998\n2999\n3000\n");
@@ -831,7 +873,8 @@ static void many_at_once(void **state)
         wait_state(t[i], "running");
     uint64_t ms = clock_mono().ms - t0;
     print_message("# %d containers in %" PRIu64 " ms: %.1f a second\n", N, ms, N * 1000.0 / (double)ms);
-    if (system("grep -h ^Pss: $(pgrep -x conmon | sed 's|.*|/proc/&/smaps_rollup|') | awk '{s+=$2} END {print \"# conmon PSS\", s/NR, \"KiB each\"}'") != 0)
+    if (system("grep -h ^Pss: $(pgrep -x conmon | sed 's|.*|/proc/&/smaps_rollup|') | awk '{s+=$2} END {print \"# "
+               "conmon PSS\", s/NR, \"KiB each\"}'") != 0)
         print_message("# no memory figures\n");
     char cmd[200];
     snprintf(cmd, sizeof cmd, "echo \"# agentd $(grep ^Pss: /proc/%d/smaps_rollup)\"", (int)f.pid);
@@ -850,9 +893,17 @@ static void many_at_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_image_is_rejected), cmocka_unit_test(image_loads),      cmocka_unit_test(runs_and_stops),
-        cmocka_unit_test(exit_codes),           cmocka_unit_test(spec_is_honoured), cmocka_unit_test(limits_hold),
-        cmocka_unit_test(survives_restart),     cmocka_unit_test(logs_rotate),      cmocka_unit_test(one_after_the_other), cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
+        cmocka_unit_test(no_image_is_rejected),
+        cmocka_unit_test(image_loads),
+        cmocka_unit_test(runs_and_stops),
+        cmocka_unit_test(exit_codes),
+        cmocka_unit_test(spec_is_honoured),
+        cmocka_unit_test(limits_hold),
+        cmocka_unit_test(survives_restart),
+        cmocka_unit_test(logs_rotate),
+        cmocka_unit_test(one_after_the_other),
+        cmocka_unit_test(many_at_once),
+        cmocka_unit_test(pulls),
     };
     (void)argc;
     snprintf(f.agentd, sizeof f.agentd, "%.300s", argv[0]);

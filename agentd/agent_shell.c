@@ -339,7 +339,8 @@ static void load_record(void *arg, struct str id, struct str record)
     struct arena tmp;
     struct atask *t = NULL;
     arena_init(&tmp, TASK_ARENA_MAX);
-    if (fields_decode(&r, agent_record_fields, sizeof r, record, FIELDS_VIEW, &tmp, &e) < 0 || !(t = task_new(ag, id))) {
+    if (fields_decode(&r, agent_record_fields, sizeof r, record, FIELDS_VIEW, &tmp, &e) < 0 ||
+        !(t = task_new(ag, id))) {
         log_error("task=" STR_FMT ": stored record: %s", STR_ARG(id), e.msg);
         arena_done(&tmp);
         return;
@@ -401,9 +402,15 @@ static bool log_state(void *arg, struct str id, bool *ret_ended)
 
 static int open_parts(struct agent *ag, struct err *e)
 {
-    struct images_conf ic = { .state_dir = ag->state_dir, .run_dir = ag->run_dir, .self = "/proc/self/exe",
-                              .insecure_registries = agent_conf.insecure_registries, .in_use = image_in_use, .arg = ag };
-    struct oci_conf oc = { .conmon = agent_conf.conmon, .crun = agent_conf.crun, .run_dir = ag->run_dir,
+    struct images_conf ic = { .state_dir = ag->state_dir,
+                              .run_dir = ag->run_dir,
+                              .self = "/proc/self/exe",
+                              .insecure_registries = agent_conf.insecure_registries,
+                              .in_use = image_in_use,
+                              .arg = ag };
+    struct oci_conf oc = { .conmon = agent_conf.conmon,
+                           .crun = agent_conf.crun,
+                           .run_dir = ag->run_dir,
                            .cgroup_root = agent_conf.cgroup_root };
     int r = agent_db_open(&ag->db, ag->state_dir, e);
     if (r == 0)
@@ -423,8 +430,8 @@ static int open_parts(struct agent *ag, struct err *e)
 }
 
 /*
- * agentd runs as root with the group that its sockets are made for; what it makes for containers, and its children, must
- * be root's alone. The last socket is there when the loop begins.
+ * agentd runs as root with the group that its sockets are made for; what it makes for containers, and its children,
+ * must be root's alone. The last socket is there when the loop begins.
  */
 static int on_first_turn(sd_event_source *s, void *userdata)
 {
@@ -459,8 +466,11 @@ int agent_start(struct err *e)
     run_leftovers(ag);
     for (struct atask *t = ag->tasks; t; t = t->next)
         run_recover(t);
-    struct dispatch_conf dc = { .run_dir = ag->run_dir, .daemon = agent_conf.dispatcher, .hostname = ag->host.hostname,
-                                .description = buf_str(&ag->description), .backoff_max_ms = agent_conf.backoff_max_ms };
+    struct dispatch_conf dc = { .run_dir = ag->run_dir,
+                                .daemon = agent_conf.dispatcher,
+                                .hostname = ag->host.hostname,
+                                .description = buf_str(&ag->description),
+                                .backoff_max_ms = agent_conf.backoff_max_ms };
     setfsgid(getegid());
     return agent_dispatch_open(&ag->dispatch, ag->loop, &dc, &ops, ag, e);
 }
@@ -586,8 +596,9 @@ static void probe_tasks(const char *args, struct buf *out)
     for (struct atask *t = agent.tasks; t; t = t->next) {
         if (args[0] && strncmp(t->id, args, strlen(args)) != 0)
             continue;
-        buf_printf(out, "%s{\"id\":\"%s\",\"state\":\"%s\",\"phase\":%d,\"desired\":\"%s\",\"pid\":%" PRIu64
-                        ",\"container\":\"%.64s\",\"service\":",
+        buf_printf(out,
+                   "%s{\"id\":\"%s\",\"state\":\"%s\",\"phase\":%d,\"desired\":\"%s\",\"pid\":%" PRIu64
+                   ",\"container\":\"%.64s\",\"service\":",
                    first ? "" : ",", t->id, task_state_name(t->core.state), (int)t->core.phase,
                    task_state_name(t->core.desired), t->core.pid, t->container_id);
         buf_json_str(out, t->a.ServiceName);

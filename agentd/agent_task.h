@@ -29,20 +29,20 @@ struct atask {
     char id[80];
     struct task_core core;
 
-    struct buf raw;         /* the assignment as stored */
-    char *auth;             /* registry credentials: memory only */
-    bool has_auth;          /* the assignment came with some */
-    bool await_auth;        /* after a restart: goes on when they have come again */
-    struct arena arena;     /* a and spec live here */
+    struct buf raw;     /* the assignment as stored */
+    char *auth;         /* registry credentials: memory only */
+    bool has_auth;      /* the assignment came with some */
+    bool await_auth;    /* after a restart: goes on when they have come again */
+    struct arena arena; /* a and spec live here */
     struct assignment a;
     struct tspec spec;
-    struct err spec_err;    /* code set: the template cannot be read */
+    struct err spec_err; /* code set: the template cannot be read */
 
     json_t *img;
     struct image_want *want;
 
     /* one start */
-    struct arena run;       /* what the start needs; kept while the container lives */
+    struct arena run; /* what the start needs; kept while the container lives */
     char container_id[65];
     pid_t monitor;
     struct ctr *ctr;
@@ -50,18 +50,18 @@ struct atask {
     bool mesh_asked, mesh_there, rootfs_there, root_mounted;
     struct str netns, resolv_conf;
     struct strs addresses, volumes;
-    struct list ports;      /* struct task_port */
+    struct list ports; /* struct task_port */
     struct oci_mount *mounts;
     size_t nmounts;
     struct copy *copies;
     size_t ncopies, copied;
-    struct proc *proc;      /* a copy or a removal */
+    struct proc *proc; /* a copy or a removal */
     uint64_t mesh_pause_ms;
-    struct timer *timer;    /* grace period, or the pause before asking meshd again */
+    struct timer *timer; /* grace period, or the pause before asking meshd again */
     enum { TIMER_NONE, TIMER_GRACE, TIMER_MESH_UP, TIMER_MESH_DOWN } timer_for;
-    unsigned clean_left;    /* parts of cleaning that are under way */
-    unsigned calls;         /* answers of meshd that will still come: the struct must stay */
-    unsigned run_no;        /* of the start: answers to an older one are ignored */
+    unsigned clean_left; /* parts of cleaning that are under way */
+    unsigned calls;      /* answers of meshd that will still come: the struct must stay */
+    unsigned run_no;     /* of the start: answers to an older one are ignored */
 
     bool dirty, forget, report;
     uint64_t report_seq, sent_seq;
@@ -102,7 +102,7 @@ void run_start(struct atask *t);
 void run_stop(struct atask *t);
 void run_kill(struct atask *t);
 void run_clean(struct atask *t);
-void run_recover(struct atask *t);      /* agentd has restarted: what is there of it? */
-void run_release(struct atask *t);      /* frees what belongs to the runtime; the container is not touched */
-void run_leftovers(struct agent *ag);   /* of tasks that nobody knows */
+void run_recover(struct atask *t);    /* agentd has restarted: what is there of it? */
+void run_release(struct atask *t);    /* frees what belongs to the runtime; the container is not touched */
+void run_leftovers(struct agent *ag); /* of tasks that nobody knows */
 void run_close(void);

@@ -246,9 +246,10 @@ int image_index_remove(json_t *index, struct str ref, bool force, bool in_use, j
                              " (cannot be forced) - image is being used by running task (image %.12s)",
                        STR_ARG(ref), image_id(img) + 7);
     if (!by_tag_name && !force && repositories(img) > 1)
-        return err_set(e, ERR_CONFLICT,
-                       "conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories",
-                       image_id(img) + 7);
+        return err_set(
+            e, ERR_CONFLICT,
+            "conflict: unable to delete %.12s (must be forced) - image is referenced in multiple repositories",
+            image_id(img) + 7);
     take_names(tags, untagged);
     take_names(digests, untagged);
     json_array_foreach(index, i, v) if (v == img) break;

@@ -26,8 +26,8 @@ void image_index_add(json_t *index, json_t *img);
 /* image_index_tag - -ERR_INVALID for a bad name. */
 int image_index_tag(json_t *index, json_t *img, struct str repo, struct str tag, struct err *e);
 
-/* image_index_remove - Docker's rules for `rmi REF`. untagged: names that went; *ret_deleted: the image itself went (its
- * entry is then only held by the caller: given). @in_use: a task uses it. */
+/* image_index_remove - Docker's rules for `rmi REF`. untagged: names that went; *ret_deleted: the image itself went
+ * (its entry is then only held by the caller: given). @in_use: a task uses it. */
 int image_index_remove(json_t *index, struct str ref, bool force, bool in_use, json_t *untagged, json_t **ret_deleted,
                        struct err *e);
 

@@ -83,6 +83,12 @@ static void first_line(int fd, char *out, size_t cap)
     size_t len = strlen(out);
     if (msg && len > 0 && out[len - 1] == '"')
         out[len - 1] = '\0';
+    for (char *q = out; msg && (q = strstr(q, "\\\"")) != NULL;)
+        memmove(q, q + 1, strlen(q));
+    char *get =
+        strstr(out, "Get \""); /* skopeo says first what it was about to do; the request that failed is enough */
+    if (get && get != out)
+        memmove(out, get, strlen(get) + 1);
 }
 
 /* run - a program to its end. Returns its exit code, or -1; out_fd/err_fd: memory files (may be -1 for none). */
@@ -195,7 +201,10 @@ static const char *const *unpacker(int fd)
         return gz;
     if (m[0] == 0x28 && m[1] == 0xb5 && m[2] == 0x2f && m[3] == 0xfd)
         return zst;
-    if (memcmp(m, "\xfd" "7zXZ", 5) == 0)
+    if (memcmp(m,
+               "\xfd"
+               "7zXZ",
+               5) == 0)
         return xz;
     return memcmp(m, "BZh", 3) == 0 ? bz : NULL;
 }
@@ -236,9 +245,18 @@ static int extract(int fd, const char *dir, char hex[65], struct err *e)
 {
     char dirarg[600], why[300];
     snprintf(dirarg, sizeof dirarg, "--directory=%s", dir);
-    const char *const tar[] = { "/usr/bin/tar", "--extract", "--file=-", "--numeric-owner", "--same-owner",
-                                "--preserve-permissions", "--xattrs", "--xattrs-include=*",
-                                "--delay-directory-restore", "--warning=none", dirarg, NULL };
+    const char *const tar[] = { "/usr/bin/tar",
+                                "--extract",
+                                "--file=-",
+                                "--numeric-owner",
+                                "--same-owner",
+                                "--preserve-permissions",
+                                "--xattrs",
+                                "--xattrs-include=*",
+                                "--delay-directory-restore",
+                                "--warning=none",
+                                dirarg,
+                                NULL };
     const char *const *filter = unpacker(fd);
     int in = fd, fp[2] = { -1, -1 }, tp[2];
     pid_t fpid = 0;
@@ -283,9 +301,10 @@ static int install_layer(const struct job *j, int fd, const char *want_hex, stru
     if (r < 0)
         return r;
     if (strcmp(hex, want_hex) != 0)
-        return err_set(e, ERR_INVALID,
-                       "invalid image archive: a layer has digest sha256:%.12s..., its configuration says sha256:%.12s...",
-                       hex, want_hex);
+        return err_set(
+            e, ERR_INVALID,
+            "invalid image archive: a layer has digest sha256:%.12s..., its configuration says sha256:%.12s...", hex,
+            want_hex);
     tree_bytes = 0;
     tree_errno = 0;
     if (nftw(dir, fix_entry, 64, FTW_PHYS | FTW_DEPTH) != 0)
@@ -353,9 +372,9 @@ static int install_image(const struct job *j, int dir, struct str config, json_t
         if (c)
             (void)wall_parse(str_from(c), &created);
         snprintf(id, sizeof id, "sha256:%s", hex);
-        json_array_append_new(out, json_pack("{s:s,s:O,s:O,s:I,s:I,s:O}", "ID", id, "RepoTags", tags, "RepoDigests", digests,
-                                             "Created", (json_int_t)(created.ns / 1000000000), "Size", (json_int_t)size,
-                                             "Layers", layers));
+        json_array_append_new(out, json_pack("{s:s,s:O,s:O,s:I,s:I,s:O}", "ID", id, "RepoTags", tags, "RepoDigests",
+                                             digests, "Created", (json_int_t)(created.ns / 1000000000), "Size",
+                                             (json_int_t)size, "Layers", layers));
     }
     json_decref(layers);
     json_decref(conf);
@@ -541,8 +560,9 @@ static int job_load(const struct job *j, json_t *out, struct err *e)
     snprintf(dir, sizeof dir, "%s/archive", j->work);
     if (!file || mkdir(dir, 0700) < 0)
         return err_errno(e, errno, "make %s", dir);
-    const char *const tar[] = { "/usr/bin/tar", "--extract", "--file", file, "--directory", dir, "--no-same-owner",
-                                "--no-same-permissions", "--warning=none", NULL };
+    const char *const tar[] = { "/usr/bin/tar",   "--extract", "--file",          file,
+                                "--directory",    dir,         "--no-same-owner", "--no-same-permissions",
+                                "--warning=none", NULL };
     _cleanup_(closep) int errfd = memfd_create("stderr", MFD_CLOEXEC);
     if (run(tar, -1, errfd) != 0) {
         first_line(errfd, why, sizeof why);
@@ -623,8 +643,8 @@ static int skopeo_error(const char *why, const struct image_ref *ref, struct err
     return err_set(e, ERR_IO, "pull %s: %s", full, why);
 }
 
-static int skopeo(const struct job *j, const struct image_ref *ref, const char *auth, const char *const *args, int out_fd,
-                  bool src, struct err *e)
+static int skopeo(const struct job *j, const struct image_ref *ref, const char *auth, const char *const *args,
+                  int out_fd, bool src, struct err *e)
 {
     const char *argv[20] = { "/usr/bin/skopeo" };
     size_t n = 1;

@@ -7,7 +7,8 @@
  *
  *   {"Op":"load","File":path}                              -> {"Images":[entry...]}    (entries as in image_index.h)
  *   {"Op":"pull","Image":ref,"Auth":{..},"Insecure":bool,"Known":[digest..]}
- *                                                          -> {"Images":[entry],"Digest":..} or {"UpToDate":true,"Digest":..}
+ *                                                          -> {"Images":[entry],"Digest":..} or
+ * {"UpToDate":true,"Digest":..}
  *   {"Op":"resolve","Image":ref,"Auth":{..},"Insecure":bool} -> {"MediaType","Digest","Size","Architecture","OS"}
  *   each with "Store" (folder) and "Tmp" (scratch folder), "Run" (a tmpfs folder for credentials)
  *   failures                                               -> {"Code":err_code,"Error":text}

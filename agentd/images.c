@@ -41,7 +41,7 @@ struct job {
     struct image_want *wants; /* tasks that wait */
     struct rpc_call *call;    /* a client that waits; or NULL */
     enum { JOB_LOAD, JOB_PULL, JOB_RESOLVE } kind;
-    char file[600];           /* JOB_LOAD: the upload, removed at the end */
+    char file[600]; /* JOB_LOAD: the upload, removed at the end */
 };
 
 struct upload {
@@ -523,8 +523,8 @@ static void jobs_run(struct images *im)
         if (j->proc)
             continue;
         im->running++;
-        if (proc_start(&j->proc, im->loop, &(struct proc_spec){ .argv = argv, .input = buf_str(&j->input) }, on_job_done,
-                       j, &e) < 0) {
+        if (proc_start(&j->proc, im->loop, &(struct proc_spec){ .argv = argv, .input = buf_str(&j->input) },
+                       on_job_done, j, &e) < 0) {
             log_error("%s", e.msg);
             on_job_done(j, 256, (struct str){ "", 0 }, str_from(e.msg));
             return;
@@ -641,7 +641,8 @@ static int upload_append(struct upload *u, const struct agent_image_load *req, s
 {
     struct str d = req->Data;
     if (req->Offset != u->size)
-        return err_set(e, ERR_INVALID, "load image: piece at %" PRIu64 " does not follow %" PRIu64, req->Offset, u->size);
+        return err_set(e, ERR_INVALID, "load image: piece at %" PRIu64 " does not follow %" PRIu64, req->Offset,
+                       u->size);
     while (d.n > 0) {
         ssize_t n = write(u->fd, d.p, d.n);
         if (n <= 0)
@@ -696,8 +697,8 @@ static void registry_op(struct images *im, struct rpc_call *c, const struct agen
         return;
     }
     bool local = kind == JOB_PULL && image_index_find(im->index, req->Image, &img, &e) == 0;
-    struct job *j = job_registry(im, kind, req->Image, &r, req->RegistryAuth,
-                                 local ? json_object_get(img, "RepoDigests") : NULL);
+    struct job *j =
+        job_registry(im, kind, req->Image, &r, req->RegistryAuth, local ? json_object_get(img, "RepoDigests") : NULL);
     if (!j) {
         rpc_fail(c, ERR_NOMEM, "image: out of memory");
         return;
@@ -721,7 +722,8 @@ static struct strs strs_of(json_t *arr, struct arena *a)
     struct strs r = { arena_array(a, json_array_size(arr) + 1, sizeof(struct str)), 0 };
     size_t i;
     json_t *v;
-    json_array_foreach(arr, i, v) if (r.v && json_is_string(v)) r.v[r.n++] = arena_str(a, str_from(json_string_value(v)));
+    json_array_foreach(arr, i, v) if (r.v && json_is_string(v)) r.v[r.n++] =
+        arena_str(a, str_from(json_string_value(v)));
     return r;
 }
 
@@ -828,16 +830,16 @@ void images_op_remove(struct images *im, struct rpc_call *c, const struct agent_
     json_t *l;
     int r = image_index_find(im->index, req->Image, &img, &e);
     if (r == 0)
-        r = image_index_remove(im->index, req->Image, req->Force, im->conf.in_use(im->conf.arg, image_id(img)), untagged,
-                               &deleted, &e);
+        r = image_index_remove(im->index, req->Image, req->Force, im->conf.in_use(im->conf.arg, image_id(img)),
+                               untagged, &deleted, &e);
     if (r == 0 && (r = save(im, &e)) < 0) {
         json_decref(im->index);
         im->index = json_incref(old);
     }
     if (r == 0 && deleted) {
         json_array_append_new(gone, json_string(image_id(deleted)));
-        json_array_foreach(json_object_get(deleted, "Layers"), i, l) if (
-            !image_index_uses_layer(im->index, json_string_value(l)))
+        json_array_foreach(json_object_get(deleted, "Layers"), i,
+                           l) if (!image_index_uses_layer(im->index, json_string_value(l)))
             json_array_append_new(gone, json_sprintf("sha256:%s", json_string_value(l)));
         json_object_del(im->configs, image_id(deleted));
     }

@@ -51,7 +51,7 @@ struct ctr {
     struct buf sync;
     bool exit_seen, exit_known, exit_oom;
     int exit_code;
-    struct err why;     /* of a failed start */
+    struct err why; /* of a failed start */
 };
 
 /* ---- pure parts ---- */
@@ -91,7 +91,8 @@ void oci_error_text(struct str crun, char *out, size_t cap)
                  "exec: \"%.*s\": %s",
                  n, name,
                  denied ? "permission denied"
-                 : path ? "stat " : "executable file not found in $PATH");
+                 : path ? "stat "
+                        : "executable file not found in $PATH");
         if (path && !denied) {
             size_t used = strlen(out);
             snprintf(out + used, cap - used, "%.*s: no such file or directory", n, name);
@@ -420,8 +421,9 @@ static void on_start_done(void *arg, int status, struct str out, struct str errt
 static void crun_start(struct ctr *c)
 {
     struct err e = ERR_INIT;
-    const char *const argv[] = { c->env->conf.crun, "--cgroup-manager=cgroupfs", "--root", c->env->crun_root, "start",
-                                 c->id, NULL };
+    const char *const argv[] = {
+        c->env->conf.crun, "--cgroup-manager=cgroupfs", "--root", c->env->crun_root, "start", c->id, NULL
+    };
     c->state = CS_STARTING;
     if (proc_start(&c->proc, c->env->loop, &(struct proc_spec){ .argv = argv }, on_start_done, c, &e) < 0)
         start_failed(c, e.code, e.msg);
@@ -504,11 +506,37 @@ static int spawn_conmon(struct ctr *c, const struct ctr_spec *spec, struct err *
     else
         snprintf(log, sizeof log, "off");
     snprintf(size, sizeof size, "%" PRIu64, spec->log_size_max);
-    const char *const fixed[] = { env->conf.conmon, "--api-version", "1", "-c", c->id, "-u", c->id, "-n", c->id, "-r",
-                                  env->conf.crun, "-b", c->bundle, "-p", pidfile, "-P", monfile, "-l", log,
-                                  "--exit-dir", env->exit_dir, "--log-level", "error", "--no-sync-log",
-                                  "--full-attach", "--runtime-arg", "--cgroup-manager=cgroupfs", "--runtime-arg",
-                                  "--root", "--runtime-arg", env->crun_root };
+    const char *const fixed[] = { env->conf.conmon,
+                                  "--api-version",
+                                  "1",
+                                  "-c",
+                                  c->id,
+                                  "-u",
+                                  c->id,
+                                  "-n",
+                                  c->id,
+                                  "-r",
+                                  env->conf.crun,
+                                  "-b",
+                                  c->bundle,
+                                  "-p",
+                                  pidfile,
+                                  "-P",
+                                  monfile,
+                                  "-l",
+                                  log,
+                                  "--exit-dir",
+                                  env->exit_dir,
+                                  "--log-level",
+                                  "error",
+                                  "--no-sync-log",
+                                  "--full-attach",
+                                  "--runtime-arg",
+                                  "--cgroup-manager=cgroupfs",
+                                  "--runtime-arg",
+                                  "--root",
+                                  "--runtime-arg",
+                                  env->crun_root };
     for (; n < sizeof fixed / sizeof fixed[0]; n++)
         argv[n] = fixed[n];
     if (spec->log_path && spec->log_size_max > 0) {
@@ -624,8 +652,9 @@ static void on_deleted(void *arg, int status, struct str out, struct str errtext
 void ctr_delete(struct ctr *c)
 {
     struct err e = ERR_INIT;
-    const char *const argv[] = { c->env->conf.crun, "--cgroup-manager=cgroupfs", "--root", c->env->crun_root, "delete",
-                                 "--force", c->id, NULL };
+    const char *const argv[] = {
+        c->env->conf.crun, "--cgroup-manager=cgroupfs", "--root", c->env->crun_root, "delete", "--force", c->id, NULL
+    };
     c->state = CS_DELETING;
     c->monitor_source = sd_event_source_disable_unref(c->monitor_source);
     c->sync_source = sd_event_source_disable_unref(c->sync_source);

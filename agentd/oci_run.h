@@ -29,8 +29,8 @@ bool oci_swap_limit(const struct oci_env *env); /* the memory controller counts 
 struct ctr_spec {
     const char *id, *task_id;
     const char *bundle;
-    const char *log_path;    /* NULL: no log */
-    uint64_t log_size_max;   /* bytes; 0: no limit */
+    const char *log_path;  /* NULL: no log */
+    uint64_t log_size_max; /* bytes; 0: no limit */
     bool tty, stdin_open;
 };
 

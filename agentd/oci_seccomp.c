@@ -22,16 +22,46 @@
 #include "common/util/cleanup.h"
 
 static const char *const cap_names[CAPABILITY_COUNT] = {
-    "CAP_CHOWN",         "CAP_DAC_OVERRIDE",   "CAP_DAC_READ_SEARCH", "CAP_FOWNER",
-    "CAP_FSETID",        "CAP_KILL",           "CAP_SETGID",          "CAP_SETUID",
-    "CAP_SETPCAP",       "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",     "CAP_NET_RAW",        "CAP_IPC_LOCK",        "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",    "CAP_SYS_RAWIO",      "CAP_SYS_CHROOT",      "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",     "CAP_SYS_ADMIN",      "CAP_SYS_BOOT",        "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",  "CAP_SYS_TIME",       "CAP_SYS_TTY_CONFIG",  "CAP_MKNOD",
-    "CAP_LEASE",         "CAP_AUDIT_WRITE",    "CAP_AUDIT_CONTROL",   "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",  "CAP_MAC_ADMIN",      "CAP_SYSLOG",          "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ",     "CAP_PERFMON",         "CAP_BPF",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 };
 
@@ -98,7 +128,8 @@ static const char *const allow_always[] = {
     "semtimedop_time64 shmget shmat shmdt shmctl msgget msgsnd msgrcv msgctl mq_open mq_unlink mq_getsetattr mq_notify "
     "mq_timedsend mq_timedsend_time64 mq_timedreceive mq_timedreceive_time64",
     /* sockets; socket() itself has a rule of its own */
-    "socketcall socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt send sendto "
+    "socketcall socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt send "
+    "sendto "
     "sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64 shutdown",
     /* tracing one's own children; safe since Linux 4.8 */
     "ptrace process_vm_readv process_vm_writev",
@@ -109,8 +140,9 @@ static const struct {
     const char *names;
 } allow_with_cap[] = {
     { 2, "open_by_handle_at" },
-    { 21, "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount "
-          "open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare" },
+    { 21,
+      "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount "
+      "open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare" },
     { 22, "reboot" },
     { 18, "chroot" },
     { 16, "delete_module init_module finit_module" },
@@ -172,8 +204,7 @@ static int default_rules(scmp_filter_ctx ctx, uint64_t caps)
     for (size_t i = 0; r == 0 && i < sizeof personalities / sizeof personalities[0]; i++)
         r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(personality), 1, SCMP_A0(SCMP_CMP_EQ, personalities[i]));
     if (r == 0 && !(caps & (1ull << CAP_SYS_ADMIN_BIT))) {
-        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-                             SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0));
+        r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0));
         if (r == 0)
             r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
     }
@@ -253,10 +284,14 @@ static int action_of(const char *name, int err_ret, uint32_t *ret)
         const char *name;
         uint32_t act;
     } t[] = {
-        { "SCMP_ACT_ALLOW", SCMP_ACT_ALLOW },       { "SCMP_ACT_ERRNO", SCMP_ACT_ERRNO((uint16_t)err_ret) },
-        { "SCMP_ACT_KILL", SCMP_ACT_KILL_THREAD },  { "SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD },
-        { "SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS }, { "SCMP_ACT_TRAP", SCMP_ACT_TRAP },
-        { "SCMP_ACT_LOG", SCMP_ACT_LOG },           { "SCMP_ACT_TRACE", SCMP_ACT_TRACE((uint16_t)err_ret) },
+        { "SCMP_ACT_ALLOW", SCMP_ACT_ALLOW },
+        { "SCMP_ACT_ERRNO", SCMP_ACT_ERRNO((uint16_t)err_ret) },
+        { "SCMP_ACT_KILL", SCMP_ACT_KILL_THREAD },
+        { "SCMP_ACT_KILL_THREAD", SCMP_ACT_KILL_THREAD },
+        { "SCMP_ACT_KILL_PROCESS", SCMP_ACT_KILL_PROCESS },
+        { "SCMP_ACT_TRAP", SCMP_ACT_TRAP },
+        { "SCMP_ACT_LOG", SCMP_ACT_LOG },
+        { "SCMP_ACT_TRACE", SCMP_ACT_TRACE((uint16_t)err_ret) },
     };
     for (size_t i = 0; name && i < sizeof t / sizeof t[0]; i++) {
         if (strcmp(name, t[i].name) == 0) {
@@ -273,8 +308,12 @@ static int compare_of(const char *name)
         const char *name;
         int op;
     } t[] = {
-        { "SCMP_CMP_NE", SCMP_CMP_NE }, { "SCMP_CMP_LT", SCMP_CMP_LT }, { "SCMP_CMP_LE", SCMP_CMP_LE },
-        { "SCMP_CMP_EQ", SCMP_CMP_EQ }, { "SCMP_CMP_GE", SCMP_CMP_GE }, { "SCMP_CMP_GT", SCMP_CMP_GT },
+        { "SCMP_CMP_NE", SCMP_CMP_NE },
+        { "SCMP_CMP_LT", SCMP_CMP_LT },
+        { "SCMP_CMP_LE", SCMP_CMP_LE },
+        { "SCMP_CMP_EQ", SCMP_CMP_EQ },
+        { "SCMP_CMP_GE", SCMP_CMP_GE },
+        { "SCMP_CMP_GT", SCMP_CMP_GT },
         { "SCMP_CMP_MASKED_EQ", SCMP_CMP_MASKED_EQ },
     };
     for (size_t i = 0; name && i < sizeof t / sizeof t[0]; i++)
@@ -320,8 +359,8 @@ static int custom_args(json_t *args, struct scmp_arg_cmp out[6], unsigned *ret_n
             return err_set(e, ERR_INVALID, "seccomp profile: bad argument condition %zu", i);
         uint64_t v = (uint64_t)json_integer_value(json_object_get(a, "value"));
         uint64_t v2 = (uint64_t)json_integer_value(json_object_get(a, "valueTwo"));
-        out[(*ret_n)++] = (struct scmp_arg_cmp){ .arg = (unsigned)idx, .op = (enum scmp_compare)op, .datum_a = v,
-                                                 .datum_b = v2 };
+        out[(*ret_n)++] =
+            (struct scmp_arg_cmp){ .arg = (unsigned)idx, .op = (enum scmp_compare)op, .datum_a = v, .datum_b = v2 };
     }
     return 0;
 }
@@ -333,7 +372,8 @@ static int custom_rule(scmp_filter_ctx ctx, json_t *rule, uint64_t caps, uint32_
     uint32_t act;
     json_t *er = json_object_get(rule, "errnoRet"), *v, *names = json_object_get(rule, "names");
     json_t *inc = json_object_get(rule, "includes"), *exc = json_object_get(rule, "excludes");
-    if ((json_object_size(inc) && !names_hold(inc, caps, true)) || (json_object_size(exc) && names_hold(exc, caps, false)))
+    if ((json_object_size(inc) && !names_hold(inc, caps, true)) ||
+        (json_object_size(exc) && names_hold(exc, caps, false)))
         return 0;
     const char *action = json_string_value(json_object_get(rule, "action"));
     if (action_of(action, json_is_integer(er) ? (int)json_integer_value(er) : EPERM, &act) < 0)
@@ -369,7 +409,8 @@ int seccomp_custom(struct str json, uint64_t caps, struct buf *b64, struct err *
         r = err_set(e, ERR_NOMEM, "seccomp: out of memory");
     if (r == 0) {
         add_arches(ctx);
-        json_array_foreach(json_object_get(root, "syscalls"), i, rule) if (r == 0) r = custom_rule(ctx, rule, caps, def, e);
+        json_array_foreach(json_object_get(root, "syscalls"), i, rule) if (r == 0) r =
+            custom_rule(ctx, rule, caps, def, e);
         if (r == 0)
             r = export_b64(ctx, b64, e);
     }

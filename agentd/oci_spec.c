@@ -10,8 +10,8 @@
 
 /* CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE
  * SETFCAP */
-#define CAPS_DEFAULT                                                                                                  \
-    (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 7 | 1ull << 8 | 1ull << 10 |    \
+#define CAPS_DEFAULT                                                                                                   \
+    (1ull << 0 | 1ull << 1 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 7 | 1ull << 8 | 1ull << 10 |      \
      1ull << 13 | 1ull << 18 | 1ull << 27 | 1ull << 29 | 1ull << 31)
 #define CAPS_ALL ((1ull << CAPABILITY_COUNT) - 1)
 
@@ -66,13 +66,13 @@ int oci_signal(struct str name)
         const char *n;
         int s;
     } t[] = {
-        { "HUP", SIGHUP },   { "INT", SIGINT },   { "QUIT", SIGQUIT }, { "ILL", SIGILL },       { "TRAP", SIGTRAP },
-        { "ABRT", SIGABRT }, { "IOT", SIGIOT },   { "BUS", SIGBUS },   { "FPE", SIGFPE },       { "KILL", SIGKILL },
-        { "USR1", SIGUSR1 }, { "SEGV", SIGSEGV }, { "USR2", SIGUSR2 }, { "PIPE", SIGPIPE },     { "ALRM", SIGALRM },
-        { "TERM", SIGTERM }, { "CHLD", SIGCHLD }, { "CONT", SIGCONT }, { "STOP", SIGSTOP },     { "TSTP", SIGTSTP },
-        { "TTIN", SIGTTIN }, { "TTOU", SIGTTOU }, { "URG", SIGURG },   { "XCPU", SIGXCPU },     { "XFSZ", SIGXFSZ },
-        { "VTALRM", SIGVTALRM }, { "PROF", SIGPROF }, { "WINCH", SIGWINCH }, { "IO", SIGIO },   { "PWR", SIGPWR },
-        { "SYS", SIGSYS },   { "RTMIN", SIGRTMIN }, { "RTMAX", SIGRTMAX },
+        { "HUP", SIGHUP },       { "INT", SIGINT },     { "QUIT", SIGQUIT },   { "ILL", SIGILL },   { "TRAP", SIGTRAP },
+        { "ABRT", SIGABRT },     { "IOT", SIGIOT },     { "BUS", SIGBUS },     { "FPE", SIGFPE },   { "KILL", SIGKILL },
+        { "USR1", SIGUSR1 },     { "SEGV", SIGSEGV },   { "USR2", SIGUSR2 },   { "PIPE", SIGPIPE }, { "ALRM", SIGALRM },
+        { "TERM", SIGTERM },     { "CHLD", SIGCHLD },   { "CONT", SIGCONT },   { "STOP", SIGSTOP }, { "TSTP", SIGTSTP },
+        { "TTIN", SIGTTIN },     { "TTOU", SIGTTOU },   { "URG", SIGURG },     { "XCPU", SIGXCPU }, { "XFSZ", SIGXFSZ },
+        { "VTALRM", SIGVTALRM }, { "PROF", SIGPROF },   { "WINCH", SIGWINCH }, { "IO", SIGIO },     { "PWR", SIGPWR },
+        { "SYS", SIGSYS },       { "RTMIN", SIGRTMIN }, { "RTMAX", SIGRTMAX },
     };
     uint64_t v;
     if (str_u64(name, &v))
@@ -82,7 +82,8 @@ int oci_signal(struct str name)
     for (size_t i = 0; i < sizeof t / sizeof t[0]; i++)
         if (name.n == strlen(t[i].n) && strncasecmp(name.p, t[i].n, name.n) == 0)
             return t[i].s;
-    if (name.n > 6 && strncasecmp(name.p, "RTM", 3) == 0 && str_u64((struct str){ name.p + 6, name.n - 6 }, &v) && v <= 31) {
+    if (name.n > 6 && strncasecmp(name.p, "RTM", 3) == 0 && str_u64((struct str){ name.p + 6, name.n - 6 }, &v) &&
+        v <= 31) {
         int s = strncasecmp(name.p, "RTMIN+", 6) == 0   ? SIGRTMIN + (int)v
                 : strncasecmp(name.p, "RTMAX-", 6) == 0 ? SIGRTMAX - (int)v
                                                         : 0;
@@ -367,8 +368,9 @@ static json_t *caps_json(const struct oci_in *in, uint64_t caps)
 
 static int rlimits_json(const struct tspec_container *c, json_t *process, struct err *e)
 {
-    static const char *const known[] = { "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
-                                         "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack" };
+    static const char *const known[] = { "core",    "cpu",      "data",   "fsize",      "locks",
+                                         "memlock", "msgqueue", "nice",   "nofile",     "nproc",
+                                         "rss",     "rtprio",   "rttime", "sigpending", "stack" };
     if (c->Ulimits.n == 0)
         return 0;
     json_t *arr = json_array();
@@ -441,8 +443,8 @@ static json_t *device_rules(void)
         int allow, major, minor;
         const char *type, *access;
     } t[] = {
-        { 0, -1, -1, NULL, "rwm" }, { 1, 1, 5, "c", "rwm" },  { 1, 1, 3, "c", "rwm" }, { 1, 1, 9, "c", "rwm" },
-        { 1, 1, 8, "c", "rwm" },    { 1, 5, 0, "c", "rwm" },  { 1, 5, 1, "c", "rwm" }, { 0, 10, 229, "c", "rwm" },
+        { 0, -1, -1, NULL, "rwm" }, { 1, 1, 5, "c", "rwm" }, { 1, 1, 3, "c", "rwm" }, { 1, 1, 9, "c", "rwm" },
+        { 1, 1, 8, "c", "rwm" },    { 1, 5, 0, "c", "rwm" }, { 1, 5, 1, "c", "rwm" }, { 0, 10, 229, "c", "rwm" },
     };
     json_t *arr = json_array();
     for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
@@ -529,14 +531,20 @@ static json_t *paths_json(const char *const *paths)
 
 static json_t *linux_json(const struct oci_in *in)
 {
-    static const char *const masked[] = { "/proc/asound",       "/proc/acpi",
-                                          "/proc/kcore",        "/proc/keys",
-                                          "/proc/latency_stats", "/proc/timer_list",
-                                          "/proc/timer_stats",  "/proc/sched_debug",
-                                          "/proc/scsi",         "/sys/firmware",
-                                          "/sys/devices/virtual/powercap", NULL };
-    static const char *const readonly[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-                                            NULL };
+    static const char *const masked[] = { "/proc/asound",
+                                          "/proc/acpi",
+                                          "/proc/kcore",
+                                          "/proc/keys",
+                                          "/proc/latency_stats",
+                                          "/proc/timer_list",
+                                          "/proc/timer_stats",
+                                          "/proc/sched_debug",
+                                          "/proc/scsi",
+                                          "/sys/firmware",
+                                          "/sys/devices/virtual/powercap",
+                                          NULL };
+    static const char *const readonly[] = { "/proc/bus",           "/proc/fs", "/proc/irq", "/proc/sys",
+                                            "/proc/sysrq-trigger", NULL };
     const struct strmap *sysctls = &in->spec->ContainerSpec->Sysctls;
     json_t *l = json_object();
     put(l, "cgroupsPath", json_string(in->cgroup_path));

@@ -21,9 +21,9 @@ int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, stru
 
 /* One mount with its host side settled. */
 struct oci_mount {
-    struct str type;        /* "bind", "tmpfs", or a local volume driver's "type" option */
+    struct str type; /* "bind", "tmpfs", or a local volume driver's "type" option */
     struct str source, target;
-    struct str options;     /* comma separated, as they go to the runtime */
+    struct str options; /* comma separated, as they go to the runtime */
 };
 
 struct oci_in {
@@ -31,17 +31,17 @@ struct oci_in {
     const struct image_conf *image;
     const struct oci_user *user;
     struct strmap annotations;
-    const char *rootfs;       /* path of the mounted root */
-    const char *netns;        /* NULL: the host's network */
-    const char *cgroup_path;  /* "/microswarm/<task>" */
+    const char *rootfs;      /* path of the mounted root */
+    const char *netns;       /* NULL: the host's network */
+    const char *cgroup_path; /* "/microswarm/<task>" */
     struct str hostname;
-    struct strs env;          /* the service's, expanded */
+    struct strs env; /* the service's, expanded */
     const struct oci_mount *mounts;
     size_t nmounts;
     const char *hosts_file, *hostname_file, *resolv_file; /* NULL: not mounted */
-    const char *init_path;    /* tini on the host; NULL: no init */
-    struct str seccomp_b64;   /* empty: unconfined */
-    bool cgroup2, swap_limit; /* what the host can do */
+    const char *init_path;                                /* tini on the host; NULL: no init */
+    struct str seccomp_b64;                               /* empty: unconfined */
+    bool cgroup2, swap_limit;                             /* what the host can do */
 };
 
 /* oci_caps - the capability set (bit mask) that the spec asks for; -ERR_INVALID for an unknown name. */

@@ -80,13 +80,21 @@ static json_t *build(json_t *in_json, struct arena *a)
     if (tspec_decode(span, &spec, a, &e) < 0 || image_conf_read(json_object_get(in_json, "Image"), &ic, a, &e) < 0)
         return json_pack("{s:s}", "error", e.msg);
     const struct tspec_container *c = spec.ContainerSpec;
-    if (oci_user_resolve(c->User.n ? c->User : ic.User, &c->Groups, STR("root:x:0:0::/root:/bin/sh\n"), STR("root:x:0:\n"),
-                         &user, &e) < 0)
+    if (oci_user_resolve(c->User.n ? c->User : ic.User, &c->Groups, STR("root:x:0:0::/root:/bin/sh\n"),
+                         STR("root:x:0:\n"), &user, &e) < 0)
         return json_pack("{s:s}", "error", e.msg);
-    struct oci_in in = { .spec = &spec, .image = &ic, .user = &user, .rootfs = "/run/rootfs", .netns = "/run/netns/x",
-                         .cgroup_path = "/microswarm/task1", .hostname = c->Hostname.n ? c->Hostname : STR("0123456789ab"),
-                         .env = c->Env, .hosts_file = "/b/hosts", .hostname_file = "/b/hostname",
-                         .resolv_file = "/b/resolv.conf", .seccomp_b64 = STR("PROGRAM"),
+    struct oci_in in = { .spec = &spec,
+                         .image = &ic,
+                         .user = &user,
+                         .rootfs = "/run/rootfs",
+                         .netns = "/run/netns/x",
+                         .cgroup_path = "/microswarm/task1",
+                         .hostname = c->Hostname.n ? c->Hostname : STR("0123456789ab"),
+                         .env = c->Env,
+                         .hosts_file = "/b/hosts",
+                         .hostname_file = "/b/hostname",
+                         .resolv_file = "/b/resolv.conf",
+                         .seccomp_b64 = STR("PROGRAM"),
                          .cgroup2 = json_is_true(json_object_get(in_json, "cgroup2")),
                          .swap_limit = json_is_true(json_object_get(in_json, "swap")) };
     bool init = false;
@@ -196,11 +204,12 @@ static void test_seccomp(void **state)
     assert_ptr_equal(b64.p, again.p);
     assert_int_equal(seccomp_default(1ull << 21, &b64, &e), 0);
     assert_int_equal(under_filter(b64, probe_admin), 0);
-    assert_int_equal(seccomp_custom(STR("{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"getcwd\",\"nosuch\"],"
-                                        "\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":77},{\"names\":[\"getpid\"],\"action\":"
-                                        "\"SCMP_ACT_KILL\",\"includes\":{\"caps\":[\"CAP_SYS_BOOT\"]}}]}"),
-                                    0, &custom, &e),
-                     0);
+    assert_int_equal(
+        seccomp_custom(STR("{\"defaultAction\":\"SCMP_ACT_ALLOW\",\"syscalls\":[{\"names\":[\"getcwd\",\"nosuch\"],"
+                           "\"action\":\"SCMP_ACT_ERRNO\",\"errnoRet\":77},{\"names\":[\"getpid\"],\"action\":"
+                           "\"SCMP_ACT_KILL\",\"includes\":{\"caps\":[\"CAP_SYS_BOOT\"]}}]}"),
+                       0, &custom, &e),
+        0);
     assert_int_equal(under_filter(buf_str(&custom), probe_custom), 0);
     assert_int_equal(seccomp_custom(STR("{"), 0, &custom, &e), -ERR_INVALID);
     assert_int_equal(seccomp_custom(STR("{\"defaultAction\":\"X\"}"), 0, &custom, &e), -ERR_INVALID);

@@ -15,7 +15,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct arena a;
     struct tspec spec;
     const char *nl = size ? memchr(all.p, '\n', size) : NULL;
-    struct str first = { all.p, nl ? (size_t)(nl - all.p) : size }, rest = { nl ? nl + 1 : all.p, nl ? size - first.n - 1 : 0 };
+    struct str first = { all.p, nl ? (size_t)(nl - all.p) : size },
+               rest = { nl ? nl + 1 : all.p, nl ? size - first.n - 1 : 0 };
     struct strs groups = { &first, 1 };
     arena_init(&a, 4u << 20);
     if (tmpl_expand(&ctx, all, &a, &out, &e) < 0)

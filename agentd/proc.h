@@ -5,8 +5,8 @@
  */
 #pragma once
 
-#include <systemd/sd-event.h>
 #include <sys/types.h>
+#include <systemd/sd-event.h>
 
 #include "common/util/err.h"
 #include "common/util/str.h"
@@ -14,21 +14,22 @@
 struct proc;
 
 struct proc_spec {
-    const char *const *argv;   /* argv[0]: absolute path; NULL-ended */
-    struct str input;          /* standard input's content; empty: /dev/null */
-    const char *const *env;    /* NULL: PATH only */
-    const char *dir;           /* working folder; NULL: ours */
-    int keep_fds[4];           /* descriptors the child gets as 3, 4, 5...; -1 or 0 ends the list */
+    const char *const *argv; /* argv[0]: absolute path; NULL-ended */
+    struct str input;        /* standard input's content; empty: /dev/null */
+    const char *const *env;  /* NULL: PATH only */
+    const char *dir;         /* working folder; NULL: ours */
+    int keep_fds[4];         /* descriptors the child gets as 3, 4, 5...; -1 or 0 ends the list */
 };
 
 #define PROC_OUT_MAX (8u << 20)
-/* proc_done_fn - @status as waitpid's; out and errtext (at most PROC_OUT_MAX) live during the call. The proc is gone. */
+/* proc_done_fn - @status as waitpid's; out and errtext (at most PROC_OUT_MAX) live during the call. The proc is gone.
+ */
 typedef void proc_done_fn(void *arg, int status, struct str out, struct str errtext);
 
 int proc_start(struct proc **ret, sd_event *loop, const struct proc_spec *spec, proc_done_fn *done, void *arg,
                struct err *e);
 pid_t proc_pid(const struct proc *p);
-void proc_kill(struct proc *p);      /* SIGKILL; `done` still comes */
+void proc_kill(struct proc *p);         /* SIGKILL; `done` still comes */
 struct proc *proc_free(struct proc *p); /* forgets without `done`; a running child is killed and left to be reaped */
 
 int pidfd_of(pid_t pid); /* close-on-exec descriptor or -errno */

@@ -9,12 +9,9 @@ static const struct field driver_fields[] = {
     FIELD_END,
 };
 static const struct field bind_fields[] = {
-    FIELD_STR(struct tspec_bind, Propagation, 0, 64),
-    FIELD_BOOL(struct tspec_bind, NonRecursive),
-    FIELD_BOOL(struct tspec_bind, CreateMountpoint),
-    FIELD_BOOL(struct tspec_bind, ReadOnlyNonRecursive),
-    FIELD_BOOL(struct tspec_bind, ReadOnlyForceRecursive),
-    FIELD_END,
+    FIELD_STR(struct tspec_bind, Propagation, 0, 64),      FIELD_BOOL(struct tspec_bind, NonRecursive),
+    FIELD_BOOL(struct tspec_bind, CreateMountpoint),       FIELD_BOOL(struct tspec_bind, ReadOnlyNonRecursive),
+    FIELD_BOOL(struct tspec_bind, ReadOnlyForceRecursive), FIELD_END,
 };
 static const struct field volume_fields[] = {
     FIELD_BOOL(struct tspec_volume, NoCopy),
