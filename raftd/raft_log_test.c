@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -352,6 +353,26 @@ static void test_missing_records(void **state)
     }
 }
 
+/* In a process of its own: an environment that broke under LMDB is abandoned, with what it holds. 0 intact, 1 refused. */
+static int open_in_child(void)
+{
+    int st;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct raft_log *l = NULL;
+        struct buf b = BUF_INIT;
+        struct raft_log_entry en;
+        int r = raft_log_open(&l, test_dir, &e);
+        for (uint64_t i = 2; r == 0 && i <= 10; i++)
+            if (raft_log_read(l, i, &b, &en, &e) < 0 || !str_eq(en.data, STR("what an entry says")))
+                _exit(3);
+        _exit(r == 0 ? 0 : r == -ERR_CORRUPT ? 1 : 2);
+    }
+    assert_int_equal(waitpid(pid, &st, 0), pid);
+    assert_true(WIFEXITED(st));
+    return WEXITSTATUS(st);
+}
+
 /* Any byte of the file: refused, or of no importance. Never a crash. */
 static void test_damaged_file(void **state)
 {
@@ -364,15 +385,9 @@ static void test_damaged_file(void **state)
         whole[at] ^= (char)0xa5;
         test_write("log/data.mdb", whole, n);
         whole[at] = c;
-        struct raft_log *l = NULL;
-        int r = raft_log_open(&l, test_dir, &e);
-        refused += r < 0;
-        if (r == 0)
-            for (uint64_t i = 2; i <= 10; i++)
-                assert_entry(l, i, 1, STR("what an entry says"));
-        else
-            assert_int_equal(r, -ERR_CORRUPT);
-        raft_log_close(l);
+        int r = open_in_child();
+        assert_in_range(r, 0, 1);
+        refused += r == 1;
     }
     assert_true(refused > 10);
     test_write("log/data.mdb", whole, n);
