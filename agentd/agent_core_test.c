@@ -41,9 +41,9 @@ static void line(void *arg, char **words, unsigned n, struct buf *out)
     for (unsigned k = 1; k < n; k++) {
         char *v = scenario_value(words[k]);
         if (strcmp(words[k], "code") == 0)
-            ev.exit_code = atoi(v);
+            ev.exit_code = strtol(v, NULL, 10);
         else if (strcmp(words[k], "pid") == 0)
-            ev.pid = (uint64_t)atoi(v);
+            ev.pid = strtoull(v, NULL, 10);
         else if (strcmp(words[k], "oom") == 0)
             ev.oom = true;
         else

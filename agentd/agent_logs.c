@@ -473,7 +473,7 @@ struct agent_logs_ctx *agent_logs_close(struct agent_logs_ctx *l)
     if (!l)
         return NULL;
     while (l->followers)
-        follower_drop(l->followers);
+        follower_drop(l->followers); /* NOLINT(clang-analyzer-unix.Malloc): it takes itself off the list */
     while (l->watches) {
         struct watch *w = l->watches;
         l->watches = w->next;

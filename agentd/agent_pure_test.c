@@ -30,9 +30,10 @@ static void test_references(void **state)
         { "index.docker.io/library/busybox", "docker.io", "library/busybox", "latest", "", "busybox" },
         { "docker.io/busybox:2", "docker.io", "library/busybox", "2", "", "busybox" },
     };
-    static const char *const bad[] = { "",      "UPPER",       "a//b",     "/a",   "a/", "a:",          "a@sha256:12",
-                                       "-a",    "a b",         "a:b:c/d$", "a_-b", D64,  "sha256:" D64, "x:\x01",
-                                       "a...b", "reg.example/" };
+    static const char *const bad[] = {
+        "",     "UPPER", "a//b",          "/a",     "a/",    "a:",          "a@sha256:12", "-a", "a b", "a:b:c/d$",
+        "a_-b", D64,     ("sha256:" D64), "x:\x01", "a...b", "reg.example/"
+    };
     struct image_ref r;
     struct err e = ERR_INIT;
     char f[IMAGE_REF_MAX];

@@ -173,7 +173,7 @@ static int image_conf_of(struct atask *t, struct arena *a, struct image_conf *re
 static void image_ready(struct atask *t, json_t *img)
 {
     struct err e = ERR_INIT;
-    struct image_conf ic;
+    struct image_conf ic = { 0 };
     struct strs argv;
     json_decref(t->img);
     t->img = img;
@@ -508,11 +508,13 @@ static int take_mesh(struct atask *t, const struct mesh_up_reply *r)
     if (!p || !addr)
         return -1;
     for (size_t i = 0; i < r->Ports.n; i++)
-        if (str_is(from[i].PublishMode, "host"))
-            p[n++] = (struct task_port){ .Protocol = arena_str(&t->run, from[i].Protocol),
-                                         .PublishMode = STR("host"),
-                                         .TargetPort = from[i].TargetPort,
-                                         .PublishedPort = from[i].PublishedPort };
+        if (str_is(from[i].PublishMode, "host")) {
+            p[n] = (struct task_port){ .Protocol = arena_str(&t->run, from[i].Protocol),
+                                       .PublishMode = STR("host"),
+                                       .TargetPort = from[i].TargetPort,
+                                       .PublishedPort = from[i].PublishedPort };
+            n++;
+        }
     for (size_t i = 0; i < r->Addresses.n; i++)
         addr[i] = arena_str(&t->run, r->Addresses.v[i]);
     t->ports = (struct list){ p, n };
@@ -667,7 +669,7 @@ static int seccomp_of(struct atask *t, uint64_t caps, struct str *ret, struct er
         *ret = (struct str){ 0, 0 };
         return 0;
     }
-    if (!str_is(mode, "custom"))
+    if (!p || !p->Seccomp || !str_is(mode, "custom"))
         return seccomp_default(caps, ret, e);
     struct mp_cursor c = mp_cursor(p->Seccomp->Profile);
     struct mp_val v;
@@ -859,9 +861,9 @@ static bool size_of(struct str s, uint64_t *ret)
     if (u == 'k' || u == 'K')
         mul = 1024;
     else if (u == 'm' || u == 'M')
-        mul = 1024 * 1024;
+        mul = 1024ull * 1024;
     else if (u == 'g' || u == 'G')
-        mul = 1024 * 1024 * 1024;
+        mul = 1024ull * 1024 * 1024;
     if (mul > 1)
         s.n--;
     if (!str_u64(s, ret) || *ret > UINT64_MAX / mul)
@@ -923,7 +925,7 @@ static void new_container_id(char id[65])
 static void start_begin(struct atask *t)
 {
     struct err e = ERR_INIT;
-    struct image_conf ic;
+    struct image_conf ic = { 0 };
     arena_reset(&t->run);
     t->volumes = t->addresses = (struct strs){ 0, 0 };
     t->ports = (struct list){ 0, 0 };

@@ -792,7 +792,7 @@ static void survives_restart(void **state)
     struct err e = ERR_INIT;
     snprintf(path, sizeof path, "%s/tasks/t-mon/conmon.pid", f.run);
     assert_int_equal(fs_read(path, 32, &mon, &e), 0);
-    assert_int_equal(kill(atoi(buf_cstr(&mon)), SIGKILL), 0);
+    assert_int_equal(kill((pid_t)strtol(buf_cstr(&mon), NULL, 10), SIGKILL), 0);
     start_agentd();
     WAIT(f.sessions > sessions);
     wait_state(b, "failed");
@@ -828,7 +828,7 @@ static void logs_rotate(void **state)
     struct agent_logs req = { .TaskID = STR("t-log"), .Stdout = true, .Tail = -1 };
     f.text[0] = '\0';
     ask(&op_agent_logs, &req, on_logs);
-    n = atoi(f.text);
+    n = (int)strtol(f.text, NULL, 10);
     print_message("# oldest line kept: %d\n", n);
     assert_true(n >= 1 && n < 2000);
     char cmd[200];

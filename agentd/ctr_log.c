@@ -43,7 +43,7 @@ int log_next(struct str *s, struct log_rec *ret)
 
 size_t log_tail(struct str s, unsigned streams, uint64_t *n)
 {
-    size_t end = s.n, begin = s.n;
+    size_t end = s.n, begin;
     while (end > 0 && s.p[end - 1] != '\n')
         end--; /* the record being written */
     begin = end;

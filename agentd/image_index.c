@@ -224,8 +224,8 @@ static void take_names(json_t *list, json_t *untagged)
 int image_index_remove(json_t *index, struct str ref, bool force, bool in_use, json_t *untagged, json_t **ret_deleted,
                        struct err *e)
 {
-    json_t *img;
-    struct str hex;
+    json_t *img = NULL;
+    struct str hex = { 0, 0 };
     size_t i;
     json_t *v;
     *ret_deleted = NULL;

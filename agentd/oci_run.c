@@ -165,7 +165,7 @@ static bool oom_killed(const struct ctr *c)
     if (fs_read(path, 4096, &text, NULL) < 0)
         return false;
     const char *p = strstr(buf_cstr(&text), "\noom_kill ");
-    return p && atoi(p + strlen("\noom_kill ")) > 0;
+    return p && strtoul(p + strlen("\noom_kill "), NULL, 10) > 0;
 }
 
 /* ---- the environment ---- */
@@ -434,7 +434,7 @@ static pid_t read_pid(const struct ctr *c, const char *name)
     char path[500];
     _cleanup_(buf_done) struct buf text = BUF_INIT;
     snprintf(path, sizeof path, "%s/%s", c->bundle, name);
-    return fs_read(path, 64, &text, NULL) == 0 ? atoi(buf_cstr(&text)) : 0;
+    return fs_read(path, 64, &text, NULL) == 0 ? (pid_t)strtol(buf_cstr(&text), NULL, 10) : 0;
 }
 
 /* conmon's one message: {"data": pid} or {"data": -1, "message": "..."} */

@@ -394,7 +394,7 @@ static int custom_rule(scmp_filter_ctx ctx, json_t *rule, uint64_t caps, uint32_
 int seccomp_custom(struct str json, uint64_t caps, struct buf *b64, struct err *e)
 {
     json_error_t je;
-    uint32_t def;
+    uint32_t def = 0;
     json_t *root = json_loadb(json.p, json.n, JSON_REJECT_DUPLICATES, &je);
     if (!root)
         return err_set(e, ERR_INVALID, "decoding seccomp profile failed: %s (line %d)", je.text, je.line);
@@ -409,8 +409,11 @@ int seccomp_custom(struct str json, uint64_t caps, struct buf *b64, struct err *
         r = err_set(e, ERR_NOMEM, "seccomp: out of memory");
     if (r == 0) {
         add_arches(ctx);
-        json_array_foreach(json_object_get(root, "syscalls"), i, rule) if (r == 0) r =
-            custom_rule(ctx, rule, caps, def, e);
+        json_array_foreach(json_object_get(root, "syscalls"), i, rule)
+        {
+            if ((r = custom_rule(ctx, rule, caps, def, e)) < 0)
+                break;
+        }
         if (r == 0)
             r = export_b64(ctx, b64, e);
     }

@@ -53,8 +53,8 @@ int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, stru
     ret->User = text_of(c, "User");
     ret->StopSignal = text_of(c, "StopSignal");
     vols = json_object_get(c, "Volumes");
-    ret->Volumes.v = arena_array(a, json_object_size(vols), sizeof(struct str));
-    if (!ret->Volumes.v && json_object_size(vols) > 0)
+    ret->Volumes.v = arena_array(a, json_object_size(vols) + 1, sizeof(struct str));
+    if (!ret->Volumes.v)
         return err_set(e, ERR_NOMEM, "image configuration: out of memory");
     json_object_foreach(vols, key, v) ret->Volumes.v[ret->Volumes.n++] = str_from(key);
     return 0;
@@ -111,7 +111,7 @@ static int cap_bits(const struct strs *names, uint64_t *ret, struct err *e)
 
 int oci_caps(const struct tspec_container *c, uint64_t *ret, struct err *e)
 {
-    uint64_t add, drop;
+    uint64_t add = 0, drop = 0;
     int r = cap_bits(&c->CapabilityAdd, &add, e);
     if (r == 0)
         r = cap_bits(&c->CapabilityDrop, &drop, e);
@@ -402,7 +402,7 @@ static int process_json(const struct oci_in *in, struct arena *a, json_t *root, 
     const struct tspec_container *c = in->spec->ContainerSpec;
     json_t *p = json_object(), *user, *args;
     struct strs argv;
-    uint64_t caps;
+    uint64_t caps = 0;
     put(root, "process", p);
     int r = oci_argv(c, in->image, a, &argv, e);
     if (r == 0)
