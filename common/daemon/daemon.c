@@ -240,6 +240,34 @@ static int make_state_dir(struct err *e)
     return err_errno(e, errno, "make %s", self.own_state);
 }
 
+/*
+ * One instance per run folder. The lock is the process's own (fcntl): it ends with it, even while a child between fork
+ * and exec still holds our old sockets open. So whoever has the lock may remove the sockets of the one before, instead
+ * of asking them whether somebody listens.
+ */
+static int take_over(struct err *e)
+{
+    static const char *const ours[] = { "sock", "probe", "wake", "events" };
+    struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    char path[CONF_TEXT_MAX + 64];
+    snprintf(path, sizeof path, "%s/%s.lock", self.run_dir, self.spec->name);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600); /* stays open as long as we live */
+    if (fd < 0)
+        return err_errno(e, errno, "open %s", path);
+    if (fcntl(fd, F_SETLK, &fl) < 0) {
+        int saved = errno;
+        close(fd);
+        return err_set(e, ERR_CONFLICT, "%s: %s", path,
+                       saved == EACCES || saved == EAGAIN ? "another instance is running" : strerror(saved));
+    }
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        snprintf(path, sizeof path, "%s/%s.%s", self.run_dir, self.spec->name, ours[i]);
+        if (unlink(path) < 0 && errno != ENOENT)
+            return err_errno(e, errno, "remove the old %s", path);
+    }
+    return 0;
+}
+
 static int open_loop(struct err *e)
 {
     sigset_t set;
@@ -263,6 +291,8 @@ static int run(struct err *e)
 {
     const struct daemon_spec *spec = self.spec;
     int r = make_state_dir(e);
+    if (r == 0)
+        r = take_over(e);
     if (r == 0)
         r = open_loop(e);
     if (r == 0)
