@@ -638,6 +638,8 @@ static void runs_and_stops(void **state)
     assert_string_equal(t->message, "started");
     assert_int_equal(strlen(t->container), 64);
     assert_int_equal(kill((pid_t)t->pid, 0), 0);
+    logs("t-run", -1, "", DEADLINE_MS / 2); /* its trap is set once it speaks */
+    assert_string_equal(f.text, "up\n");
     t0 = clock_mono().ms;
     desire("t-run", "shutdown");
     wait_state(t, "shutdown");
