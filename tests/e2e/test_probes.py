@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import socket
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -74,6 +75,31 @@ def test_events_feed(s):
             return sid.encode() in text
         st.wait_until(seen, 10 * st.SLOW, "the service in the feed")
     s.remove("fd")
+
+
+def test_peers_that_hang_up(s):
+    """Whoever connects and goes away at any point of the handshake leaves the daemon as it was."""
+    hello = b"\0SP\0\0000\0\0"
+    ways = (lambda c: None, lambda c: c.sendall(hello), lambda c: c.sendall(hello[:3]), lambda c: c.sendall(b"GET / HTTP/1.1\r\n\r\n"),
+            lambda c: c.recv(8), lambda c: c.sendall(hello + b"\1" + (400).to_bytes(8, "big") + b"x" * 20),
+            lambda c: c.sendall(hello + b"\1" + (1 << 62).to_bytes(8, "big")))
+    sockets = [f for f in os.listdir(s.m1.path("run")) if f.endswith((".sock", ".probe", ".wake", ".events")) and f != "docker.sock"]
+    for f in sockets:
+        for way in ways:
+            for _ in range(5):
+                c = socket.socket(socket.AF_UNIX)
+                c.settimeout(5)
+                c.connect(s.m1.path("run", f))
+                try:
+                    way(c)
+                except OSError:
+                    pass  # it may hang up first
+                c.close()
+    for d in s.m1.info["daemons"]:
+        contains(s.m1.probe(d, "status"), "{", d)
+    s.create("hu", "pause:latest")
+    s.wait_running("hu")
+    s.remove("hu")
 
 
 def test_nobody_else_gets_in(s):
