@@ -15,8 +15,8 @@ static struct sm *sm;
 
 static void remove_dir(void)
 {
-    static const char *const names[] = { "state/data.mdb", "state/lock.mdb", "state", "secret/data.mdb",
-                                         "secret/lock.mdb", "secret", "" };
+    static const char *const names[] = { "state/data.mdb",  "state/lock.mdb", "state", "secret/data.mdb",
+                                         "secret/lock.mdb", "secret",         "" };
     char path[64];
     sm = sm_close(sm);
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {

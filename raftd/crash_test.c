@@ -2,11 +2,11 @@
  * crash_test.c - kills raftd before, and in the middle of, each of its writes to log, keys, snapshots and maps, one
  * after the other, and looks at what comes back.
  *
- * This program is also the raftd that it kills: with --raftd it runs the daemon, whose system calls that change files go
- * through the functions below (LMDB's, too: the program's symbols come before libc's). The n-th such call is the end.
- * The other process is the client; it knows what was acknowledged, restarts raftd once with the maps that were left and
- * once without (a reboot), and checks that every acknowledged transaction is there and each of the others as a whole or
- * not at all. It goes on with n + 1 until a run ends by itself.
+ * This program is also the raftd that it kills: with --raftd it runs the daemon, whose system calls that change files
+ * go through the functions below (LMDB's, too: the program's symbols come before libc's). The n-th such call is the
+ * end. The other process is the client; it knows what was acknowledged, restarts raftd once with the maps that were
+ * left and once without (a reboot), and checks that every acknowledged transaction is there and each of the others as a
+ * whole or not at all. It goes on with n + 1 until a run ends by itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -106,11 +106,11 @@ ssize_t writev(int fd, const struct iovec *v, int n)
     return syscall(SYS_writev, fd, v, n);
 }
 
-#define BEFORE(call)       \
-    do {                   \
-        if (fault())       \
-            die();         \
-        return (int)(call); \
+#define BEFORE(call)                                                                                                   \
+    do {                                                                                                               \
+        if (fault())                                                                                                   \
+            die();                                                                                                     \
+        return (int)(call);                                                                                            \
     } while (0)
 
 int fsync(int fd)
@@ -166,8 +166,11 @@ static int raftd_start(struct err *e)
 static int raftd_main(char **argv)
 {
     static const struct route routes[] = {
-        { &op_raftd_txn, ops_on_txn }, { &op_raftd_bootstrap, ops_on_bootstrap }, { &op_raftd_reset, ops_on_reset },
-        { &op_raftd_status, ops_on_status }, { 0 },
+        { &op_raftd_txn, ops_on_txn },
+        { &op_raftd_bootstrap, ops_on_bootstrap },
+        { &op_raftd_reset, ops_on_reset },
+        { &op_raftd_status, ops_on_status },
+        { 0 },
     };
     static const struct daemon_spec spec = {
         .name = "raftd", .routes = routes, .probes = probes, .start = raftd_start, .stop = node_stop
@@ -232,18 +235,11 @@ static bool raftd_run(long n, bool torn)
     }
 }
 
-/* XXX nng 1.5.2 now and then never reads from a connection that it has just accepted (seen about once in a thousand, on a
- * busy machine under ASan): the epoll registration stays disarmed. That raftd dies, too: one more place to come back from. */
-#define SILENT_MAX 5u
-static unsigned silent;
-
 /* raftd_reap - returns whether it was killed, by us or by a fault. */
 static bool raftd_reap(int sig)
 {
     int st;
     struct pollfd p = { pid_fd, POLLIN, 0 };
-    if (sig == 0 && e.code == ERR_TIMEOUT && ++silent <= SILENT_MAX)
-        sig = SIGKILL;
     if (sig != 0)
         kill(pid, sig);
     if (poll(&p, 1, 10000) != 1)
@@ -293,7 +289,8 @@ static int call(const struct op *op, const void *req)
 
 static int send_boot(void)
 {
-    struct txn_change ch[2] = { change("create", "cluster", "c", STR("\x80")), change("create", "node", "n", STR("\x80")) };
+    struct txn_change ch[2] = { change("create", "cluster", "c", STR("\x80")),
+                                change("create", "node", "n", STR("\x80")) };
     struct raftd_bootstrap req = { STR("c"), STR("n"), { ch, 2 } };
     return call(&op_raftd_bootstrap, &req);
 }
@@ -312,8 +309,10 @@ static int send_txn(unsigned i)
     mp_cstr(&doc, "Data");
     mp_bin(&doc, (struct str){ big, sizeof big });
     struct txn_change ch[4] = {
-        change("create", "task", id, buf_str(&doc)), change("create", "credential", id, buf_str(&doc)),
-        change("purge", "task", prev, (struct str){ NULL, 0 }), change(i == 1 ? "create" : "update", "task", "count", buf_str(&count)),
+        change("create", "task", id, buf_str(&doc)),
+        change("create", "credential", id, buf_str(&doc)),
+        change("purge", "task", prev, (struct str){ NULL, 0 }),
+        change(i == 1 ? "create" : "update", "task", "count", buf_str(&count)),
     };
     struct raftd_txn req = { .Changes = { ch, 4 } };
     int r = call(&op_raftd_txn, &req);

@@ -1,12 +1,13 @@
-/* entry.h - what a data entry of the Raft log says: one transaction, by whom, and at what time of the leader's clock. */
+/* entry.h - what a data entry of the Raft log says: one transaction, by whom, and at what time of the leader's clock.
+ */
 #pragma once
 
 #include "common/proto/msg_raftd.h"
 
 struct entry {
-    int64_t At;     /* wall ns: the leader's; CreatedAt and UpdatedAt come from it, so that every node stamps the same */
-    struct str By;  /* the daemon that asked, for the log's reader */
-    uint64_t Term;  /* fence: must be the entry's own term; 0: none */
+    int64_t At;    /* wall ns: the leader's; CreatedAt and UpdatedAt come from it, so that every node stamps the same */
+    struct str By; /* the daemon that asked, for the log's reader */
+    uint64_t Term; /* fence: must be the entry's own term; 0: none */
     struct list Requires, Changes; /* struct txn_require, struct txn_change */
 };
 

@@ -1,9 +1,9 @@
 /*
  * map.h - one of the two LMDB environments on tmpfs that raftd writes and the others read (common/store/layout.h).
  *
- * They are not synced: what they hold comes out of the log again. LMDB writes its meta page last, so a process killed at
- * any point leaves the previous commit in place. Not MDB_WRITEMAP: pages go out by pwrite(), so a full tmpfs is an error
- * and not a SIGBUS, and a stray pointer can't reach what other processes read.
+ * They are not synced: what they hold comes out of the log again. LMDB writes its meta page last, so a process killed
+ * at any point leaves the previous commit in place. Not MDB_WRITEMAP: pages go out by pwrite(), so a full tmpfs is an
+ * error and not a SIGBUS, and a stray pointer can't reach what other processes read.
  */
 #pragma once
 

@@ -28,7 +28,7 @@
 struct waiter {
     struct waiter *next;
     struct rpc_call *call;
-    uint64_t index; /* 0: not in the log yet */
+    uint64_t index;  /* 0: not in the log yet */
     size_t off, len; /* its entry in node.batch */
     struct err result;
     uint64_t revision;
@@ -52,15 +52,15 @@ static struct {
     struct pub *pub;
     struct raft_effects effects;
 
-    struct buf batch;                   /* entries of the proposals that wait for the next write */
+    struct buf batch; /* entries of the proposals that wait for the next write */
     struct waiter *queued, **queued_tail;
     size_t n_queued;
-    struct waiter *waiting, **waiting_tail; /* written, not applied yet; in order of index */
+    struct waiter *waiting, **waiting_tail;       /* written, not applied yet; in order of index */
     struct raft_log_entry entries[BATCH_ENTRIES]; /* of the write at hand */
     sd_event_source *flush;
 
     struct rpc_call *reads[RAFT_READS_MAX]; /* by cookie */
-    uint64_t commit;                    /* as the core said last */
+    uint64_t commit;                        /* as the core said last */
     char stalled[200];
     struct timer *retry;
 
@@ -168,8 +168,9 @@ static int persist(const struct raft_effects *fx, struct err *e)
         .n_entries = entries_fill(fx),
         .hard_state = fx->hard_state_changed ? &hs : NULL,
     };
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_PERSISTED, .index = fx->append_to,
-                             .term = fx->append_term };
+    struct raft_event ev = {
+        .now = clock_mono(), .type = RAFT_EV_PERSISTED, .index = fx->append_to, .term = fx->append_term
+    };
     uint64_t from = fx->append_from;
     CHECK(fx->append_from <= fx->append_to); /* a single voter votes only together with its first entry */
     int r = raft_log_write(node.log, &w, e);
@@ -386,8 +387,11 @@ static void flush(void)
     if (node.n_queued > node_counts.batch_max)
         node_counts.batch_max = node.n_queued;
     struct raft_event ev = {
-        .now = clock_mono(), .type = RAFT_EV_PROPOSE, .entry_type = RAFT_ENTRY_DATA,
-        .n_entries = (uint32_t)node.n_queued, .bytes = bytes,
+        .now = clock_mono(),
+        .type = RAFT_EV_PROPOSE,
+        .entry_type = RAFT_ENTRY_DATA,
+        .n_entries = (uint32_t)node.n_queued,
+        .bytes = bytes,
     };
     if (step(&ev, &e) < 0) {
         refuse_queued(&e);
@@ -543,7 +547,8 @@ static int on_compact(sd_event_source *s, void *arg)
     struct raft_log_state st;
     bool more = false;
     (void)s, (void)arg;
-    if (node.log == NULL || raft_log_compact(node.log, node.compact_index, node.compact_keep, COMPACT_SLICE, &more, &e) < 0) {
+    if (node.log == NULL ||
+        raft_log_compact(node.log, node.compact_index, node.compact_keep, COMPACT_SLICE, &more, &e) < 0) {
         if (node.log != NULL && raft_log_broken(node.log))
             give_up("truncate log", &e);
         else if (node.log != NULL)
@@ -551,8 +556,9 @@ static int on_compact(sd_event_source *s, void *arg)
         return 0;
     }
     raft_log_state(node.log, &st);
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_COMPACTED, .index = st.snapshot_index,
-                             .first_kept = st.first_index };
+    struct raft_event ev = {
+        .now = clock_mono(), .type = RAFT_EV_COMPACTED, .index = st.snapshot_index, .first_kept = st.first_index
+    };
     CHECK(step(&ev, &e) == 0);
     if (more)
         sd_event_source_set_enabled(node.compact, SD_EVENT_ONESHOT);
@@ -801,7 +807,8 @@ void node_stop(void)
     node.retry = timer_free(node.retry);
     node.flush = sd_event_source_disable_unref(node.flush);
     node.compact = sd_event_source_disable_unref(node.compact);
-    for (struct waiter *w; (w = pop(&node.waiting, &node.waiting_tail)) != NULL || (w = pop(&node.queued, &node.queued_tail)) != NULL;)
+    for (struct waiter *w;
+         (w = pop(&node.waiting, &node.waiting_tail)) != NULL || (w = pop(&node.queued, &node.queued_tail)) != NULL;)
         free(w);
     buf_done(&node.batch);
     buf_done(&node.scratch);
@@ -818,8 +825,8 @@ static int bootstrap(struct str cluster_id, struct str node_id, const struct ent
         random_bytes(&id.id, sizeof id.id);
     struct raft_hard_state hs = { .term = 1, .vote = id.id };
     entry_encode(en, &first);
-    int r = first.failed ? err_set(e, ERR_NOMEM, "out of memory")
-                         : raft_log_create(node.dir, &id, &hs, buf_str(&first), e);
+    int r =
+        first.failed ? err_set(e, ERR_NOMEM, "out of memory") : raft_log_create(node.dir, &id, &hs, buf_str(&first), e);
     buf_done(&first);
     return r;
 }

@@ -48,12 +48,21 @@ static int raftd_start(struct err *e)
 static int raftd_main(char **argv)
 {
     static const struct route routes[] = {
-        { &op_raftd_txn, ops_on_txn },     { &op_raftd_barrier, ops_on_barrier }, { &op_raftd_bootstrap, ops_on_bootstrap },
-        { &op_raftd_reset, ops_on_reset }, { &op_raftd_status, ops_on_status },   { 0 },
+        { &op_raftd_txn, ops_on_txn },
+        { &op_raftd_barrier, ops_on_barrier },
+        { &op_raftd_bootstrap, ops_on_bootstrap },
+        { &op_raftd_reset, ops_on_reset },
+        { &op_raftd_status, ops_on_status },
+        { 0 },
     };
     static const struct daemon_spec spec = {
-        .name = "raftd", .routes = routes, .probes = probes, .start = raftd_start, .stop = node_stop,
-        .status = probes_status, .metrics = probes_metrics,
+        .name = "raftd",
+        .routes = routes,
+        .probes = probes,
+        .start = raftd_start,
+        .stop = node_stop,
+        .status = probes_status,
+        .metrics = probes_metrics,
     };
     char *args[] = { "raftd", "-c", "/dev/null", "-r", argv[2], "-s", argv[3], "-o", "log_level=error", NULL };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -255,7 +264,8 @@ static void test_bad_requests(void **state)
     assert_int_equal(one("create", "task", "t", NULL, STR("")), -ERR_INVALID);
     assert_int_equal(one("delete", "task", "t", "X", STR("")), -ERR_INVALID);
     assert_int_equal(one("create", "task", "t", "X", (struct str){ big, sizeof big }), -ERR_TOO_BIG);
-    assert_int_equal(one("create", "task", "t", "X", (struct str){ big, sizeof big - 4096 }), 0); /* chunked in the log */
+    assert_int_equal(one("create", "task", "t", "X", (struct str){ big, sizeof big - 4096 }),
+                     0); /* chunked in the log */
     assert_int_equal(revision(), 2);
     assert_int_equal(stop(SIGKILL), 128 + SIGKILL);
     test_tree_remove(run_dir);
@@ -351,7 +361,8 @@ static void test_probes(void **state)
     assert_non_null(strstr(probe("get secret_data/x"), "secret"));
     assert_null(strstr(probe("get secret_data/x"), "geheim"));
     assert_non_null(strstr(probe("list secret_data"), "error"));
-    assert_non_null(strstr(probe("list task"), "{\"kind\":\"task\",\"count\":1,\"objects\":[{\"id\":\"t1\",\"rev\":3}]}"));
+    assert_non_null(
+        strstr(probe("list task"), "{\"kind\":\"task\",\"count\":1,\"objects\":[{\"id\":\"t1\",\"rev\":3}]}"));
     assert_non_null(strstr(probe("get cluster/c"), "\"Shown\":\"yes\""));
     assert_null(strstr(probe("get cluster/c"), "SWMTKN"));
     static const char *const bad[] = { "get", "get ", "get task", "get task/", "get /x", "list", "list ", "list x/y" };
@@ -406,7 +417,8 @@ static void test_client_hangs_up(void **state)
     assert_non_null(strstr(probe("get task/h1"), "not found")); /* cut in the middle: it never was */
 }
 
-/* Many entries: snapshots are taken and the log is cut, while requests go on; a reboot then starts from the snapshot. */
+/* Many entries: snapshots are taken and the log is cut, while requests go on; a reboot then starts from the snapshot.
+ */
 static void test_snapshots(void **state)
 {
     (void)state;
@@ -534,9 +546,17 @@ int main(int argc, char **argv)
         (void)mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_life),    T(test_bootstrap_that_does_not_hold), T(test_bad_requests), T(test_authority),
-        T(test_feeds),   T(test_probes),                       T(test_client_hangs_up), T(test_snapshots),
-        T(test_refuses_to_start), T(test_full_disk),           T(test_full_map),
+        T(test_life),
+        T(test_bootstrap_that_does_not_hold),
+        T(test_bad_requests),
+        T(test_authority),
+        T(test_feeds),
+        T(test_probes),
+        T(test_client_hangs_up),
+        T(test_snapshots),
+        T(test_refuses_to_start),
+        T(test_full_disk),
+        T(test_full_map),
     };
     if (getenv("TEST_FILTER") != NULL)
         cmocka_set_test_filter(getenv("TEST_FILTER"));

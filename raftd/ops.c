@@ -33,11 +33,10 @@ void ops_on_txn(struct rpc_call *c, const void *req)
     struct err e = ERR_INIT;
     unsigned who = peer(c);
     char names[128];
-    struct entry en = {
-        .At = clock_wall().ns, .Term = t->Term, .Requires = t->Requires, .Changes = t->Changes
-    };
+    struct entry en = { .At = clock_wall().ns, .Term = t->Term, .Requires = t->Requires, .Changes = t->Changes };
     en.By = str_from(authority_names(who, names));
-    int r = who == 0 ? err_set(&e, ERR_DENIED, "user %u may not change the store", rpc_peer_uid(c)) : entry_check(&en, &e);
+    int r =
+        who == 0 ? err_set(&e, ERR_DENIED, "user %u may not change the store", rpc_peer_uid(c)) : entry_check(&en, &e);
     if (r == 0)
         r = changes_check(who, &en, &e);
     if (r < 0)

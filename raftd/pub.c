@@ -102,7 +102,10 @@ void pub_event(struct pub *p, enum kind kind, struct str id, char op, uint64_t r
         return;
     buf_printf(&b, "{\"kind\":\"%s\",\"id\":", kind_info[kind].name);
     buf_json_str(&b, id);
-    buf_printf(&b, ",\"op\":\"%s\",\"revision\":%llu}\n", op == 'c' ? "create" : op == 'd' ? "delete" : "update",
+    buf_printf(&b, ",\"op\":\"%s\",\"revision\":%llu}\n",
+               op == 'c'   ? "create"
+               : op == 'd' ? "delete"
+                           : "update",
                (unsigned long long)revision);
     if (!b.failed)
         send_text(p->events, b.p, b.n);

@@ -461,8 +461,7 @@ static int file_check(const struct raft_log *l, bool opened, struct err *e)
     uint64_t need = 2 * 4096;
     path_of(path, l->dir, "data.mdb");
     if (stat(path, &st) < 0)
-        return errno == ENOENT ? err_set(e, ERR_CORRUPT, "%s is missing", path)
-                               : err_errno(e, errno, "open %s", path);
+        return errno == ENOENT ? err_set(e, ERR_CORRUPT, "%s is missing", path) : err_errno(e, errno, "open %s", path);
     if (opened) {
         MDB_envinfo info;
         MDB_stat ms;

@@ -34,7 +34,7 @@ struct raft_log_entry {
 };
 
 struct raft_log_write {
-    uint64_t truncate_from; /* 0: nothing to remove */
+    uint64_t truncate_from;               /* 0: nothing to remove */
     const struct raft_log_entry *entries; /* in order, after what is there */
     size_t n_entries;
     const struct raft_hard_state *hard_state; /* NULL: unchanged */
@@ -43,12 +43,13 @@ struct raft_log_write {
 struct raft_log_counts {
     uint64_t writes, bytes; /* commits, and content in them, since opening */
     uint64_t write_ns_max, write_ns_sum;
-    uint64_t file_bytes;    /* used pages of data.mdb */
+    uint64_t file_bytes; /* used pages of data.mdb */
 };
 
 struct raft_log;
 
-/* raft_log_exists - false also clears away what a crash while creating or erasing left behind. `dir` is <state>/raft. */
+/* raft_log_exists - false also clears away what a crash while creating or erasing left behind. `dir` is <state>/raft.
+ */
 bool raft_log_exists(const char *dir);
 
 /* raft_log_create - a new log with its first entry, in term `hs->term`, durable and under its name on success. */

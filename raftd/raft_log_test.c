@@ -353,7 +353,8 @@ static void test_missing_records(void **state)
     }
 }
 
-/* In a process of its own: an environment that broke under LMDB is abandoned, with what it holds. 0 intact, 1 refused. */
+/* In a process of its own: an environment that broke under LMDB is abandoned, with what it holds. 0 intact, 1 refused.
+ */
 static int open_in_child(void)
 {
     int st;
@@ -477,10 +478,20 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, test_dir_make, test_dir_remove)
     const struct CMUnitTest tests[] = {
-        T(test_write_and_reopen), T(test_truncate_tail),  T(test_large_entry),    T(test_compaction),
-        T(test_keys),             T(test_swapped_records), T(test_altered_record), T(test_cut_record),
-        T(test_missing_records),  T(test_damaged_file),   T(test_cut_file),       T(test_altered_snapshot),
-        T(test_erase),            T(test_nothing_in_the_clear),
+        T(test_write_and_reopen),
+        T(test_truncate_tail),
+        T(test_large_entry),
+        T(test_compaction),
+        T(test_keys),
+        T(test_swapped_records),
+        T(test_altered_record),
+        T(test_cut_record),
+        T(test_missing_records),
+        T(test_damaged_file),
+        T(test_cut_file),
+        T(test_altered_snapshot),
+        T(test_erase),
+        T(test_nothing_in_the_clear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

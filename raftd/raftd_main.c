@@ -5,7 +5,7 @@
 #include "raftd/ops.h"
 #include "raftd/probes.h"
 
-#define USER(who, name) \
+#define USER(who, name)                                                                                                \
     CONF_UID("user_" name, &node_conf.authority.uid[who], "microswarm-" name, "the user that " name " runs as")
 
 static const struct conf_item conf[] = {
@@ -28,15 +28,22 @@ static const struct conf_item conf[] = {
 };
 
 static const struct route routes[] = {
-    { &op_raftd_txn, ops_on_txn },       { &op_raftd_barrier, ops_on_barrier }, { &op_raftd_bootstrap, ops_on_bootstrap },
-    { &op_raftd_reset, ops_on_reset },   { &op_raftd_status, ops_on_status },   { 0 },
+    { &op_raftd_txn, ops_on_txn },     { &op_raftd_barrier, ops_on_barrier }, { &op_raftd_bootstrap, ops_on_bootstrap },
+    { &op_raftd_reset, ops_on_reset }, { &op_raftd_status, ops_on_status },   { 0 },
 };
 
 int main(int argc, char **argv)
 {
     static const struct daemon_spec spec = {
-        .name = "raftd", .conf = conf, .routes = routes, .probes = probes, .max_calls = 256,
-        .start = node_start, .stop = node_stop, .status = probes_status, .metrics = probes_metrics,
+        .name = "raftd",
+        .conf = conf,
+        .routes = routes,
+        .probes = probes,
+        .max_calls = 256,
+        .start = node_start,
+        .stop = node_stop,
+        .status = probes_status,
+        .metrics = probes_metrics,
     };
     return daemon_main(argc, argv, &spec);
 }

@@ -19,7 +19,8 @@
 #define SALT_SIZE 16u
 #define NONCE_SIZE 12u
 
-/* On disk: version 1, type 1, entry type 1, zero 1, index 8, term 8, part 4, parts 4, salt 16, counter 8; big endian. */
+/* On disk: version 1, type 1, entry type 1, zero 1, index 8, term 8, part 4, parts 4, salt 16, counter 8; big endian.
+ */
 _Static_assert(4 + 8 + 8 + 4 + 4 + SALT_SIZE + 8 == SEAL_HEADER_SIZE, "on-disk format");
 
 struct seal {

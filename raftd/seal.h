@@ -7,8 +7,8 @@
  * salt that each process draws when it starts; the nonce counts up. So no nonce repeats under a key, without any state
  * that would have to survive a crash.
  *
- * The data key is kept wrapped by a key-encryption key. Both are files beside the log; autolock will take the latter off
- * the disk.
+ * The data key is kept wrapped by a key-encryption key. Both are files beside the log; autolock will take the latter
+ * off the disk.
  */
 #pragma once
 

@@ -316,7 +316,8 @@ static int change_apply(struct sm *sm, const struct txn_change *ch, int64_t at, 
         return exists_conflict(k, ch->ID, old, result);
     if (!found && op == 'u')
         return err_set(result, ERR_CONFLICT, "%s " STR_FMT " does not exist any more", kind_info[k].name,
-                       STR_ARG(ch->ID)), 1;
+                       STR_ARG(ch->ID)),
+               1;
     if (!found && op == 'd')
         return err_set(result, ERR_NOT_FOUND, "%s " STR_FMT " not found", kind_info[k].name, STR_ARG(ch->ID)), 1;
     if (!found && (op == 'm' || op == 'p'))
@@ -328,9 +329,9 @@ static int change_apply(struct sm *sm, const struct txn_change *ch, int64_t at, 
         return sm_doc_write(sm, k, ch->ID, &old, NULL, result, e);
     r = op == 'c' ? doc_create(sm, ch->ID, ch->Doc, at, e) : doc_patch(sm, k, old, ch->Doc, at, e);
     if (r < 0 || sm->doc.failed || sm->patch.failed)
-        return r == -ERR_INVALID ? err_set(result, ERR_INVALID, "%s " STR_FMT ": malformed document",
-                                           kind_info[k].name, STR_ARG(ch->ID)), 1
-                                 : err_set(e, ERR_NOMEM, "apply: a document is too large");
+        return r == -ERR_INVALID
+               ? err_set(result, ERR_INVALID, "%s " STR_FMT ": malformed document", kind_info[k].name, STR_ARG(ch->ID)),
+               1 : err_set(e, ERR_NOMEM, "apply: a document is too large");
     doc = buf_str(&sm->doc);
     return sm_doc_write(sm, k, ch->ID, found ? &old : NULL, &doc, result, e);
 }
@@ -559,8 +560,7 @@ int sm_begin(struct sm *sm, struct err *e)
     return map_begin(&sm->state, e);
 }
 
-int sm_apply(struct sm *sm, const struct raft_log_entry *en, struct err *result, uint64_t *ret_revision,
-             struct err *e)
+int sm_apply(struct sm *sm, const struct raft_log_entry *en, struct err *result, uint64_t *ret_revision, struct err *e)
 {
     CHECK(en->index == sm->applied + 1); /* each once, in order (Raft §5.3) */
     *result = (struct err)ERR_INIT;

@@ -1,12 +1,12 @@
 /*
  * sm.h - the state machine: applies committed entries to the two maps, in the same way on every node.
  *
- * Whether a transaction holds is decided here, when it is applied, from nothing but the map and the entry. Documents get
- * ID, Version, Rev, CreatedAt and UpdatedAt; indexes, change log and meta are kept in the same LMDB transaction as the
- * applied index, so that a map is always the state after exactly so many entries.
+ * Whether a transaction holds is decided here, when it is applied, from nothing but the map and the entry. Documents
+ * get ID, Version, Rev, CreatedAt and UpdatedAt; indexes, change log and meta are kept in the same LMDB transaction as
+ * the applied index, so that a map is always the state after exactly so many entries.
  *
- * The two maps commit one after the other, the secret one first. If raftd dies between, the secret map is ahead: sm_open()
- * sees that, discards both, and they are made anew from snapshot and log.
+ * The two maps commit one after the other, the secret one first. If raftd dies between, the secret map is ahead:
+ * sm_open() sees that, discards both, and they are made anew from snapshot and log.
  */
 #pragma once
 
@@ -24,10 +24,10 @@ struct sm;
 
 struct sm_conf {
     const char *run_dir;
-    bool secret_private;  /* nobody else may open the secret map */
-    gid_t secret_gid;     /* who may; -1: the process's group */
-    uint64_t map_bytes;   /* 0: STORE_MAP_BYTES */
-    uint64_t log_keep;    /* revisions in the change log; 0: STORE_LOG_KEEP */
+    bool secret_private;      /* nobody else may open the secret map */
+    gid_t secret_gid;         /* who may; -1: the process's group */
+    uint64_t map_bytes;       /* 0: STORE_MAP_BYTES */
+    uint64_t log_keep;        /* revisions in the change log; 0: STORE_LOG_KEEP */
     uint64_t log_records_max; /* the same in records; 0: 5 times as many */
 };
 
@@ -37,7 +37,8 @@ typedef void sm_touch_fn(void *arg, enum kind kind, struct str id, char op, uint
 /*
  * sm_open - reopens the maps of this log (@id; NULL: this node is in no swarm), or makes empty ones.
  *
- * @first, @last  what the log and snapshot can still replay: maps at an applied index outside of first-1..last are of no use
+ * @first, @last  what the log and snapshot can still replay: maps at an applied index outside of first-1..last are of
+ * no use
  * @ret_fresh     the maps are empty, and invisible to readers until sm_publish(); restore the snapshot now
  * @ret_why       why older maps were discarded, for the log; "" otherwise
  */
@@ -50,7 +51,7 @@ bool sm_published(const struct sm *sm);
 
 void sm_on_touch(struct sm *sm, sm_touch_fn *fn, void *arg);
 
-uint64_t sm_applied(const struct sm *sm);      /* as committed to the maps */
+uint64_t sm_applied(const struct sm *sm); /* as committed to the maps */
 uint64_t sm_applied_term(const struct sm *sm);
 uint64_t sm_revision(const struct sm *sm);
 
@@ -62,11 +63,10 @@ uint64_t sm_revision(const struct sm *sm);
  * the batch has happened.
  */
 int sm_begin(struct sm *sm, struct err *e);
-int sm_apply(struct sm *sm, const struct raft_log_entry *en, struct err *result, uint64_t *ret_revision,
-             struct err *e);
+int sm_apply(struct sm *sm, const struct raft_log_entry *en, struct err *result, uint64_t *ret_revision, struct err *e);
 int sm_commit(struct sm *sm, struct err *e); /* on error the batch is gone, see sm_torn() */
 void sm_abort(struct sm *sm);
-bool sm_torn(const struct sm *sm);           /* one map has the batch and the other hasn't: start again */
+bool sm_torn(const struct sm *sm); /* one map has the batch and the other hasn't: start again */
 
 /* sm_set_role - what controllers go by. leader_id "" when unknown. */
 int sm_set_role(struct sm *sm, uint64_t term, bool leader, const char *leader_id, struct err *e);
@@ -88,7 +88,7 @@ int sm_restore(struct sm *sm, const char *dir, const struct seal_key *key, uint6
 
 /* ---- for probes ---- */
 int sm_get(struct sm *sm, enum kind kind, struct str id, struct buf *out, struct err *e); /* appends the document */
-typedef bool sm_list_fn(void *arg, struct str id, struct str doc); /* false: enough */
+typedef bool sm_list_fn(void *arg, struct str id, struct str doc);                        /* false: enough */
 int sm_list(struct sm *sm, enum kind kind, sm_list_fn *fn, void *arg, struct err *e);
 uint64_t sm_count(struct sm *sm, enum kind kind);
 
@@ -99,6 +99,6 @@ struct sm_reader {
 };
 /* sm_readers - processes that hold a snapshot now; returns how many there were, at most max. */
 size_t sm_readers(struct sm *sm, uint64_t now_ms, struct sm_reader *v, size_t max);
-unsigned sm_clear_readers(struct sm *sm); /* slots of dead processes */
+unsigned sm_clear_readers(struct sm *sm);     /* slots of dead processes */
 void sm_tick(struct sm *sm, uint64_t now_ms); /* after commits: remembers when which commit was, for age_ms */
 uint64_t sm_used_bytes(const struct sm *sm);

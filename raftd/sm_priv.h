@@ -12,11 +12,11 @@ struct touch;
 struct sm {
     struct map state, secret;
     struct sm_conf conf;
-    uint64_t applied, applied_term, revision;     /* of the open batch */
+    uint64_t applied, applied_term, revision;        /* of the open batch */
     uint64_t done_applied, done_term, done_revision; /* committed */
-    bool secret_touched; /* the batch changes the secret map */
+    bool secret_touched;                             /* the batch changes the secret map */
     bool torn;
-    struct arena arena;  /* one entry: decoded, and what it replaced */
+    struct arena arena; /* one entry: decoded, and what it replaced */
     struct touch *touched;
     size_t n_touched;
     struct buf keys_old, keys_new, patch, doc, events;

@@ -79,7 +79,8 @@ static int kind_dump(struct sm_snap *s, enum kind k, struct snapshot_writer *w, 
     int rc = mdb_cursor_open(m->secret ? s->secret : s->state, m->kind[k], &c), r = 0;
     if (rc != 0)
         return map_failed(m, rc, "read for the snapshot", e);
-    for (rc = mdb_cursor_get(c, &key, &val, MDB_FIRST); r == 0 && rc == 0; rc = mdb_cursor_get(c, &key, &val, MDB_NEXT)) {
+    for (rc = mdb_cursor_get(c, &key, &val, MDB_FIRST); r == 0 && rc == 0;
+         rc = mdb_cursor_get(c, &key, &val, MDB_NEXT)) {
         if (atomic_load(&s->cancelled)) {
             r = err_set(e, ERR_UNAVAILABLE, "snapshot: cancelled");
             break;
@@ -169,8 +170,7 @@ static int restore_record(void *arg, struct str rec, struct err *e)
     return sm_doc_write(rs->sm, k, id.s, NULL, &doc, NULL, e);
 }
 
-int sm_restore(struct sm *sm, const char *dir, const struct seal_key *key, uint64_t index, uint64_t term,
-               struct err *e)
+int sm_restore(struct sm *sm, const char *dir, const struct seal_key *key, uint64_t index, uint64_t term, struct err *e)
 {
     struct restore rs = { .sm = sm };
     CHECK(sm->applied == 0 && !sm->state.published);

@@ -23,9 +23,11 @@ static uint64_t log_keep, map_bytes;
 
 static struct sm_conf conf(void)
 {
-    return (struct sm_conf){
-        .run_dir = test_dir, .secret_private = true, .secret_gid = (gid_t)-1, .log_keep = log_keep, .map_bytes = map_bytes
-    };
+    return (struct sm_conf){ .run_dir = test_dir,
+                             .secret_private = true,
+                             .secret_gid = (gid_t)-1,
+                             .log_keep = log_keep,
+                             .map_bytes = map_bytes };
 }
 
 static bool open_maps(uint64_t last)
@@ -94,7 +96,9 @@ static int64_t now = 1000;
 
 static int commit_term(uint64_t fence, uint64_t term)
 {
-    struct entry en = { .At = now, .By = STR("apid"), .Term = fence, .Requires = { req, nreq }, .Changes = { chg, nchg } };
+    struct entry en = {
+        .At = now, .By = STR("apid"), .Term = fence, .Requires = { req, nreq }, .Changes = { chg, nchg }
+    };
     struct buf b = BUF_INIT;
     entry_encode(&en, &b);
     struct raft_log_entry le = { ++index_, term, RAFT_ENTRY_DATA, buf_str(&b) };
@@ -272,7 +276,7 @@ static void test_unique_names(void **state)
     named("update", "service", "s1", "Web"); /* its own name */
     assert_int_equal(commit(), 0);
     named("create", "service", "s2", "web1"); /* a prefix is another name */
-    named("create", "network", "x1", "web"); /* so is another kind */
+    named("create", "network", "x1", "web");  /* so is another kind */
     assert_int_equal(commit(), 0);
     named("update", "service", "s2", "web");
     assert_int_equal(commit(), -ERR_CONFLICT);
@@ -382,7 +386,10 @@ static void test_fence(void **state)
 static void test_malformed_entries(void **state)
 {
     (void)state;
-    static const char *const bad[] = { "", "\xc1", "\x80\x80", "\x81\xa2" "At\xcb", "nonsense" };
+    static const char *const bad[] = { "", "\xc1", "\x80\x80",
+                                       "\x81\xa2"
+                                       "At\xcb",
+                                       "nonsense" };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct raft_log_entry le = { index_ + 1, 1, RAFT_ENTRY_DATA, str_from(bad[i]) };
         assert_int_equal(sm_begin(sm, &e), 0);
@@ -696,13 +703,26 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_stamps),        T(test_stamps_are_not_for_writers), T(test_nil_removes_a_field),
-        T(test_existence),     T(test_requires),                   T(test_unique_names),
-        T(test_reservation),   T(test_references),                 T(test_all_or_nothing),
-        T(test_fence),         T(test_malformed_entries),          T(test_batch_abort),
-        T(test_reopen),        T(test_readers),                    T(test_change_log_is_bounded),
-        T(test_stale_readers_are_cleared), T(test_full_map),       T(test_snapshot),
-        T(test_snapshot_cancelled), T(test_deterministic),
+        T(test_stamps),
+        T(test_stamps_are_not_for_writers),
+        T(test_nil_removes_a_field),
+        T(test_existence),
+        T(test_requires),
+        T(test_unique_names),
+        T(test_reservation),
+        T(test_references),
+        T(test_all_or_nothing),
+        T(test_fence),
+        T(test_malformed_entries),
+        T(test_batch_abort),
+        T(test_reopen),
+        T(test_readers),
+        T(test_change_log_is_bounded),
+        T(test_stale_readers_are_cleared),
+        T(test_full_map),
+        T(test_snapshot),
+        T(test_snapshot_cancelled),
+        T(test_deterministic),
     };
     return cmocka_run_group_tests(tests, NULL, done);
 }

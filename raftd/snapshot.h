@@ -22,7 +22,7 @@ struct snapshot_writer;
 int snapshot_create(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
                     uint64_t term, struct err *e);
 int snapshot_put(struct snapshot_writer *w, struct str record, struct err *e);
-int snapshot_finish(struct snapshot_writer *w, struct err *e); /* syncs and names the file */
+int snapshot_finish(struct snapshot_writer *w, struct err *e);     /* syncs and names the file */
 struct snapshot_writer *snapshot_close(struct snapshot_writer *w); /* removes an unfinished file */
 DEFINE_CLEANUP(struct snapshot_writer *, snapshot_close)
 

@@ -15,11 +15,11 @@ struct raft {
     struct mono_ms now;
     enum raft_role role;
     struct raft_hard_state hs;
-    bool hs_stable;  /* the hard state is on disk */
+    bool hs_stable; /* the hard state is on disk */
     raft_id leader;
-    uint64_t last;      /* highest index given out */
-    uint64_t stable;    /* highest index on our disk */
-    uint64_t commit;    /* highest index on a majority of disks (Raft §5.3) */
+    uint64_t last;   /* highest index given out */
+    uint64_t stable; /* highest index on our disk */
+    uint64_t commit; /* highest index on a majority of disks (Raft §5.3) */
     uint64_t applied;
     uint64_t first; /* lowest index in the log */
     uint64_t snapshot_index, snapshot_term;
@@ -225,7 +225,8 @@ static void reads_release(struct raft *r, struct raft_effects *out)
 
 static int on_persisted(struct raft *r, const struct raft_event *ev, struct raft_effects *out, struct err *e)
 {
-    if (ev->index > r->last || ev->index < r->stable || (ev->index >= r->first && raft_term_at(r, ev->index) != ev->term))
+    if (ev->index > r->last || ev->index < r->stable ||
+        (ev->index >= r->first && raft_term_at(r, ev->index) != ev->term))
         return err_set(e, ERR_INVALID, "raft: persisted up to %llu of term %llu, but the log is at %llu",
                        (unsigned long long)ev->index, (unsigned long long)ev->term, (unsigned long long)r->last);
     r->stable = ev->index;

@@ -39,7 +39,7 @@ struct raft_hard_state {
 };
 
 enum raft_entry_type {
-    RAFT_ENTRY_NOOP = 1,   /* a leader's first entry of its term (Raft §8) */
+    RAFT_ENTRY_NOOP = 1, /* a leader's first entry of its term (Raft §8) */
     RAFT_ENTRY_DATA = 2,
     RAFT_ENTRY_MEMBERS = 3 /* a membership change (Raft thesis §4.1: one at a time) */
 };
@@ -76,18 +76,18 @@ struct raft_msg {
     uint64_t term;
     uint64_t index, index_term; /* votes: the last entry; append: the entry before the first; snapshot: its end */
     uint64_t commit;
-    uint64_t entries_from, entries_to; /* append: the shell reads these from its log; empty when from > to */
+    uint64_t entries_from, entries_to;     /* append: the shell reads these from its log; empty when from > to */
     const struct raft_entry_meta *entries; /* incoming append: what is in it, in order */
     size_t n_entries;
-    uint64_t read_id;                 /* heartbeat: which reads it confirms */
-    uint64_t hint_index, hint_term;   /* rejected append: where the follower's log may match */
+    uint64_t read_id;               /* heartbeat: which reads it confirms */
+    uint64_t hint_index, hint_term; /* rejected append: where the follower's log may match */
     bool reject;
     bool after_sync; /* outgoing: only after this step's writes are durable */
 };
 
 /* ---- in ---- */
 enum raft_event_type {
-    RAFT_EV_TICK,          /* time went on */
+    RAFT_EV_TICK, /* time went on */
     RAFT_EV_MESSAGE,
     RAFT_EV_PROPOSE,       /* n_entries of entry_type, bytes in all: they get the next indexes */
     RAFT_EV_PERSISTED,     /* everything up to index/term is durable, and so is the hard state of that step */
@@ -121,7 +121,7 @@ struct raft_read {
 
 struct raft_effects {
     /* To be made durable, in this order and in one write. */
-    uint64_t truncate_from;       /* remove entries from here on; 0: none */
+    uint64_t truncate_from;          /* remove entries from here on; 0: none */
     uint64_t append_from, append_to; /* append these (the shell has their bytes); from > to: none */
     uint64_t append_term;
     enum raft_entry_type append_type;
@@ -135,8 +135,8 @@ struct raft_effects {
     struct raft_read reads[RAFT_READS_MAX];
     size_t n_reads;
 
-    bool role_changed; /* look at raft_status() */
-    bool want_snapshot; /* the log spans many terms */
+    bool role_changed;      /* look at raft_status() */
+    bool want_snapshot;     /* the log spans many terms */
     struct mono_ms wake_at; /* step again with RAFT_EV_TICK then; UINT64_MAX: not needed */
 };
 
@@ -144,7 +144,7 @@ struct raft_config {
     raft_id id;
     struct raft_member members[RAFT_MEMBERS_MAX];
     size_t n_members;
-    uint64_t seed;         /* of the election timeouts */
+    uint64_t seed;                      /* of the election timeouts */
     uint64_t heartbeat_ms, election_ms; /* timeout: drawn from election_ms .. 2 * election_ms */
     uint64_t uncommitted_bytes_max;     /* more than this is refused; 0: no limit */
 };

@@ -83,9 +83,8 @@ static void test_election(void **state)
 
 static struct raft_event propose(uint32_t n, uint64_t bytes)
 {
-    return (struct raft_event){
-        .type = RAFT_EV_PROPOSE, .entry_type = RAFT_ENTRY_DATA, .n_entries = n, .bytes = bytes
-    };
+    return (
+        struct raft_event){ .type = RAFT_EV_PROPOSE, .entry_type = RAFT_ENTRY_DATA, .n_entries = n, .bytes = bytes };
 }
 
 static void test_propose(void **state)
@@ -278,11 +277,16 @@ static void test_many_terms(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_election),         cmocka_unit_test(test_propose),
-        cmocka_unit_test(test_uncommitted_limit), cmocka_unit_test(test_append_failed),
-        cmocka_unit_test(test_election_write_failed), cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_restart),          cmocka_unit_test(test_compaction),
-        cmocka_unit_test(test_broken_logs),      cmocka_unit_test(test_several_voters_are_refused),
+        cmocka_unit_test(test_election),
+        cmocka_unit_test(test_propose),
+        cmocka_unit_test(test_uncommitted_limit),
+        cmocka_unit_test(test_append_failed),
+        cmocka_unit_test(test_election_write_failed),
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_restart),
+        cmocka_unit_test(test_compaction),
+        cmocka_unit_test(test_broken_logs),
+        cmocka_unit_test(test_several_voters_are_refused),
         cmocka_unit_test(test_many_terms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
