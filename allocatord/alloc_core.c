@@ -36,8 +36,8 @@ static uint64_t had_before(const struct search *s, const struct alloc_port *p)
 {
     for (size_t i = 0; i < s->nhad; i++) {
         const struct alloc_port *h = &s->had[i];
-        if (!h->host && h->proto == p->proto && h->target == p->target && str_eq(h->name, p->name) &&
-            h->published && is_free(s, p->proto, h->published))
+        if (!h->host && h->proto == p->proto && h->target == p->target && str_eq(h->name, p->name) && h->published &&
+            is_free(s, p->proto, h->published))
             return h->published;
     }
     return 0;
@@ -61,8 +61,9 @@ int alloc_ports(const struct alloc_port *spec, size_t n, const struct alloc_port
                 alloc_taken_fn *taken, void *arg, unsigned cursor[ALLOC_PROTO_COUNT], struct alloc_port *out,
                 const struct alloc_port **ret_bad)
 {
-    struct search s = { .spec = spec, .had = had, .out = out, .n = n, .nhad = nhad, .taken = taken, .arg = arg,
-                        .cursor = cursor };
+    struct search s = {
+        .spec = spec, .had = had, .out = out, .n = n, .nhad = nhad, .taken = taken, .arg = arg, .cursor = cursor
+    };
     for (size_t i = 0; i < n; i++) {
         out[i] = spec[i];
         out[i].published = 0;

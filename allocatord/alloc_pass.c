@@ -109,8 +109,10 @@ static struct alloc_port *read_ports(struct job *j, const struct list *l)
     struct alloc_port *p = arena_array(j->p->arena, l->n + 1, sizeof *p);
     CHECK(p != NULL);
     for (size_t i = 0; i < l->n; i++)
-        p[i] = (struct alloc_port){ .name = v[i].Name, .proto = alloc_proto_parse(v[i].Protocol),
-                                    .host = str_is(v[i].PublishMode, "host"), .target = v[i].TargetPort,
+        p[i] = (struct alloc_port){ .name = v[i].Name,
+                                    .proto = alloc_proto_parse(v[i].Protocol),
+                                    .host = str_is(v[i].PublishMode, "host"),
+                                    .target = v[i].TargetPort,
                                     .published = v[i].PublishedPort };
     return p;
 }
@@ -233,8 +235,7 @@ static const char *explain(struct job *j, const struct alloc_port *bad)
                               ") as an ingress port",
                               bad->published, STR_ARG(name), STR_ARG(owner));
     } else {
-        reason = arena_printf(j->p->arena, "port '%" PRIu64 "' is already in use as an ingress port",
-                              bad->published);
+        reason = arena_printf(j->p->arena, "port '%" PRIu64 "' is already in use as an ingress port", bad->published);
     }
     CHECK(reason != NULL);
     return reason;
@@ -347,5 +348,9 @@ static void on_done(void *arg, const struct err *e)
 }
 
 const struct controller_ops alloc_ops = {
-    .name = "allocatord", .reload = on_reload, .change = on_change, .pass = on_pass, .done = on_done,
+    .name = "allocatord",
+    .reload = on_reload,
+    .change = on_change,
+    .pass = on_pass,
+    .done = on_done,
 };

@@ -6,7 +6,7 @@
 
 struct alloc {
     struct marks services, tasks;
-    struct table stuck;   /* service ID -> nothing: waits for a port that another service holds */
+    struct table stuck; /* service ID -> nothing: waits for a port that another service holds */
     struct arena scratch;
     struct buf doc;
     unsigned cursor[ALLOC_PROTO_COUNT];

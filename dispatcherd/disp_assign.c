@@ -117,9 +117,14 @@ static void tell(struct filling *f, struct disp_peer *p, struct str id, struct s
     const struct known *spec = spec_of(f, text(doc, "TaskSpecID"));
     l->v = one_more(f, l->v, l->n, &f->cap_tasks, sizeof(struct assignment));
     struct assignment *a = &((struct assignment *)l->v)[l->n++];
-    *a = (struct assignment){ .ID = id, .ServiceID = text(doc, "ServiceID"), .ServiceName = service->name,
-                              .ServiceLabels = service->labels, .NodeID = f->node, .NodeHostname = f->hostname,
-                              .DesiredState = text(doc, "DesiredState"), .Spec = spec->spec,
+    *a = (struct assignment){ .ID = id,
+                              .ServiceID = text(doc, "ServiceID"),
+                              .ServiceName = service->name,
+                              .ServiceLabels = service->labels,
+                              .NodeID = f->node,
+                              .NodeHostname = f->hostname,
+                              .DesiredState = text(doc, "DesiredState"),
+                              .Spec = spec->spec,
                               .Ports = raw(doc, "Ports"),
                               .LogDriver = spec->log_driver.n ? spec->log_driver : f->log_driver,
                               .RegistryAuth = spec->auth };

@@ -348,8 +348,9 @@ static void take_report(struct disp_keeper *k, struct controller_pass *p, struct
         k->ignored++;
         return;
     }
-    now->status = (struct view_task_status){ .State = s->State, .Message = s->Message, .Err = s->Err,
-                                             .ContainerStatus = container_of(p->arena, s) };
+    now->status = (struct view_task_status){
+        .State = s->State, .Message = s->Message, .Err = s->Err, .ContainerStatus = container_of(p->arena, s)
+    };
     struct str doc = status_doc(k, p, s);
     if (now->change) { /* the states in between need not be stored */
         p->txn->chg[now->change - 1].Doc = doc;
@@ -472,7 +473,8 @@ static void finish(struct disp_keeper *k, struct disp_wait *w)
     }
     disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms());
     log_info("node=%s opened a session", w->node);
-    struct disp_session_reply rep = { .NodeID = str_from(w->node), .SessionID = str_from(w->id),
+    struct disp_session_reply rep = { .NodeID = str_from(w->node),
+                                      .SessionID = str_from(w->id),
                                       .HeartbeatMs = k->core.period_ms };
     k->calls->opened(w->call, &rep);
 }

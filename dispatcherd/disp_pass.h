@@ -13,13 +13,13 @@
 struct disp_wait {
     struct disp_wait *next;
     void *call;
-    bool hello;                        /* a session is to be opened, else task states were reported */
+    bool hello; /* a session is to be opened, else task states were reported */
     const struct disp_session *session;
     const struct disp_status *status;
-    char node[ID_SIZE];                /* who says so */
-    char id[ID_SIZE];                  /* hello: the new session */
-    bool vanished;                     /* the node is not part of the swarm */
-    struct strs unknown;               /* into `status`; given with the answer */
+    char node[ID_SIZE];  /* who says so */
+    char id[ID_SIZE];    /* hello: the new session */
+    bool vanished;       /* the node is not part of the swarm */
+    struct strs unknown; /* into `status`; given with the answer */
 };
 
 struct disp_calls { /* what to do with calls */

@@ -171,8 +171,7 @@ void disp_shell_metrics(struct buf *out)
                 { "assignments", keeper.assignments } };
     controller_metrics(controller, out);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        buf_printf(out,
-                   "# TYPE microswarm_dispatcherd_%s_total counter\nmicroswarm_dispatcherd_%s_total %" PRIu64 "\n",
+        buf_printf(out, "# TYPE microswarm_dispatcherd_%s_total counter\nmicroswarm_dispatcherd_%s_total %" PRIu64 "\n",
                    all[i].name, all[i].name, all[i].value);
     buf_printf(out, "# TYPE microswarm_dispatcherd_sessions gauge\nmicroswarm_dispatcherd_sessions %zu\n",
                keeper.core.sessions.count);

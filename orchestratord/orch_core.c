@@ -507,13 +507,12 @@ static void make_slots(struct pass *p)
         for (j = i; j < p->n && p->tasks[j].slot == p->tasks[i].slot; j++)
             staying += p->tasks[j].want != TASK_REMOVE;
         if (staying)
-            p->slots[p->nslots++] =
-                (struct slot){ .number = p->tasks[i].slot, .tasks = &p->tasks[i], .n = j - i };
+            p->slots[p->nslots++] = (struct slot){ .number = p->tasks[i].slot, .tasks = &p->tasks[i], .n = j - i };
     }
 }
 
-void orch_reconcile(const struct orch_service *svc, struct orch_task *tasks, size_t n, int64_t now_ns,
-                    struct arena *a, struct orch_out *out)
+void orch_reconcile(const struct orch_service *svc, struct orch_task *tasks, size_t n, int64_t now_ns, struct arena *a,
+                    struct orch_out *out)
 {
     struct pass p = { .svc = svc, .tasks = tasks, .n = n, .now = now_ns, .out = out };
     *out = (struct orch_out){ .update = svc->update, .next_ns = ORCH_NEVER };

@@ -30,22 +30,22 @@ struct orch_restart {
 };
 
 enum orch_update { /* the service's UpdateStatus.State */
-    ORCH_UPDATE_NONE,
-    ORCH_UPDATE_UPDATING,
-    ORCH_UPDATE_PAUSED,
-    ORCH_UPDATE_COMPLETED,
-    ORCH_UPDATE_ROLLBACK,
-    ORCH_UPDATE_ROLLBACK_PAUSED,
-    ORCH_UPDATE_ROLLBACK_COMPLETED,
+                   ORCH_UPDATE_NONE,
+                   ORCH_UPDATE_UPDATING,
+                   ORCH_UPDATE_PAUSED,
+                   ORCH_UPDATE_COMPLETED,
+                   ORCH_UPDATE_ROLLBACK,
+                   ORCH_UPDATE_ROLLBACK_PAUSED,
+                   ORCH_UPDATE_ROLLBACK_COMPLETED,
 };
 
 struct orch_service {
     bool exists;
     uint64_t replicas;
-    struct orch_restart restart;  /* of the current spec */
-    int64_t history_limit;        /* negative: keep all */
+    struct orch_restart restart; /* of the current spec */
+    int64_t history_limit;       /* negative: keep all */
     enum orch_update update;
-    uint64_t parallelism;         /* 0: all at once */
+    uint64_t parallelism; /* 0: all at once */
     int64_t update_delay_ns;
     bool start_first;
 };
@@ -55,14 +55,14 @@ struct orch_task {
     struct str id, node_id, replaces;
     uint64_t slot;
     enum task_state state, desired;
-    bool current;         /* has the service's current taskspec */
-    unsigned spec;        /* tasks with the same taskspec have the same number */
-    bool node_down;       /* its node is down or gone */
-    bool node_gone;       /* its node was removed from the swarm: nobody will report */
+    bool current;   /* has the service's current taskspec */
+    unsigned spec;  /* tasks with the same taskspec have the same number */
+    bool node_down; /* its node is down or gone */
+    bool node_gone; /* its node was removed from the swarm: nobody will report */
     bool node_drain;
     int64_t created_ns, status_ns, start_ns; /* wall; start_ns: StartNotBefore, 0 none */
-    uint64_t restarts;    /* quick restarts in a row that led to this task */
-    struct orch_restart restart; /* of its own spec */
+    uint64_t restarts;                       /* quick restarts in a row that led to this task */
+    struct orch_restart restart;             /* of its own spec */
 
     enum task_state want; /* DesiredState from now on; never lower than `desired` */
     bool drop;            /* delete the record */
@@ -90,9 +90,9 @@ struct orch_out {
  * @tasks  all of the service's tasks; sorted in place by slot and age
  * @a      borrowed; out->create lives there. Must not be full (CHECK): an entry per task and replica is enough
  */
-void orch_reconcile(const struct orch_service *svc, struct orch_task *tasks, size_t n, int64_t now_ns,
-                    struct arena *a, struct orch_out *out);
+void orch_reconcile(const struct orch_service *svc, struct orch_task *tasks, size_t n, int64_t now_ns, struct arena *a,
+                    struct orch_out *out);
 
 enum orch_update orch_update_parse(struct str state);
-const char *orch_update_name(enum orch_update u);    /* "" for ORCH_UPDATE_NONE */
+const char *orch_update_name(enum orch_update u); /* "" for ORCH_UPDATE_NONE */
 const char *orch_update_message(enum orch_update u);

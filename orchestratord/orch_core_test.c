@@ -104,8 +104,9 @@ static void *begin(void)
     struct scenario *sc = calloc(1, sizeof *sc);
     CHECK(sc != NULL);
     arena_init(&sc->arena, 16 << 20);
-    sc->svc = (struct orch_service){ .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1,
-                                     .restart = { .delay_ns = 5000000000ll } };
+    sc->svc = (struct orch_service){
+        .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1, .restart = { .delay_ns = 5000000000ll }
+    };
     sc->now = 100 * 1000000000ll;
     return sc;
 }
@@ -123,8 +124,11 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
     if (strcmp(words[0], "task") == 0) {
         CHECK(sc->n < TASKS_MAX && n > 1);
         t = &sc->tasks[sc->n++];
-        *t = (struct orch_task){ .id = arena_str(&sc->arena, str_from(words[i++])), .slot = 1,
-                                 .state = TASK_RUNNING, .desired = TASK_RUNNING, .current = true,
+        *t = (struct orch_task){ .id = arena_str(&sc->arena, str_from(words[i++])),
+                                 .slot = 1,
+                                 .state = TASK_RUNNING,
+                                 .desired = TASK_RUNNING,
+                                 .current = true,
                                  .restart = sc->svc.restart };
     } else {
         CHECK(strcmp(words[0], "service") == 0);

@@ -34,7 +34,8 @@ void orch_done(struct orch *o)
 
 static struct orch_node node_condition(const struct view_node *n)
 {
-    return (struct orch_node){ .down = str_is(n->Status.State, "down"), .drain = str_is(n->Spec.Availability, "drain") };
+    return (struct orch_node){ .down = str_is(n->Status.State, "down"),
+                               .drain = str_is(n->Spec.Availability, "drain") };
 }
 
 /* learn_node - true when what matters about it has changed. */
@@ -229,12 +230,17 @@ static void fill_task(struct decision *d, const struct view_task *v, struct str 
 {
     const struct orch_node *node = v->NodeID.n ? table_get(&d->o->bad_nodes, v->NodeID) : NULL;
     struct str node_doc;
-    *t = (struct orch_task){ .id = v->ID, .node_id = v->NodeID, .replaces = v->ReplacesID, .slot = v->Slot,
+    *t = (struct orch_task){ .id = v->ID,
+                             .node_id = v->NodeID,
+                             .replaces = v->ReplacesID,
+                             .slot = v->Slot,
                              .state = task_state_parse(v->Status.State),
                              .desired = task_state_parse(v->DesiredState),
                              .current = str_eq(v->TaskSpecID, d->view.TaskSpecID),
-                             .node_down = node && node->down, .node_drain = node && node->drain,
-                             .created_ns = v->CreatedAt, .start_ns = v->StartNotBefore };
+                             .node_down = node && node->down,
+                             .node_drain = node && node->drain,
+                             .created_ns = v->CreatedAt,
+                             .start_ns = v->StartNotBefore };
     const struct spec *spec = spec_of(d, v->TaskSpecID);
     t->spec = spec->number;
     t->restart = spec->restart;
@@ -283,7 +289,10 @@ static void fill_service(struct decision *d)
     enum orch_update u = orch_update_parse(v->UpdateStatus.State);
     const struct view_update_config *c = u == ORCH_UPDATE_ROLLBACK ? v->Spec.RollbackConfig : v->Spec.UpdateConfig;
     d->unsupported = unsupported_mode(&v->Spec.Mode);
-    d->svc = (struct orch_service){ .exists = true, .replicas = view_replicas(v), .update = u, .parallelism = 1,
+    d->svc = (struct orch_service){ .exists = true,
+                                    .replicas = view_replicas(v),
+                                    .update = u,
+                                    .parallelism = 1,
                                     .history_limit = d->o->history_limit,
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
     if (c) {
@@ -491,5 +500,9 @@ static void on_done(void *arg, const struct err *e)
 }
 
 const struct controller_ops orch_ops = {
-    .name = "orchestratord", .reload = on_reload, .change = on_change, .pass = on_pass, .done = on_done,
+    .name = "orchestratord",
+    .reload = on_reload,
+    .change = on_change,
+    .pass = on_pass,
+    .done = on_done,
 };

@@ -9,11 +9,11 @@
 #include "orchestratord/orch_core.h"
 
 struct orch {
-    struct marks services;   /* to decide about */
-    struct table watch;      /* service ID -> struct orch_watch */
-    struct table bad_nodes;  /* node ID -> struct orch_node; good nodes are not in it */
-    struct arena scratch;    /* for looking at one document */
-    struct buf doc;          /* for building one */
+    struct marks services;  /* to decide about */
+    struct table watch;     /* service ID -> struct orch_watch */
+    struct table bad_nodes; /* node ID -> struct orch_node; good nodes are not in it */
+    struct arena scratch;   /* for looking at one document */
+    struct buf doc;         /* for building one */
     int64_t history_limit;
     void (*new_id)(void *arg, char id[ID_SIZE]);
     void *new_id_arg;

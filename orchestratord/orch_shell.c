@@ -35,6 +35,5 @@ void orch_shell_metrics(struct buf *out)
                "microswarm_orchestratord_tasks_restarted_total %llu\n"
                "# TYPE microswarm_orchestratord_tasks_deleted_total counter\n"
                "microswarm_orchestratord_tasks_deleted_total %llu\n",
-               (unsigned long long)orch.created, (unsigned long long)orch.restarted,
-               (unsigned long long)orch.deleted);
+               (unsigned long long)orch.created, (unsigned long long)orch.restarted, (unsigned long long)orch.deleted);
 }

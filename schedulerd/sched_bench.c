@@ -82,8 +82,12 @@ static void run(unsigned nodes, unsigned tasks, bool spread)
     double t0 = seconds();
     for (unsigned i = 0; i < tasks; i++) {
         snprintf(id, sizeof id, "task-%08u", i);
-        struct view_task t = { .ID = str_from(id), .ServiceID = STR("service"), .TaskSpecID = STR("spec"), .Slot = i,
-                               .DesiredState = STR("running"), .Status = { .State = STR("pending") } };
+        struct view_task t = { .ID = str_from(id),
+                               .ServiceID = STR("service"),
+                               .TaskSpecID = STR("spec"),
+                               .Slot = i,
+                               .DesiredState = STR("running"),
+                               .Status = { .State = STR("pending") } };
         sched_put_task(&s, &t, 1);
     }
     double t1 = seconds();
@@ -91,9 +95,10 @@ static void run(unsigned nodes, unsigned tasks, bool spread)
     double t2 = seconds();
     CHECK(d.n == tasks && s.waiting == 0);
     double value = tasks / (t2 - t1), limit = tasks / (t1 - t0);
-    printf("{\"name\":\"schedulerd_place_%u_on_%u%s\",\"value\":%.1f,\"unit\":\"tasks/s\",\"reference\":\"the same tasks "
-           "put into the mirror\",\"reference_value\":%.1f,\"ratio\":%.3f}\n",
-           tasks, nodes, spread ? "_spread" : "", value, limit, value / limit);
+    printf(
+        "{\"name\":\"schedulerd_place_%u_on_%u%s\",\"value\":%.1f,\"unit\":\"tasks/s\",\"reference\":\"the same tasks "
+        "put into the mirror\",\"reference_value\":%.1f,\"ratio\":%.3f}\n",
+        tasks, nodes, spread ? "_spread" : "", value, limit, value / limit);
     sched_done(&s);
     arena_done(&a);
 }

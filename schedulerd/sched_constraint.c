@@ -116,8 +116,8 @@ static bool match_ip(const struct sched_constraint *c, struct str addr)
     unsigned long most = family == AF_INET ? 32 : 128, bits = most;
     if (slash && ((bits = strtoul(slash, &end, 10)) > most || *end || end == slash))
         return false;
-    bool in = str_copy(node, sizeof node, addr) && parse_address(node, &node_family, have) &&
-              node_family == family && bits_equal(want, have, (unsigned)bits);
+    bool in = str_copy(node, sizeof node, addr) && parse_address(node, &node_family, have) && node_family == family &&
+              bits_equal(want, have, (unsigned)bits);
     return in == c->equal;
 }
 

@@ -14,14 +14,14 @@
 #define SCHED_FAILURES_MANY 5u                 /* so many make other nodes come first */
 
 enum sched_filter { /* in this order; the first that rejects counts */
-    SCHED_READY,
-    SCHED_RESOURCE,
-    SCHED_PLUGIN,
-    SCHED_CONSTRAINT,
-    SCHED_PLATFORM,
-    SCHED_HOST_PORT,
-    SCHED_MAX_REPLICAS,
-    SCHED_FILTER_COUNT /* all passed */
+                    SCHED_READY,
+                    SCHED_RESOURCE,
+                    SCHED_PLUGIN,
+                    SCHED_CONSTRAINT,
+                    SCHED_PLATFORM,
+                    SCHED_HOST_PORT,
+                    SCHED_MAX_REPLICAS,
+                    SCHED_FILTER_COUNT /* all passed */
 };
 
 struct sched {
@@ -29,10 +29,10 @@ struct sched {
     struct table tasks; /* ID -> struct sched_task */
     struct table specs; /* taskspec ID -> struct sched_spec */
     struct sched_task *wait_list;
-    size_t waiting;     /* tasks that want a decision: the length of that list */
+    size_t waiting; /* tasks that want a decision: the length of that list */
     uint64_t specs_seen;
-    bool fresh;         /* a task came to wait since the last pass */
-    bool freed;         /* something changed that may let a waiting task in */
+    bool fresh; /* a task came to wait since the last pass */
+    bool freed; /* something changed that may let a waiting task in */
 };
 
 void sched_init(struct sched *s);

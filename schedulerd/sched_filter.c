@@ -3,7 +3,7 @@
 
 #include "schedulerd/sched_priv.h"
 
-const char *const sched_filter_name[SCHED_FILTER_COUNT] = { "ready",    "resource", "plugin",      "constraint",
+const char *const sched_filter_name[SCHED_FILTER_COUNT] = { "ready",    "resource", "plugin",     "constraint",
                                                             "platform", "hostport", "maxreplicas" };
 
 static int64_t amount_of(const struct sched_kind *k, size_t n, struct str name)

@@ -174,5 +174,9 @@ static void on_done(void *arg, const struct err *e)
 }
 
 const struct controller_ops sched_ops = {
-    .name = "schedulerd", .reload = on_reload, .change = on_change, .pass = on_pass, .done = on_done,
+    .name = "schedulerd",
+    .reload = on_reload,
+    .change = on_change,
+    .pass = on_pass,
+    .done = on_done,
 };

@@ -9,8 +9,8 @@ struct sched_keeper {
     struct marks written; /* tasks in the transaction in flight; after a failure, those to read again */
     struct arena scratch;
     struct buf doc;
-    int64_t now_ns;       /* of the last pass */
-    bool read_failures;   /* the next pass has to look for them first */
+    int64_t now_ns;     /* of the last pass */
+    bool read_failures; /* the next pass has to look for them first */
     uint64_t placed, refused;
 };
 

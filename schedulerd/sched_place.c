@@ -1,8 +1,8 @@
 /*
  * sched_place.c - a pass: waiting tasks in groups of one spec, each group spread over the nodes that can take it.
  *
- * Docker levels the branches of the preference tree by computing shares and looping; giving each task to the branch that
- * has fewest gives the same numbers, and a branch that is full simply drops out.
+ * Docker levels the branches of the preference tree by computing shares and looping; giving each task to the branch
+ * that has fewest gives the same numbers, and a branch that is full simply drops out.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -249,8 +249,7 @@ void sched_explain(struct sched *s, struct str task, struct buf *out)
         buf_printf(out,
                    ",\"verdict\":\"%s\",\"tasks\":%u,\"tasks_of_service\":%u,\"nano_cpus_free\":%lld,"
                    "\"memory_bytes_free\":%lld}",
-                   f == SCHED_FILTER_COUNT ? "fits" : sched_filter_name[f], n->active,
-                   sched_active_of(n, t->service),
+                   f == SCHED_FILTER_COUNT ? "fits" : sched_filter_name[f], n->active, sched_active_of(n, t->service),
                    (long long)(n->present ? n->view.Description.Resources.NanoCPUs - n->used_cpu : 0),
                    (long long)(n->present ? n->view.Description.Resources.MemoryBytes - n->used_mem : 0));
     }
@@ -326,8 +325,8 @@ bool sched_pass(struct sched *s, int64_t now_ns, size_t max, struct arena *a, st
         const char *reason = NULL;
         struct sched_task *first = w[i].task;
         make_tree(&g);
-        for (; i < n && out->n < max && w[i].task->spec == first->spec &&
-               strcmp(w[i].task->service, first->service) == 0;
+        for (;
+             i < n && out->n < max && w[i].task->spec == first->spec && strcmp(w[i].task->service, first->service) == 0;
              i++)
             out->v[out->n++] = decide(&g, w[i].task, w[i].id, &reason);
     }

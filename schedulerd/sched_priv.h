@@ -18,7 +18,7 @@ struct sched_failure {
 struct sched_node {
     struct arena mem; /* holds the document that `view` points into */
     struct view_node view;
-    bool present;       /* false: only tasks refer to it */
+    bool present; /* false: only tasks refer to it */
     bool ready;
     struct sched_kind *kinds; /* what it has */
     size_t nkinds;
@@ -60,10 +60,10 @@ struct sched_task {
     enum task_state state, desired;
     int64_t created_ns;
     uint64_t slot;
-    bool waiting;  /* wants a decision */
-    bool fresh;    /* came since the last pass */
-    bool holds;    /* its reservations are counted on the node */
-    bool active;   /* it is counted among the node's tasks */
+    bool waiting;                   /* wants a decision */
+    bool fresh;                     /* came since the last pass */
+    bool holds;                     /* its reservations are counted on the node */
+    bool active;                    /* it is counted among the node's tasks */
     struct sched_task *prev, *next; /* among those that wait */
 };
 

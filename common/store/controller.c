@@ -8,7 +8,7 @@
 
 #define TXN_TIMEOUT_MS 30000u
 #define PASS_ARENA_BYTES (512u << 20)
-#define RETRY_FIRST_NS 2000000ll    /* 2 ms after a lost race: what won it is already visible */
+#define RETRY_FIRST_NS 2000000ll /* 2 ms after a lost race: what won it is already visible */
 #define RETRY_LONGEST_NS 2000000000ll
 
 struct controller {
@@ -171,8 +171,9 @@ static void on_reply(void *arg, const void *rep, const struct err *e)
 
 static void pass(struct controller *c, struct store_snap *snap, const struct store_meta *m)
 {
-    struct controller_pass p = { .snap = snap, .meta = m, .now = { now_ns(c) }, .txn = &c->txn, .arena = &c->arena,
-                                 .next_ns = CONTROLLER_NEVER };
+    struct controller_pass p = {
+        .snap = snap, .meta = m, .now = { now_ns(c) }, .txn = &c->txn, .arena = &c->arena, .next_ns = CONTROLLER_NEVER
+    };
     txn_reset(&c->txn);
     arena_reset(&c->arena);
     c->want_pass = false;
@@ -309,8 +310,8 @@ static void process_wake(void *arg)
     controller_turn(arg);
 }
 
-struct controller *controller_new(struct store *store, const struct controller_io *io,
-                                  const struct controller_ops *ops, void *arg)
+struct controller *controller_new(struct store *store, const struct controller_io *io, const struct controller_ops *ops,
+                                  void *arg)
 {
     struct controller *c = calloc(1, sizeof *c);
     CHECK(c != NULL);
@@ -327,8 +328,7 @@ struct controller *controller_new(struct store *store, const struct controller_i
 int controller_open(struct controller **ret, sd_event *loop, const char *run_dir, const struct controller_ops *ops,
                     void *arg, struct err *e)
 {
-    struct controller *c =
-        controller_new(NULL, &(struct controller_io){ 0 }, ops, arg);
+    struct controller *c = controller_new(NULL, &(struct controller_io){ 0 }, ops, arg);
     c->io = (struct controller_io){ c, process_now, process_send, process_arm, process_kick };
     int r = store_open(&c->store, run_dir, ops->secrets, e);
     if (r == 0)
@@ -377,7 +377,7 @@ void controller_metrics(const struct controller *c, struct buf *out)
     const struct {
         const char *name;
         uint64_t value;
-    } all[] = { { "passes", c->passes },       { "transactions", c->txns }, { "conflicts", c->conflicts },
+    } all[] = { { "passes", c->passes },     { "transactions", c->txns }, { "conflicts", c->conflicts },
                 { "txn_errors", c->errors }, { "changes", c->changes },   { "reloads", c->reloads } };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         buf_printf(out, "# TYPE microswarm_%s_%s_total counter\nmicroswarm_%s_%s_total %llu\n", c->ops->name,

@@ -43,7 +43,8 @@ struct controller_ops {
     /* Every change of this turn was told, also while a transaction is in flight: the place to answer long polls. */
     void (*seen)(void *arg, struct store_snap *snap, const struct store_meta *meta); /* may be NULL */
     void (*pass)(void *arg, struct controller_pass *p);
-    /* What became of a pass: e->code 0 when its transaction was applied, or it had nothing to write. Else whatever it was to do must be marked again. */
+    /* What became of a pass: e->code 0 when its transaction was applied, or it had nothing to write. Else whatever it
+     * was to do must be marked again. */
     void (*done)(void *arg, const struct err *e);
     void (*standby)(void *arg); /* not leader any more (or not in a swarm); may be NULL */
 };
@@ -64,8 +65,8 @@ int controller_open(struct controller **ret, sd_event *loop, const char *run_dir
                     void *arg, struct err *e);
 
 /* controller_new - the same over a given store and io; the caller calls controller_turn() on wake-ups. */
-struct controller *controller_new(struct store *store, const struct controller_io *io,
-                                  const struct controller_ops *ops, void *arg);
+struct controller *controller_new(struct store *store, const struct controller_io *io, const struct controller_ops *ops,
+                                  void *arg);
 struct controller *controller_free(struct controller *c);
 
 /* controller_kick - something besides the store wants a pass (a message came in). Cheap; repeats are merged. */
@@ -82,8 +83,8 @@ void controller_status(const struct controller *c, struct buf *out);  /* `,"key"
 void controller_metrics(const struct controller *c, struct buf *out); /* Prometheus lines */
 
 /*
- * Marks: ids that need looking at, kept through a failed transaction. A pass pops them; marks_settle() in `done` forgets
- * what was popped, or marks it again.
+ * Marks: ids that need looking at, kept through a failed transaction. A pass pops them; marks_settle() in `done`
+ * forgets what was popped, or marks it again.
  */
 struct marks {
     struct table pending, taken;

@@ -12,7 +12,7 @@
 typedef void scenario_line_fn(void *arg, char **words, unsigned n, struct buf *out);
 
 struct scenario_ops {
-    void *(*begin)(void);             /* a new case */
+    void *(*begin)(void); /* a new case */
     scenario_line_fn *line;
     void (*end)(void *arg, struct buf *out); /* of the input: last output, and release */
 };

@@ -53,8 +53,7 @@ static struct table_entry **find(const struct table *t, struct str key, uint32_t
     if (t->nbuckets == 0)
         return NULL;
     for (struct table_entry **p = &t->buckets[hash & (t->nbuckets - 1)]; *p; p = &(*p)->next)
-        if ((*p)->hash == hash && (*p)->key_len == key.n &&
-            (key.n == 0 || memcmp(entry_key(t, *p), key.p, key.n) == 0))
+        if ((*p)->hash == hash && (*p)->key_len == key.n && (key.n == 0 || memcmp(entry_key(t, *p), key.p, key.n) == 0))
             return p;
     return NULL;
 }

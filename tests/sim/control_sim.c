@@ -1,11 +1,11 @@
 /*
  * control_sim - the controllers of one manager with agents of several nodes, in one process and in simulated time.
  *
- * Real: the four controllers with their loop, raftd's state machine and authority table, the store library, dispatcherd's
- * answers. Simulated: time, the log, messages, agents and their containers, users. Faults: controllers killed at any
- * moment, transactions lost or applied without an answer, agents restarted, nodes switched off for a while, drained nodes,
- * containers that fail. After each transaction invariants are checked; in the end, when faults have stopped, the swarm
- * must become exactly what was declared.
+ * Real: the four controllers with their loop, raftd's state machine and authority table, the store library,
+ * dispatcherd's answers. Simulated: time, the log, messages, agents and their containers, users. Faults: controllers
+ * killed at any moment, transactions lost or applied without an answer, agents restarted, nodes switched off for a
+ * while, drained nodes, containers that fail. After each transaction invariants are checked; in the end, when faults
+ * have stopped, the swarm must become exactly what was declared.
  *
  *   control_sim [SEED [RUNS]]     a failure prints the seed that replays it
  */
@@ -34,13 +34,25 @@
 enum { ORCH, ALLOC, SCHED, DISP, CONTROLLERS };
 static const enum who who_of[CONTROLLERS] = { WHO_ORCHESTRATORD, WHO_ALLOCATORD, WHO_SCHEDULERD, WHO_DISPATCHERD };
 
-enum event_type { EV_TURN, EV_DUE, EV_APPLY, EV_REPLY, EV_START, EV_AGENT, EV_TASK, EV_BOOT, EV_TICK, EV_FAULT, EV_USER };
+enum event_type {
+    EV_TURN,
+    EV_DUE,
+    EV_APPLY,
+    EV_REPLY,
+    EV_START,
+    EV_AGENT,
+    EV_TASK,
+    EV_BOOT,
+    EV_TICK,
+    EV_FAULT,
+    EV_USER
+};
 struct event {
     int64_t at;
     uint64_t seq; /* ties in the order of their making */
     enum event_type type;
-    unsigned who;  /* controller or agent */
-    uint64_t gen;  /* of it: an event of an earlier life is void */
+    unsigned who; /* controller or agent */
+    uint64_t gen; /* of it: an event of an earlier life is void */
     void *p;
 };
 
@@ -86,7 +98,7 @@ struct agent {
 struct declared { /* what the user wants; id "" none */
     char id[ID_SIZE], spec[ID_SIZE];
     unsigned replicas, version, order, parallelism;
-    uint64_t port;  /* 0 none, 1 automatic, else the number */
+    uint64_t port; /* 0 none, 1 automatic, else the number */
 };
 
 static struct sim {
@@ -279,7 +291,8 @@ static struct wall_ns io_now(void *arg)
 static void io_send(void *arg, struct txn *txn, rpc_done_fn *done, void *done_arg)
 {
     unsigned i = (unsigned)((struct controller_life *)arg - sim.life);
-    struct raftd_txn req = { .Term = txn->term, .Requires = { txn->req, txn->nreq },
+    struct raftd_txn req = { .Term = txn->term,
+                             .Requires = { txn->req, txn->nreq },
                              .Changes = { txn->chg, txn->nchg } };
     struct request *r = calloc(1, sizeof *r);
     CHECK(r != NULL && !txn->failed);
@@ -560,7 +573,8 @@ static void poll_assignments(unsigned i)
 {
     struct agent *a = &sim.agents[i];
     struct call *c = new_call(i, POLL);
-    c->poll = (struct disp_assignments){ .SessionID = arena_str(&c->arena, str_from(a->session)), .Seq = a->seq,
+    c->poll = (struct disp_assignments){ .SessionID = arena_str(&c->arena, str_from(a->session)),
+                                         .Seq = a->seq,
                                          .WaitMs = 4000 };
     a->poll_out = true;
     disp_poll(&sim.disp, c, &c->poll, str_from(a->node));
@@ -751,8 +765,10 @@ static void declare(struct declared *d)
 {
     struct buf b = BUF_INIT;
     d->id[0] = 0;
-    *d = (struct declared){ .replicas = (unsigned)below(12), .order = (unsigned)below(2),
-                            .parallelism = (unsigned)below(4), .port = below(3) };
+    *d = (struct declared){ .replicas = (unsigned)below(12),
+                            .order = (unsigned)below(2),
+                            .parallelism = (unsigned)below(4),
+                            .port = below(3) };
     if (d->port == 2)
         d->port = free_port();
     make_id(d->id);

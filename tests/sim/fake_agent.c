@@ -75,8 +75,10 @@ static void work(struct fake *f, const struct disp_assignments_reply *rep)
         if (want <= *now)
             continue;
         *now = want;
-        s[req.Statuses.n++] = (struct task_status){ .TaskID = t[i].ID, .State = str_from(task_state_name(want)),
-                                                    .Message = STR("started"), .Timestamp = clock_wall().ns };
+        s[req.Statuses.n++] = (struct task_status){ .TaskID = t[i].ID,
+                                                    .State = str_from(task_state_name(want)),
+                                                    .Message = STR("started"),
+                                                    .Timestamp = clock_wall().ns };
     }
     req.Statuses.v = s;
     printf("%" PRIu64 " seq %" PRIu64 "%s: %zu tasks, %zu removed, %zu reports\n", clock_mono().ms, rep->Seq,
