@@ -79,7 +79,8 @@ static void test_only_news_are_told(void **state)
     assert_int_equal(disp_plan(p, 10), DISP_NOTHING);
     disp_task(d, N1, STR("t1"), print);
     assert_int_equal(disp_plan(p, 10), DISP_CHANGES);
-    *(uint64_t *)table_put(&p->sent, STR("t1"), NULL) = print;
+    uint64_t *told = table_put(&p->sent, STR("t1"), NULL);
+    *told = print;
     table_clear(&p->dirty);
     disp_task(d, N1, STR("t1"), print); /* a status report: nothing new for the node */
     assert_int_equal(disp_plan(p, 10), DISP_NOTHING);

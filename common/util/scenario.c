@@ -34,7 +34,7 @@ static void run_lines(const struct scenario_ops *ops, char *input, struct buf *o
 {
     void *arg = ops->begin();
     for (char *line = input, *next; line && *line; line = next) {
-        char *words[WORDS_MAX], *save = NULL;
+        char *words[WORDS_MAX] = { 0 }, *save = NULL;
         unsigned n = 0;
         if ((next = strchr(line, '\n')))
             *next++ = 0;
