@@ -697,8 +697,8 @@ static int secret_group(struct sm_conf *c, struct err *e)
 static int maps_open(const struct raft_log_identity *id, const struct raft_log_state *st, struct err *e)
 {
     struct sm_conf c = { .run_dir = node.run_dir };
-    struct err why;
-    bool fresh;
+    struct err why = ERR_INIT;
+    bool fresh = false;
     int r = secret_group(&c, e);
     if (r == 0)
         r = sm_open(&node.sm, &c, id, st->first_index, st->last_index, &fresh, &why, e);

@@ -293,7 +293,7 @@ static int write_in_txn(struct raft_log *l, MDB_txn *txn, const struct raft_log_
 
 int raft_log_write(struct raft_log *l, const struct raft_log_write *w, struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     uint64_t last = l->last, last_term = l->last_term;
     const struct raft_hard_state *hs = w->hard_state ? w->hard_state : &l->hs;
     int r = begin(l, 0, &txn, e);
@@ -318,7 +318,7 @@ int raft_log_write(struct raft_log *l, const struct raft_log_write *w, struct er
 int raft_log_compact(struct raft_log *l, uint64_t index, uint64_t keep_from, unsigned max, bool *ret_more,
                      struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     uint64_t term = index == l->snapshot_index ? l->snapshot_term : raft_log_term(l, index);
     uint64_t first = keep_from < l->first ? l->first : keep_from;
     if (term == 0 || index < l->snapshot_index || first > index + 1)
@@ -352,7 +352,7 @@ int raft_log_compact(struct raft_log *l, uint64_t index, uint64_t keep_from, uns
 
 uint64_t raft_log_term(struct raft_log *l, uint64_t index)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     uint8_t key[ENTRY_KEY];
     MDB_val k = { key_entry(key, index, 0), key }, v;
     struct seal_header h;
@@ -370,11 +370,12 @@ static int part_take(struct raft_log *l, const MDB_val *k, const MDB_val *v, uin
                      struct seal_header *h, struct buf *plain, struct err *e)
 {
     char what[64];
-    uint8_t want[ENTRY_KEY];
+    uint8_t want[ENTRY_KEY] = { 0 };
     uint32_t parts = h->parts;
     uint64_t term = h->term;
     snprintf(what, sizeof what, "entry %llu part %u", (unsigned long long)index, part);
-    if (k->mv_size != ENTRY_KEY || memcmp(k->mv_data, want, key_entry(want, index, part)) != 0)
+    key_entry(want, index, part);
+    if (k->mv_size != ENTRY_KEY || memcmp(k->mv_data, want, ENTRY_KEY) != 0)
         return err_set(e, ERR_CORRUPT, "%s/data.mdb: %s is missing", l->dir, what);
     int r = record_take(l, v, 'e', h, plain, what, e);
     if (r < 0)
@@ -408,7 +409,7 @@ static int entry_take(struct raft_log *l, MDB_cursor *c, uint64_t index, struct 
 
 int raft_log_read(struct raft_log *l, uint64_t index, struct buf *scratch, struct raft_log_entry *ret, struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     MDB_cursor *c;
     struct seal_header h;
     int r = begin(l, MDB_RDONLY, &txn, e);
@@ -435,7 +436,7 @@ int raft_log_read(struct raft_log *l, uint64_t index, struct buf *scratch, struc
 
 static int env_open(struct raft_log *l, struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     int rc = mdb_env_create(&l->env);
     if (rc == 0)
         rc = mdb_env_set_mapsize(l->env, LOG_MAP_BYTES);
@@ -458,7 +459,7 @@ static int file_check(const struct raft_log *l, bool opened, struct err *e)
 {
     char path[PATH_SIZE];
     struct stat st;
-    uint64_t need = 2 * 4096;
+    uint64_t need = 8192; /* two meta pages */
     path_of(path, l->dir, "data.mdb");
     if (stat(path, &st) < 0)
         return errno == ENOENT ? err_set(e, ERR_CORRUPT, "%s is missing", path) : err_errno(e, errno, "open %s", path);
@@ -504,7 +505,7 @@ static int identity_read(struct raft_log *l, MDB_txn *txn, struct buf *b, struct
 
 static int heads_read(struct raft_log *l, MDB_txn *txn, struct buf *b, struct err *e)
 {
-    struct seal_header h;
+    struct seal_header h = { 0 };
     int r = key_id_check(l, txn, e);
     if (r == 0)
         r = identity_read(l, txn, b, e);
@@ -553,7 +554,7 @@ static int entries_check(struct raft_log *l, MDB_txn *txn, struct buf *b, struct
 
 static int verify(struct raft_log *l, struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     struct buf b = BUF_INIT;
     int r = begin(l, MDB_RDONLY, &txn, e);
     if (r < 0)
@@ -692,7 +693,7 @@ static int create_in_txn(struct raft_log *l, MDB_txn *txn, const struct raft_log
 static int create_unnamed(struct raft_log *l, const struct raft_log_identity *id, const struct raft_hard_state *hs,
                           struct str first_entry, struct err *e)
 {
-    MDB_txn *txn;
+    MDB_txn *txn = NULL;
     int r = seal_keys_create(l->dir, &l->key, e);
     if (r == 0)
         r = seal_new(&l->seal, &l->key, e);

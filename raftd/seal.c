@@ -67,7 +67,7 @@ static int derive(const struct seal_key *data_key, const uint8_t salt[SALT_SIZE]
 
 int seal_new(struct seal **ret, const struct seal_key *data_key, struct err *e)
 {
-    _cleanup_(seal_freep) struct seal *s = calloc(1, sizeof *s);
+    struct seal *s = calloc(1, sizeof *s);
     uint8_t key[SEAL_KEY_SIZE];
     if (s == NULL)
         return err_set(e, ERR_NOMEM, "seal: out of memory");
@@ -75,13 +75,14 @@ int seal_new(struct seal **ret, const struct seal_key *data_key, struct err *e)
     random_bytes(s->salt, sizeof s->salt);
     s->enc = EVP_CIPHER_CTX_new();
     s->dec = EVP_CIPHER_CTX_new();
-    if (s->enc == NULL || s->dec == NULL || derive(data_key, s->salt, key) < 0)
-        return crypto_failed(e, "seal");
-    int ok = EVP_EncryptInit_ex(s->enc, EVP_aes_256_gcm(), NULL, key, NULL);
+    bool ok = s->enc != NULL && s->dec != NULL && derive(data_key, s->salt, key) == 0 &&
+              EVP_EncryptInit_ex(s->enc, EVP_aes_256_gcm(), NULL, key, NULL) == 1;
     OPENSSL_cleanse(key, sizeof key);
-    if (ok != 1)
+    if (!ok) {
+        seal_free(s);
         return crypto_failed(e, "seal");
-    *ret = TAKE(s);
+    }
+    *ret = s;
     return 0;
 }
 
@@ -244,7 +245,8 @@ static int wrap(const struct seal_key *kek, const struct seal_key *key, uint8_t 
     EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     uint8_t *nonce = out + WRAP_MAGIC_SIZE, *ct = nonce + NONCE_SIZE;
     int n = 0, ok = c != NULL;
-    memcpy(out, WRAP_MAGIC, WRAP_MAGIC_SIZE);
+    for (unsigned i = 0; i < WRAP_MAGIC_SIZE; i++)
+        out[i] = (uint8_t)WRAP_MAGIC[i];
     random_bytes(nonce, NONCE_SIZE);
     ok = ok && EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
          EVP_EncryptUpdate(c, NULL, &n, out, WRAP_MAGIC_SIZE) == 1 &&

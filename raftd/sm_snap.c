@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/proto/mp.h"
 #include "common/util/check.h"
@@ -275,12 +276,18 @@ static uint64_t age_of(const struct sm *sm, uint64_t txnid, uint64_t now_ms)
 static int on_reader(const char *line, void *arg)
 {
     struct listing *l = arg;
-    int pid;
-    unsigned long long txnid;
-    if (l->n == l->max || sscanf(line, "%d %*s %llu", &pid, &txnid) != 2)
+    char *end;
+    long pid = strtol(line, &end, 10);
+    while (*end == ' ')
+        end++;
+    end += strcspn(end, " "); /* the thread */
+    while (*end == ' ')
+        end++;
+    if (l->n == l->max || pid <= 0 || *end < '0' || *end > '9')
         return 0;
+    uint64_t txnid = strtoull(end, NULL, 10);
     uint64_t lag = l->last_txnid > txnid ? l->last_txnid - txnid : 0;
-    l->v[l->n++] = (struct sm_reader){ pid, lag, lag ? age_of(l->sm, txnid, l->now_ms) : 0 };
+    l->v[l->n++] = (struct sm_reader){ (int)pid, lag, lag ? age_of(l->sm, txnid, l->now_ms) : 0 };
     return 0;
 }
 

@@ -386,10 +386,7 @@ static void test_fence(void **state)
 static void test_malformed_entries(void **state)
 {
     (void)state;
-    static const char *const bad[] = { "", "\xc1", "\x80\x80",
-                                       "\x81\xa2"
-                                       "At\xcb",
-                                       "nonsense" };
+    static const char *const bad[] = { "", "\xc1", "\x80\x80", "\x81\xa2\x41\x74\xcb", "nonsense" };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct raft_log_entry le = { index_ + 1, 1, RAFT_ENTRY_DATA, str_from(bad[i]) };
         assert_int_equal(sm_begin(sm, &e), 0);
