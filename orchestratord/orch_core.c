@@ -332,6 +332,16 @@ static struct orch_task *clean_task(const struct slot *s)
     return best;
 }
 
+/* stop_doubles - a daemon that was killed may have left a transaction on its way to raftd, and its successor decided
+ * without it: then a slot has two tasks of the current spec. The one that is furthest on stays. */
+static void stop_doubles(struct slot *s)
+{
+    const struct orch_task *clean = clean_task(s);
+    for (size_t i = 0; clean && i < s->n; i++)
+        if (live(&s->tasks[i]) && s->tasks[i].current && &s->tasks[i] != clean)
+            want(&s->tasks[i], TASK_SHUTDOWN);
+}
+
 static size_t count_others(const struct slot *s, const struct orch_task *clean)
 {
     size_t n = 0;
@@ -533,6 +543,8 @@ void orch_reconcile(const struct orch_service *svc, struct orch_task *tasks, siz
         for (size_t i = 0; i < p.nslots; i++)
             restart_slot(&p, &p.slots[i]);
         scale(&p, a);
+        for (size_t i = 0; i < p.nslots; i++)
+            stop_doubles(&p.slots[i]);
         update(&p);
         for (size_t i = 0; i < p.nslots; i++)
             trim_history(&p, &p.slots[i]);

@@ -105,7 +105,7 @@ static bool task_matters(struct orch *o, const struct view_task *t, char op)
     const struct orch_watch *w = table_get(&o->watch, t->ServiceID);
     if (state > TASK_RUNNING || (state < TASK_ASSIGNED && desired > TASK_RUNNING))
         return true;
-    if (op == 'c' && desired < TASK_RUNNING)
+    if (op == 'c') /* may be the last transaction of a predecessor, which this one's decisions did not know */
         return true;
     if (t->NodeID.n && table_get(&o->bad_nodes, t->NodeID))
         return true;
