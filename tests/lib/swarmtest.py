@@ -605,7 +605,12 @@ class Swarm:
         self.home = os.path.join(self.tmp, "home")  # docker's own configuration must not leak in
         os.makedirs(self.home)
         env = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS") if k in os.environ}
-        self.cluster = Cluster.make(os.path.join(self.tmp, "c"), env=env, seconds=60 * SLOW, **kw)
+        try:
+            self.cluster = Cluster.make(os.path.join(self.tmp, "c"), env=env, seconds=60 * SLOW, **kw)
+        except BaseException:
+            if not os.environ.get("MICROSWARM_KEEP"):
+                shutil.rmtree(self.tmp, ignore_errors=True)
+            raise
         self.m1 = self.cluster.node("m1")
         self.api = self.m1.api
         self.images = {}
