@@ -791,6 +791,8 @@ int node_start(struct err *e)
     if (r < 0)
         return e->code ? r : err_errno(e, -r, "event loop");
     sd_event_source_set_enabled(node.flush, SD_EVENT_OFF);
+    /* After everything that has arrived meanwhile: it all goes into one write. node_propose() bounds how much. */
+    sd_event_source_set_priority(node.flush, SD_EVENT_PRIORITY_NORMAL + 10);
     sd_event_source_set_enabled(node.compact, SD_EVENT_OFF);
     r = timer_open(&node.retry, on_retry, NULL, e);
     if (r == 0)
