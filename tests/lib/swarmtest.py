@@ -770,7 +770,7 @@ class Swarm:
                 break
         for line in self.m1.logs("init").splitlines():
             m = re.match(r"node_init: (\w+) ended: (signal|exit code) (\d+)", line)
-            if m and not (m.group(2) == "signal" and m.group(3) in ("9", "15")) and (m.group(1), int(m.group(3))) not in self.expected:
+            if m and m.group(2, 3) not in (("signal", "9"), ("signal", "15"), ("exit code", "0")) and (m.group(1), int(m.group(3))) not in self.expected:
                 bad.append(line)
         return bad
 
