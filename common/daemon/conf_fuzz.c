@@ -10,9 +10,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bool flag;
     static char text[CONF_TEXT_MAX];
     static const struct conf_item items[] = {
-        CONF_MS("delay", &ms, "50ms", 1, 10000, ""),  CONF_COUNT("count", &count, "7", 1, 100, ""),
-        CONF_BYTES("size", &bytes, "1k", 1, 99999, ""), CONF_BOOL("flag", &flag, "no", ""),
-        CONF_TEXT("text", text, "", ""),              CONF_END,
+        CONF_MS("delay", &ms, "50ms", 1, 10000, ""),
+        CONF_COUNT("count", &count, "7", 1, 100, ""),
+        CONF_BYTES("size", &bytes, "1k", 1, 99999, ""),
+        CONF_BOOL("flag", &flag, "no", ""),
+        CONF_TEXT("text", text, "", ""),
+        CONF_END,
     };
     struct err e = ERR_INIT;
     conf_parse(items, NULL, (const char *)data, size, &e);

@@ -17,6 +17,7 @@
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
 #include "common/util/clock.h"
+#include "common/util/dir.h"
 
 #define CONF_FILE_MAX (1u << 20)
 #define STOP_PATIENCE_S 2 /* for releasing things, after the last request */
@@ -56,7 +57,6 @@ const char *daemon_state_dir(void)
 {
     return self.spec->writes_state ? self.own_state : self.state_dir;
 }
-
 
 void daemon_exit(int code)
 {
@@ -236,9 +236,7 @@ static int configure(const struct flags *f, struct err *e)
 static int make_state_dir(struct err *e)
 {
     snprintf(self.own_state, sizeof self.own_state, "%s/%s", self.state_dir, self.spec->name);
-    if (!self.spec->writes_state || mkdir(self.own_state, 0700) == 0 || errno == EEXIST)
-        return 0;
-    return err_errno(e, errno, "make %s", self.own_state);
+    return self.spec->writes_state ? dir_own(self.own_state, 0700, e) : 0;
 }
 
 /*
@@ -289,8 +287,8 @@ static int open_loop(struct err *e)
 }
 
 /*
- * nng 1.5.2's nng_close() now and then waits for ever for a task of its own that nobody runs any more (its reaper thread
- * then sits in nni_task_wait). By then nothing is left to be kept: what was acknowledged is durable.
+ * nng 1.5.2's nng_close() now and then waits for ever for a task of its own that nobody runs any more (its reaper
+ * thread then sits in nni_task_wait). By then nothing is left to be kept: what was acknowledged is durable.
  */
 static void leave_now(int sig)
 {

@@ -29,13 +29,13 @@ struct probe {
 
 struct daemon_spec {
     const char *name;
-    const struct conf_item *conf;  /* may be NULL */
-    const struct route *routes;    /* may be NULL: then only probes are answered */
-    const struct probe *probes;    /* besides help, version, status, metrics, log; may be NULL */
-    unsigned max_calls;            /* 0: 64 */
-    bool writes_state;             /* make <state>/<name> if missing (0700) */
-    int (*start)(struct err *e);   /* everything open and the loop about to run; READY=1 follows */
-    void (*stop)(void);            /* SIGTERM: no more requests come in; release */
+    const struct conf_item *conf;     /* may be NULL */
+    const struct route *routes;       /* may be NULL: then only probes are answered */
+    const struct probe *probes;       /* besides help, version, status, metrics, log; may be NULL */
+    unsigned max_calls;               /* 0: 64 */
+    bool writes_state;                /* make <state>/<name> if missing (0700) */
+    int (*start)(struct err *e);      /* everything open and the loop about to run; READY=1 follows */
+    void (*stop)(void);               /* SIGTERM: no more requests come in; release */
     void (*status)(struct buf *out);  /* appends `,"key":value...` pairs to the status object; may be NULL */
     void (*metrics)(struct buf *out); /* appends Prometheus lines named microswarm_<daemon>_*; may be NULL */
     /* Reached on SIGTERM before stop(): return true while work is still draining; call daemon_drained() when done. */
@@ -50,9 +50,10 @@ const char *daemon_name(void);
 const char *daemon_run_dir(void);
 const char *daemon_state_dir(void); /* <state>/<name> when writes_state, else <state> */
 void daemon_drained(void);
-void daemon_exit(int code);         /* leaves the loop; for fatal findings at run time */
+void daemon_exit(int code); /* leaves the loop; for fatal findings at run time */
 
-/* A timer that is armed for a moment and then fires once. Arming again moves it; ms in mono time; UINT64_MAX disarms. */
+/* A timer that is armed for a moment and then fires once. Arming again moves it; ms in mono time; UINT64_MAX disarms.
+ */
 struct timer;
 typedef void timer_fn(void *arg);
 int timer_open(struct timer **ret, timer_fn *fn, void *arg, struct err *e);

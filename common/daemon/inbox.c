@@ -117,8 +117,9 @@ void inbox_forget(struct inbox_item *item)
 /*
  * nng 1.5.2 takes EPIPE for "this endpoint was closed by its owner": when a peer has gone before the handshake was
  * written to it, a listener stops accepting and a dialer stops dialing, for good (nanomsg/nng issue 1518, fixed after
- * 1.5.2). So one connect() and close() made a daemon deaf. Any other error is handled well, and ECONNRESET at once. This
- * definition comes before libc's for every library of the process; it lies here because whatever uses nng links this file.
+ * 1.5.2). So one connect() and close() made a daemon deaf. Any other error is handled well, and ECONNRESET at once.
+ * This definition comes before libc's for every library of the process; it lies here because whatever uses nng links
+ * this file.
  */
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {

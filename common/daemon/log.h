@@ -1,6 +1,7 @@
 /*
- * log.h - one line per event on standard error, as systemd's journal takes it ("<6>schedulerd: placed task=... node=...").
- * Only shells log. Levels: debug; info for operators; warn for what we survive; error for a failed request; fatal.
+ * log.h - one line per event on standard error, as systemd's journal takes it ("<6>schedulerd: placed task=...
+ * node=..."). Only shells log. Levels: debug; info for operators; warn for what we survive; error for a failed request;
+ * fatal.
  */
 #pragma once
 

@@ -52,7 +52,8 @@ typedef void rpc_done_fn(void *arg, const void *rep, const struct err *e);
 int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir, const char *daemon, struct err *e);
 struct rpc_client *rpc_client_free(struct rpc_client *c); /* outstanding requests end without their callback */
 
-/* rpc_send - starts a request. timeout_ms covers waiting for the daemon to come up, too. Any number may be in flight. */
+/* rpc_send - starts a request. timeout_ms covers waiting for the daemon to come up, too. Any number may be in flight.
+ */
 void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
               void *arg);
 

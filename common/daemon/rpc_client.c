@@ -2,15 +2,20 @@
 #include <nng/protocol/reqrep0/req.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include "common/daemon/inbox.h"
+#include "common/daemon/log.h"
 #include "common/daemon/rpc.h"
 #include "common/util/check.h"
+#include "common/util/cleanup.h"
 #include "common/util/clock.h"
 
 #define REPLY_ARENA_BYTES (512u << 20)
 #define RECONNECT_MIN_MS 2
 #define RECONNECT_MAX_MS 100
+#define DEAF_AFTER_MS 15000 /* far longer than any reconnect takes */
 
 /* A request owns an nng context; finished ones wait in a free list for the next request. */
 enum req_state { REQ_IDLE, REQ_SENDING, REQ_RECEIVING, REQ_FAILED_EARLY };
@@ -32,6 +37,8 @@ struct rpc_req {
 
 struct rpc_client {
     char daemon[32];
+    char path[108];              /* of the peer's socket */
+    struct mono_ms unsent_since; /* the first request that could not be sent since one was; 0: none */
     nng_socket sock;
     struct rpc_req *all, *idle;
     uint64_t next_id;
@@ -95,10 +102,38 @@ static void finish(struct rpc_req *q, const void *rep, const struct err *e)
     done(arg, rep, e); /* may start new requests, or free the client */
 }
 
+/* peer_listens - somebody accepts connections at the address, so a dialer in good order would be connected. */
+static bool peer_listens(const char *path)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    _cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd >= 0 && str_copy(sa.sun_path, sizeof sa.sun_path, str_from(path)) &&
+           connect(fd, (const struct sockaddr *)&sa, sizeof sa) == 0;
+}
+
+/*
+ * When a pipe closes between the header and the body of an incoming message, nng 1.5.2 can lose track of the receive:
+ * its reaper thread then waits for ever, and with it every later reconnect (ipc_pipe_recv_cb() in its transport gets no
+ * callback from a stopped aio). Nothing in this process can mend that. A daemon may be killed at any instruction, so
+ * the cure is to be started again.
+ */
+static void leave_when_deaf(struct rpc_client *c)
+{
+    uint64_t now = clock_mono().ms;
+    if (c->unsent_since.ms == 0)
+        c->unsent_since.ms = now;
+    if (now - c->unsent_since.ms < DEAF_AFTER_MS || !peer_listens(c->path))
+        return;
+    log_msg(LOG_L_FATAL, "%s listens, but no connection came about for %d ms: starting over", c->daemon, DEAF_AFTER_MS);
+    _exit(1);
+}
+
 static void fail_nng(struct rpc_req *q, int r, bool sent)
 {
     struct err e = ERR_INIT;
     const char *name = q->client->daemon;
+    if (!sent && r == NNG_ETIMEDOUT)
+        leave_when_deaf(q->client);
     if (!sent)
         err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name, nng_strerror(r));
     else if (r == NNG_ETIMEDOUT)
@@ -117,7 +152,8 @@ static void on_reply(struct rpc_req *q)
     nng_aio_set_msg(q->aio, NULL);
     arena_init(&a, REPLY_ARENA_BYTES);
     void *rep = arena_alloc(&a, q->op->rep_size);
-    int r = rep ? decode_reply((struct str){ nng_msg_body(m), nng_msg_len(m) }, q->op, q->id, rep, &a, &e) : err_set(&e, ERR_NOMEM, "out of memory");
+    struct str in = { nng_msg_body(m), nng_msg_len(m) };
+    int r = rep ? decode_reply(in, q->op, q->id, rep, &a, &e) : err_set(&e, ERR_NOMEM, "out of memory");
     finish(q, r == 0 ? rep : NULL, &e);
     arena_done(&a);
     nng_msg_free(m);
@@ -140,6 +176,7 @@ static void on_inbox(struct inbox_item *item)
         fail_nng(q, r, false);
     } else if (q->state == REQ_SENDING) {
         q->state = REQ_RECEIVING;
+        q->client->unsent_since.ms = 0;
         set_timeout(q);
         nng_ctx_recv(q->ctx, q->aio);
     } else if (r != 0) {
@@ -194,7 +231,8 @@ void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsign
     nng_ctx_send(q->ctx, q->aio);
 }
 
-/* A REQ socket that never resends: a lost connection ends the request with an error instead (its outcome is unknown). */
+/* A REQ socket that never resends: a lost connection ends the request with an error instead (its outcome is unknown).
+ */
 static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, struct err *e)
 {
     char url[256];
@@ -223,6 +261,7 @@ int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir
     struct rpc_client *c = calloc(1, sizeof *c);
     CHECK(c != NULL);
     snprintf(c->daemon, sizeof c->daemon, "%s", daemon);
+    snprintf(c->path, sizeof c->path, "%s/%s.sock", run_dir, daemon);
     r = open_req(&c->sock, run_dir, daemon, e);
     if (r < 0) {
         free(c);

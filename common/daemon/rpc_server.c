@@ -22,7 +22,7 @@ struct rpc_call {
     enum slot_state state;
     nng_ctx ctx;
     nng_aio *aio;
-    nng_msg *msg;          /* the request; texts point into it */
+    nng_msg *msg; /* the request; texts point into it */
     struct arena arena;
     const struct op *op;
     uint64_t id;

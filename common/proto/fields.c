@@ -429,8 +429,8 @@ static int check_field(const char *base, const struct field *f, struct err *e)
         size_t n = ((const struct str *)at)->n;
         if (n >= f->min && n <= f->max)
             return 0;
-        return err_set(e, ERR_INVALID, "%s: must have between %llu and %llu bytes", f->name,
-                       (unsigned long long)f->min, (unsigned long long)f->max);
+        return err_set(e, ERR_INVALID, "%s: must have between %llu and %llu bytes", f->name, (unsigned long long)f->min,
+                       (unsigned long long)f->max);
     }
     case F_LIST:
     case F_STRS:

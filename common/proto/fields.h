@@ -51,10 +51,10 @@ struct strmap {
 struct field {
     const char *name; /* as on the wire; NULL ends the table */
     enum field_type type;
-    bool required;    /* FIELDS_STRICT refuses its absence */
+    bool required; /* FIELDS_STRICT refuses its absence */
     size_t off;
-    uint64_t min, max; /* F_U64: value; F_STR, F_BIN: length in bytes; F_LIST, F_STRS, F_STRMAP: count */
-    int64_t imin, imax; /* F_I64 */
+    uint64_t min, max;       /* F_U64: value; F_STR, F_BIN: length in bytes; F_LIST, F_STRS, F_STRMAP: count */
+    int64_t imin, imax;      /* F_I64 */
     const struct field *sub; /* F_OBJ, F_PTR, F_LIST */
     size_t sub_size;
 };
@@ -63,26 +63,62 @@ struct field {
 #define FIELD_LIST_MAX 1000000u
 
 /* Names of the wire come from the struct's members: write members as they are spelled on the wire. */
-#define FIELD_STR(st, m, minlen, maxlen) \
-    { .name = #m, .type = F_STR, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen) }
-#define FIELD_BIN(st, m, minlen, maxlen) \
-    { .name = #m, .type = F_BIN, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen) }
-#define FIELD_U64(st, m, lo, hi) \
-    { .name = #m, .type = F_U64, .required = (lo) > 0, .off = offsetof(st, m), .min = (lo), .max = (hi) }
-#define FIELD_I64(st, m, lo, hi) { .name = #m, .type = F_I64, .off = offsetof(st, m), .imin = (lo), .imax = (hi) }
-#define FIELD_BOOL(st, m) { .name = #m, .type = F_BOOL, .off = offsetof(st, m) }
-#define FIELD_F64(st, m) { .name = #m, .type = F_F64, .off = offsetof(st, m) }
-#define FIELD_RAW(st, m) { .name = #m, .type = F_RAW, .off = offsetof(st, m) }
-#define FIELD_RAW_REQ(st, m) { .name = #m, .type = F_RAW, .required = true, .off = offsetof(st, m) }
-#define FIELD_OBJ(st, m, table, subst) \
-    { .name = #m, .type = F_OBJ, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst) }
-#define FIELD_PTR(st, m, table, subst) \
-    { .name = #m, .type = F_PTR, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst) }
-#define FIELD_LIST(st, m, table, subst, maxn) \
-    { .name = #m, .type = F_LIST, .off = offsetof(st, m), .max = (maxn), .sub = (table), .sub_size = sizeof(subst) }
-#define FIELD_STRS(st, m, maxn) { .name = #m, .type = F_STRS, .off = offsetof(st, m), .max = (maxn) }
-#define FIELD_STRMAP(st, m, maxn) { .name = #m, .type = F_STRMAP, .off = offsetof(st, m), .max = (maxn) }
-#define FIELD_END { .name = NULL }
+#define FIELD_STR(st, m, minlen, maxlen)                                                                               \
+    {                                                                                                                  \
+        .name = #m, .type = F_STR, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen)  \
+    }
+#define FIELD_BIN(st, m, minlen, maxlen)                                                                               \
+    {                                                                                                                  \
+        .name = #m, .type = F_BIN, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen)  \
+    }
+#define FIELD_U64(st, m, lo, hi)                                                                                       \
+    {                                                                                                                  \
+        .name = #m, .type = F_U64, .required = (lo) > 0, .off = offsetof(st, m), .min = (lo), .max = (hi)              \
+    }
+#define FIELD_I64(st, m, lo, hi)                                                                                       \
+    {                                                                                                                  \
+        .name = #m, .type = F_I64, .off = offsetof(st, m), .imin = (lo), .imax = (hi)                                  \
+    }
+#define FIELD_BOOL(st, m)                                                                                              \
+    {                                                                                                                  \
+        .name = #m, .type = F_BOOL, .off = offsetof(st, m)                                                             \
+    }
+#define FIELD_F64(st, m)                                                                                               \
+    {                                                                                                                  \
+        .name = #m, .type = F_F64, .off = offsetof(st, m)                                                              \
+    }
+#define FIELD_RAW(st, m)                                                                                               \
+    {                                                                                                                  \
+        .name = #m, .type = F_RAW, .off = offsetof(st, m)                                                              \
+    }
+#define FIELD_RAW_REQ(st, m)                                                                                           \
+    {                                                                                                                  \
+        .name = #m, .type = F_RAW, .required = true, .off = offsetof(st, m)                                            \
+    }
+#define FIELD_OBJ(st, m, table, subst)                                                                                 \
+    {                                                                                                                  \
+        .name = #m, .type = F_OBJ, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst)                   \
+    }
+#define FIELD_PTR(st, m, table, subst)                                                                                 \
+    {                                                                                                                  \
+        .name = #m, .type = F_PTR, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst)                   \
+    }
+#define FIELD_LIST(st, m, table, subst, maxn)                                                                          \
+    {                                                                                                                  \
+        .name = #m, .type = F_LIST, .off = offsetof(st, m), .max = (maxn), .sub = (table), .sub_size = sizeof(subst)   \
+    }
+#define FIELD_STRS(st, m, maxn)                                                                                        \
+    {                                                                                                                  \
+        .name = #m, .type = F_STRS, .off = offsetof(st, m), .max = (maxn)                                              \
+    }
+#define FIELD_STRMAP(st, m, maxn)                                                                                      \
+    {                                                                                                                  \
+        .name = #m, .type = F_STRMAP, .off = offsetof(st, m), .max = (maxn)                                            \
+    }
+#define FIELD_END                                                                                                      \
+    {                                                                                                                  \
+        .name = NULL                                                                                                   \
+    }
 
 enum fields_mode { FIELDS_STRICT, FIELDS_VIEW };
 

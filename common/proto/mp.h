@@ -41,8 +41,8 @@ struct mp_val {
     enum mp_type type;
     union {
         bool b;
-        uint64_t u;   /* MP_UINT */
-        int64_t i;    /* MP_INT: always negative */
+        uint64_t u; /* MP_UINT */
+        int64_t i;  /* MP_INT: always negative */
         double f;
         struct str s; /* MP_STR, MP_BIN: borrowed from the input */
         size_t n;

@@ -99,10 +99,17 @@ static const struct field info_fields[] = {
 #define EMPTY empty_fields, sizeof(struct agent_empty)
 #define REF image_ref_fields, sizeof(struct agent_image_ref)
 
-const struct op op_agent_logs = { "logs", "A page of a task's log (long poll).", logs_fields,
-                                  sizeof(struct agent_logs), logs_reply_fields, sizeof(struct agent_logs_reply) };
-const struct op op_agent_image_load = { "image_load", "A piece of an image archive; the last one loads it.",
-                                        image_load_fields, sizeof(struct agent_image_load), image_load_reply_fields,
+const struct op op_agent_logs = { "logs",
+                                  "A page of a task's log (long poll).",
+                                  logs_fields,
+                                  sizeof(struct agent_logs),
+                                  logs_reply_fields,
+                                  sizeof(struct agent_logs_reply) };
+const struct op op_agent_image_load = { "image_load",
+                                        "A piece of an image archive; the last one loads it.",
+                                        image_load_fields,
+                                        sizeof(struct agent_image_load),
+                                        image_load_reply_fields,
                                         sizeof(struct agent_image_load_reply) };
 const struct op op_agent_image_pull = { "image_pull", "Fetches an image from its registry.", REF,
                                         image_pull_reply_fields, sizeof(struct agent_image_pull_reply) };

@@ -12,11 +12,11 @@ struct agent_empty {
 struct agent_logs {
     struct str TaskID;
     bool Stdout, Stderr;
-    int64_t Since;   /* wall ns; 0: from the start */
-    int64_t Until;   /* wall ns; 0: no end */
-    int64_t Tail;    /* the last N lines; negative: all. Only looked at when Cursor is empty */
+    int64_t Since;     /* wall ns; 0: from the start */
+    int64_t Until;     /* wall ns; 0: no end */
+    int64_t Tail;      /* the last N lines; negative: all. Only looked at when Cursor is empty */
     struct str Cursor; /* opaque; empty: start */
-    uint64_t WaitMs; /* with nothing new, answer after this (long poll); 0: at once */
+    uint64_t WaitMs;   /* with nothing new, answer after this (long poll); 0: at once */
 };
 struct agent_log_line {
     uint64_t Stream; /* 1 stdout, 2 stderr */
@@ -26,7 +26,7 @@ struct agent_log_line {
 struct agent_logs_reply {
     struct list Lines; /* struct agent_log_line, at most AGENT_LOG_BYTES_MAX of data */
     struct str Cursor;
-    bool End;          /* the task will write no more and everything was delivered */
+    bool End; /* the task will write no more and everything was delivered */
 };
 
 /* An archive arrives in order, in pieces of at most 1 MiB; the first piece has Offset 0. */
@@ -34,7 +34,7 @@ struct agent_image_load {
     struct str UploadID; /* chosen by the caller */
     uint64_t Offset;
     struct str Data;
-    bool Last;           /* then the reply comes when the image is in the store */
+    bool Last; /* then the reply comes when the image is in the store */
 };
 struct agent_image_load_reply {
     struct strs Loaded; /* "busybox:latest", or "sha256:..." for an image without a name */
@@ -47,7 +47,7 @@ struct agent_image_ref {
 };
 struct agent_image_pull_reply {
     struct str Image, Digest;
-    bool UpToDate;  /* nothing was fetched */
+    bool UpToDate; /* nothing was fetched */
 };
 struct agent_image {
     struct str ID; /* sha256:... */

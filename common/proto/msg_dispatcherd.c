@@ -75,11 +75,21 @@ static const struct field status_reply_fields[] = {
     FIELD_END,
 };
 
-const struct op op_disp_session = { "session", "Opens an agent's session and stores the node's description.",
-                                    session_fields, sizeof(struct disp_session), session_reply_fields,
+const struct op op_disp_session = { "session",
+                                    "Opens an agent's session and stores the node's description.",
+                                    session_fields,
+                                    sizeof(struct disp_session),
+                                    session_reply_fields,
                                     sizeof(struct disp_session_reply) };
-const struct op op_disp_assignments = { "assignments", "What this node must run that is newer than Seq (long poll).",
-                                        assignments_fields, sizeof(struct disp_assignments), assignments_reply_fields,
+const struct op op_disp_assignments = { "assignments",
+                                        "What this node must run that is newer than Seq (long poll).",
+                                        assignments_fields,
+                                        sizeof(struct disp_assignments),
+                                        assignments_reply_fields,
                                         sizeof(struct disp_assignments_reply) };
-const struct op op_disp_status = { "status", "Reports task states; answered when they are stored.", status_fields,
-                                   sizeof(struct disp_status), status_reply_fields, sizeof(struct disp_status_reply) };
+const struct op op_disp_status = { "status",
+                                   "Reports task states; answered when they are stored.",
+                                   status_fields,
+                                   sizeof(struct disp_status),
+                                   status_reply_fields,
+                                   sizeof(struct disp_status_reply) };

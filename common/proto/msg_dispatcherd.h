@@ -15,17 +15,17 @@ struct disp_session {
 };
 struct disp_session_reply {
     struct str NodeID;
-    struct str SessionID;   /* a restarted dispatcherd forgets sessions: calls then fail with ERR_GONE, open a new one */
-    uint64_t HeartbeatMs;   /* a session is dead after three times this without a call */
+    struct str SessionID; /* a restarted dispatcherd forgets sessions: calls then fail with ERR_GONE, open a new one */
+    uint64_t HeartbeatMs; /* a session is dead after three times this without a call */
 };
 
 /* What one node must run. Everything a node needs for a task is in here. */
 struct assignment {
-    struct str ID;           /* task */
-    uint64_t Rev;            /* of the task's desired state; grows */
+    struct str ID; /* task */
+    uint64_t Rev;  /* of the task's desired state; grows */
     struct str ServiceID, ServiceName;
     struct strmap ServiceLabels;
-    uint64_t Slot;           /* 0 for global services */
+    uint64_t Slot; /* 0 for global services */
     struct str NodeID, NodeHostname;
     struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
     struct str Spec;         /* raw map: the TaskTemplate (ServiceSpec.TaskTemplate) */
@@ -52,14 +52,14 @@ struct task_port {
 };
 struct task_status {
     struct str TaskID;
-    struct str State;   /* "accepted" .. "rejected" */
+    struct str State; /* "accepted" .. "rejected" */
     struct str Message, Err;
-    int64_t Timestamp;  /* wall ns */
+    int64_t Timestamp; /* wall ns */
     struct str ContainerID;
     uint64_t PID;
     int64_t ExitCode;
-    bool HasContainer;  /* ContainerStatus is reported */
-    struct list Ports;  /* struct task_port: host-mode ports in use */
+    bool HasContainer; /* ContainerStatus is reported */
+    struct list Ports; /* struct task_port: host-mode ports in use */
     struct strs Addresses;
 };
 struct disp_status {

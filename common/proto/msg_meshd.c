@@ -44,8 +44,12 @@ static const struct field list_reply_fields[] = {
 
 #define EMPTY empty_fields, sizeof(struct mesh_empty)
 
-const struct op op_mesh_up = { "up", "Makes the task's network namespace; asking again gives the same answer.",
-                               up_fields, sizeof(struct mesh_up), up_reply_fields, sizeof(struct mesh_up_reply) };
+const struct op op_mesh_up = { "up",
+                               "Makes the task's network namespace; asking again gives the same answer.",
+                               up_fields,
+                               sizeof(struct mesh_up),
+                               up_reply_fields,
+                               sizeof(struct mesh_up_reply) };
 const struct op op_mesh_ready = { "ready", "Sends published ports' traffic to the task, or no new connections.",
                                   ready_fields, sizeof(struct mesh_ready), EMPTY };
 const struct op op_mesh_down = { "down", "Removes the task's network namespace and all that belongs to it.",

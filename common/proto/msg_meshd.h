@@ -12,17 +12,17 @@ struct mesh_port {
 
 struct mesh_up {
     struct str TaskID, ServiceID;
-    struct str Mode;    /* "bridge" (default), "none" (only loopback), "host" (no namespace of its own) */
-    struct list Ports;  /* struct mesh_port */
+    struct str Mode;   /* "bridge" (default), "none" (only loopback), "host" (no namespace of its own) */
+    struct list Ports; /* struct mesh_port */
     struct strs Nameservers, Search, Options; /* DNSConfig; empty: the host's */
-    struct strmap Sysctls; /* net.* of the container: set in the namespace */
+    struct strmap Sysctls;                    /* net.* of the container: set in the namespace */
 };
 /* Idempotent: asking again for a task that is up gives the same answer. */
 struct mesh_up_reply {
-    struct str Netns;        /* path of the namespace; empty in host mode */
-    struct strs Addresses;   /* CIDR */
-    struct str ResolvConf;   /* content of the container's /etc/resolv.conf */
-    struct list Ports;       /* struct mesh_port with the chosen published ports */
+    struct str Netns;      /* path of the namespace; empty in host mode */
+    struct strs Addresses; /* CIDR */
+    struct str ResolvConf; /* content of the container's /etc/resolv.conf */
+    struct list Ports;     /* struct mesh_port with the chosen published ports */
 };
 
 struct mesh_ready {

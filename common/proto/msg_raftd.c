@@ -47,14 +47,17 @@ static const struct field status_fields[] = {
 
 #define EMPTY empty_fields, sizeof(struct raftd_empty)
 
-const struct op op_raftd_txn = { "txn", "Applies changes everywhere or nowhere, once they are durable on a majority.",
-                                 txn_fields, sizeof(struct raftd_txn), txn_reply_fields,
+const struct op op_raftd_txn = { "txn",
+                                 "Applies changes everywhere or nowhere, once they are durable on a majority.",
+                                 txn_fields,
+                                 sizeof(struct raftd_txn),
+                                 txn_reply_fields,
                                  sizeof(struct raftd_txn_reply) };
 const struct op op_raftd_barrier = { "barrier", "Answers when the local map holds every write acknowledged so far.",
                                      EMPTY, txn_reply_fields, sizeof(struct raftd_txn_reply) };
-const struct op op_raftd_bootstrap = { "bootstrap", "Starts a new swarm with this node as its only manager.",
-                                       bootstrap_fields, sizeof(struct raftd_bootstrap), txn_reply_fields,
-                                       sizeof(struct raftd_txn_reply) };
+const struct op op_raftd_bootstrap = { "bootstrap",      "Starts a new swarm with this node as its only manager.",
+                                       bootstrap_fields, sizeof(struct raftd_bootstrap),
+                                       txn_reply_fields, sizeof(struct raftd_txn_reply) };
 const struct op op_raftd_reset = { "reset", "Leaves the swarm: erases log, keys and map of this node.", EMPTY, EMPTY };
 const struct op op_raftd_status = { "status", "Role, term and log positions.", EMPTY, status_fields,
                                     sizeof(struct raftd_status) };

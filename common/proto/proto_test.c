@@ -21,7 +21,8 @@ static void counts_beyond_the_input_are_refused(void **state)
     (void)state;
     assert_false(mp_valid(B("\xdd\x07\xff\xff\xff")));
     assert_false(mp_valid(B("\xdf\xff\xff\xff\xff")));
-    assert_false(mp_valid(B("\xdb\xff\xff\xff\xff" "abc")));
+    assert_false(mp_valid(B("\xdb\xff\xff\xff\xff"
+                            "abc")));
     assert_false(mp_valid(B("\xc6\x7f\xff\xff\xff")));
     assert_false(mp_valid(B("\x92\x01")));
     assert_false(mp_valid(B("\x82\x01\x02\x03")));
@@ -31,10 +32,12 @@ static void odd_bytes_are_refused(void **state)
 {
     (void)state;
     assert_false(mp_valid(B("")));
-    assert_false(mp_valid(B("\xc1")));             /* reserved */
-    assert_false(mp_valid(B("\xd4\x01\x02")));     /* extension */
-    assert_false(mp_valid(B("\x01\x01")));         /* two values */
-    assert_true(mp_valid(B("\x82\xa1" "a\x01\xa1" "b\x93\xc0\xc2\xc3")));
+    assert_false(mp_valid(B("\xc1")));         /* reserved */
+    assert_false(mp_valid(B("\xd4\x01\x02"))); /* extension */
+    assert_false(mp_valid(B("\x01\x01")));     /* two values */
+    assert_true(mp_valid(B("\x82\xa1"
+                           "a\x01\xa1"
+                           "b\x93\xc0\xc2\xc3")));
 }
 
 static void nesting_has_a_limit(void **state)
@@ -50,8 +53,8 @@ static void nesting_has_a_limit(void **state)
 
 static void every_number_survives(void **state)
 {
-    static const int64_t v[] = { 0, 1, 127, 128, 255, 256, 65535, 65536, INT32_MAX, INT64_MAX, -1, -32, -33, -128, -129,
-                                 -32768, -32769, INT32_MIN, INT64_MIN };
+    static const int64_t v[] = { 0,  1,   127, 128,  255,  256,    65535,  65536,     INT32_MAX, INT64_MAX,
+                                 -1, -32, -33, -128, -129, -32768, -32769, INT32_MIN, INT64_MIN };
     (void)state;
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         struct buf b = BUF_INIT;
@@ -87,7 +90,9 @@ static void paths_and_json(void **state)
     assert_false(mp_path(doc, "Spec.Nope", &s));
     assert_false(mp_path(doc, "Spec.Name.x", &s));
     json_is(doc, "{\"Spec\":{\"Name\":\"web\",\"n\":5}}");
-    json_is(B("\x93\xc4\x04" "abcd\xc0\xff"), "[\"YWJjZA==\",null,-1]");
+    json_is(B("\x93\xc4\x04"
+              "abcd\xc0\xff"),
+            "[\"YWJjZA==\",null,-1]");
     json_is(B("\x93\x01"), "null");
 }
 
@@ -97,8 +102,16 @@ static void merge_keeps_what_it_does_not_touch(void **state)
     struct err e = ERR_INIT;
     (void)state;
     /* {a:1,b:2,x:[9]} + {b:nil,a:7,c:3} = {a:7,x:[9],c:3} */
-    assert_int_equal(mp_merge(&out, B("\x83\xa1" "a\x01\xa1" "b\x02\xa1x\x91\x09"),
-                              B("\x83\xa1" "b\xc0\xa1" "a\x07\xa1" "c\x03"), &e), 0);
+    assert_int_equal(mp_merge(&out,
+                              B("\x83\xa1"
+                                "a\x01\xa1"
+                                "b\x02\xa1x\x91\x09"),
+                              B("\x83\xa1"
+                                "b\xc0\xa1"
+                                "a\x07\xa1"
+                                "c\x03"),
+                              &e),
+                     0);
     json_is(buf_str(&out), "{\"a\":7,\"x\":[9],\"c\":3}");
     assert_int_equal(mp_merge(&out, B("\x01"), B("\x80"), &e), -ERR_INVALID);
     buf_done(&out);
@@ -122,9 +135,14 @@ static void strict_decoding_names_the_field(void **state)
     expect_refusal(B("\x81\xa4Term\xff"), "Term: must not be negative");
     expect_refusal(B("\x82\xa4Term\x01\xa4Term\x01"), "Term: given twice");
     expect_refusal(B("\x81\xa4Trem\x01"), "Trem: unknown field");
-    expect_refusal(B("\x81\xa7" "Changes\x91\x81\xa2Op\xa6" "create"), "Changes[0].Kind: is missing");
+    expect_refusal(B("\x81\xa7"
+                     "Changes\x91\x81\xa2Op\xa6"
+                     "create"),
+                   "Changes[0].Kind: is missing");
     expect_refusal(B("\x80\x01"), "message: bytes left over");
-    expect_refusal(B("\x81\xa7" "Changes\x05"), "Changes: must be a list");
+    expect_refusal(B("\x81\xa7"
+                     "Changes\x05"),
+                   "Changes: must be a list");
 }
 
 static void views_skip_what_they_do_not_know(void **state)
@@ -134,7 +152,8 @@ static void views_skip_what_they_do_not_know(void **state)
     struct err e = ERR_INIT;
     (void)state;
     arena_init(&a, 1 << 20);
-    struct str in = B("\x83\xa3New\x81\xa1x\x01\xa4Term\x09\xa7" "Changes\xc0");
+    struct str in = B("\x83\xa3New\x81\xa1x\x01\xa4Term\x09\xa7"
+                      "Changes\xc0");
     assert_int_equal(fields_decode(&t, op_raftd_txn.req, sizeof t, in, FIELDS_VIEW, &a, &e), 0);
     assert_int_equal(t.Term, 9);
     assert_int_equal(t.Changes.n, 0);
@@ -145,8 +164,12 @@ static void structs_make_the_round_trip(void **state)
 {
     struct str names[] = { STR("a"), STR("") };
     struct strpair pairs[] = { { STR("k"), STR("v") } };
-    struct assignment as[] = { { .ID = STR("t1"), .Rev = 5, .DesiredState = STR("running"), .Slot = 3,
-                                 .ServiceLabels = { pairs, 1 }, .Spec = B("\x81\xa1x\x01") } };
+    struct assignment as[] = { { .ID = STR("t1"),
+                                 .Rev = 5,
+                                 .DesiredState = STR("running"),
+                                 .Slot = 3,
+                                 .ServiceLabels = { pairs, 1 },
+                                 .Spec = B("\x81\xa1x\x01") } };
     struct disp_assignments_reply in = { .Seq = 7, .Full = true, .Tasks = { as, 1 }, .Removed = { names, 2 } }, out;
     struct buf b = BUF_INIT, b2 = BUF_INIT;
     struct arena a;
@@ -175,7 +198,10 @@ static void a_full_arena_refuses_the_message(void **state)
     char in[3000];
     size_t n = 0;
     (void)state;
-    memcpy(in, "\x81\xa7" "Changes\xdc\x03\xe8", 12);
+    memcpy(in,
+           "\x81\xa7"
+           "Changes\xdc\x03\xe8",
+           12);
     n = 12;
     memset(in + n, '\x80', 1000);
     arena_init(&a, 1000);

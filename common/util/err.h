@@ -29,7 +29,10 @@ struct err {
     char msg[480];
 };
 
-#define ERR_INIT { 0, "" }
+#define ERR_INIT                                                                                                       \
+    {                                                                                                                  \
+        0, ""                                                                                                          \
+    }
 
 /* err_set - replaces *e (may be NULL) and returns -code, so that callers can `return err_set(...)`. */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

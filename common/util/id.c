@@ -45,3 +45,19 @@ void id_new(char id[ID_SIZE])
     random_bytes(bytes, sizeof bytes);
     id_from_bytes(bytes, id);
 }
+
+bool id_char(char ch)
+{
+    return (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_' || ch == '-' ||
+           ch == '.';
+}
+
+bool id_ok(struct str id)
+{
+    if (id.n == 0 || id.n > ID_TEXT_MAX || id.p[0] == '.')
+        return false;
+    for (size_t i = 0; i < id.n; i++)
+        if (!id_char(id.p[i]))
+            return false;
+    return true;
+}

@@ -24,7 +24,7 @@ bool str_eq(struct str a, struct str b);
 bool str_is(struct str a, const char *cstr);
 int str_cmp(struct str a, struct str b); /* bytewise, shorter first on a tie */
 bool str_starts(struct str s, struct str prefix);
-char *str_dup(struct str s);             /* given, NUL-terminated; aborts when out of memory */
+char *str_dup(struct str s); /* given, NUL-terminated; aborts when out of memory */
 
 /* str_copy - into a fixed array, always NUL-terminated; false when it did not fit (then nothing is copied). */
 bool str_copy(char *dst, size_t cap, struct str s);
@@ -32,7 +32,8 @@ bool str_copy(char *dst, size_t cap, struct str s);
 /* str_u64 - the whole of s as a decimal number; false on anything else or overflow. */
 bool str_u64(struct str s, uint64_t *ret);
 
-/* A growable byte buffer with an upper limit. Once `failed` is set, later appends do nothing: check it once at the end. */
+/* A growable byte buffer with an upper limit. Once `failed` is set, later appends do nothing: check it once at the end.
+ */
 struct buf {
     char *p;
     size_t n, cap;
@@ -40,7 +41,10 @@ struct buf {
     bool failed;  /* the limit or memory was reached; the content is incomplete */
 };
 
-#define BUF_INIT { 0 }
+#define BUF_INIT                                                                                                       \
+    {                                                                                                                  \
+        0                                                                                                              \
+    }
 
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_puts(struct buf *b, const char *cstr);

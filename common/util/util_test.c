@@ -3,10 +3,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 #include "common/util/arena.h"
 #include "common/util/clock.h"
+#include "common/util/dir.h"
 #include "common/util/err.h"
 #include "common/util/id.h"
 #include "common/util/str.h"
@@ -144,14 +148,51 @@ static void ids_look_like_dockers(void **state)
     assert_string_equal(a, b);
 }
 
+static void ids_are_safe_as_file_names(void **state)
+{
+    char text[66];
+    (void)state;
+    memset(text, 'a', sizeof text);
+    assert_true(id_ok(STR("abc-1_.x")) && id_ok((struct str){ text, 64 }));
+    assert_false(id_ok(STR("")) || id_ok(STR(".x")) || id_ok(STR("..")) || id_ok((struct str){ text, 65 }));
+    assert_false(id_ok(STR("a/b")) || id_ok(STR("a,lowerdir=b")) || id_ok(STR("a:b")) || id_ok(STR("a\nb")) ||
+                 id_ok(STR("a\0b")));
+}
+
+static void own_folders_are_nobody_elses(void **state)
+{
+    char base[] = "/tmp/util_test.XXXXXX", path[64], link[64];
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_non_null(mkdtemp(base));
+    snprintf(path, sizeof path, "%s/a", base);
+    snprintf(link, sizeof link, "%s/b", base);
+    assert_int_equal(dir_own(path, 0700, &e), 0);
+    assert_int_equal(dir_own(path, 0700, &e), 0);
+    assert_int_equal(symlink(path, link), 0);
+    assert_int_equal(dir_own(link, 0700, &e), -ERR_DENIED);
+    assert_int_equal(chmod(path, 0770), 0);
+    assert_int_equal(dir_own(path, 0700, &e), -ERR_DENIED);
+    assert_int_equal(chmod(path, 0750), 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(path, 61999, (gid_t)-1), 0);
+        assert_int_equal(dir_own(path, 0700, &e), -ERR_DENIED);
+    }
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(dir_own(base, 0700, &e), 0);
+    assert_int_equal(rmdir(base), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(errors_gather_context),         cmocka_unit_test(long_errors_are_cut_not_overrun),
-        cmocka_unit_test(buffers_stop_at_their_limit),   cmocka_unit_test(json_strings_are_always_valid),
-        cmocka_unit_test(numbers_are_whole_or_nothing),  cmocka_unit_test(arenas_refuse_beyond_their_limit),
-        cmocka_unit_test(times_are_written_as_go_does),  cmocka_unit_test(durations_are_written_as_go_does),
-        cmocka_unit_test(ids_look_like_dockers),
+        cmocka_unit_test(errors_gather_context),        cmocka_unit_test(long_errors_are_cut_not_overrun),
+        cmocka_unit_test(buffers_stop_at_their_limit),  cmocka_unit_test(json_strings_are_always_valid),
+        cmocka_unit_test(numbers_are_whole_or_nothing), cmocka_unit_test(arenas_refuse_beyond_their_limit),
+        cmocka_unit_test(times_are_written_as_go_does), cmocka_unit_test(durations_are_written_as_go_does),
+        cmocka_unit_test(ids_look_like_dockers),        cmocka_unit_test(ids_are_safe_as_file_names),
+        cmocka_unit_test(own_folders_are_nobody_elses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
