@@ -419,13 +419,17 @@ static void replace_slot(struct pass *p, struct slot *s)
 
 /* The update's own verdict. Pausing and rolling back after failures will be decided here, from the failed tasks of the
  * current spec in the slots' history; until then a task that does not come up holds its place in the parallelism. */
-static enum orch_update update_verdict(const struct pass *p, bool dirty, bool starting)
+static enum orch_update update_verdict(struct pass *p, bool dirty, bool starting, int64_t last_ns)
 {
     enum orch_update u = p->svc->update;
     if (dirty && u != ORCH_UPDATE_ROLLBACK)
         return ORCH_UPDATE_UPDATING;
     if (dirty || starting)
         return u;
+    if ((u == ORCH_UPDATE_UPDATING || u == ORCH_UPDATE_ROLLBACK) && last_ns + p->svc->monitor_ns > p->now) {
+        look_again(p, last_ns + p->svc->monitor_ns);
+        return u;
+    }
     return u == ORCH_UPDATE_UPDATING   ? ORCH_UPDATE_COMPLETED
            : u == ORCH_UPDATE_ROLLBACK ? ORCH_UPDATE_ROLLBACK_COMPLETED
                                        : u;
@@ -435,6 +439,7 @@ static void update(struct pass *p)
 {
     bool dirty = false, starting = false;
     uint64_t busy = 0;
+    int64_t last_ns = 0; /* when the last updated task began to run */
     if (p->svc->update == ORCH_UPDATE_PAUSED || p->svc->update == ORCH_UPDATE_ROLLBACK_PAUSED)
         return;
     for (size_t i = 0; i < p->nslots; i++) {
@@ -443,6 +448,9 @@ static void update(struct pass *p)
         busy += g != SLOT_IDLE;
         starting |= g == SLOT_STARTING;
         dirty |= s->keep && slot_dirty(s);
+        const struct orch_task *clean = s->keep ? clean_task(s) : NULL;
+        if (clean && clean->state == TASK_RUNNING && was_updated(s, clean))
+            last_ns = later(last_ns, clean->status_ns);
     }
     for (size_t i = 0; dirty && i < p->nslots; i++) {
         struct slot *s = &p->slots[i];
@@ -456,7 +464,7 @@ static void update(struct pass *p)
             busy++;
         }
     }
-    p->out->update = update_verdict(p, dirty, starting);
+    p->out->update = update_verdict(p, dirty, starting, last_ns);
     p->out->updating = dirty || p->out->update == ORCH_UPDATE_UPDATING || p->out->update == ORCH_UPDATE_ROLLBACK;
 }
 

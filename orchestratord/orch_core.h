@@ -18,6 +18,7 @@
 #define ORCH_CREATE_MAX 5000u           /* new tasks in one decision; the rest follows in the next */
 #define ORCH_STOP_WAIT_NS 60000000000ll /* a replacement waits at most this long for the old task to stop */
 #define ORCH_STABLE_NS 10000000000ll    /* a task that ran this long has recovered: its restarts count anew */
+#define ORCH_MONITOR_NS 5000000000ll    /* Docker's default */
 #define ORCH_QUICK_RESTARTS 5u          /* so many restarts in a row wait only for the configured delay */
 #define ORCH_BACKOFF_MAX_NS 120000000000ll
 #define ORCH_BACKOFF_MIN_NS 100000000ll /* where doubling starts when the configured delay is shorter */
@@ -47,6 +48,7 @@ struct orch_service {
     enum orch_update update;
     uint64_t parallelism; /* 0: all at once */
     int64_t update_delay_ns;
+    int64_t monitor_ns;   /* an update is complete when its last task has run for so long */
     bool start_first;
 };
 

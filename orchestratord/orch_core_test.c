@@ -61,6 +61,8 @@ static void set_service(struct orch_service *s, const char *k, const char *v)
         s->parallelism = strtoull(v, NULL, 10);
     else if (strcmp(k, "update-delay") == 0)
         s->update_delay_ns = seconds(v);
+    else if (strcmp(k, "monitor") == 0)
+        s->monitor_ns = seconds(v);
     else if (strcmp(k, "order") == 0)
         s->start_first = strcmp(v, "start-first") == 0;
     else
@@ -105,7 +107,7 @@ static void *begin(void)
     CHECK(sc != NULL);
     arena_init(&sc->arena, 16 << 20);
     sc->svc = (struct orch_service){
-        .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1, .restart = { .delay_ns = 5000000000ll }
+        .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1, .monitor_ns = ORCH_MONITOR_NS, .restart = { .delay_ns = 5000000000ll }
     };
     sc->now = 100 * 1000000000ll;
     return sc;

@@ -293,11 +293,14 @@ static void fill_service(struct decision *d)
                                     .replicas = view_replicas(v),
                                     .update = u,
                                     .parallelism = 1,
+                                    .monitor_ns = ORCH_MONITOR_NS,
                                     .history_limit = d->o->history_limit,
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
     if (c) {
         d->svc.parallelism = c->ParallelismRaw.n ? c->Parallelism : 1;
         d->svc.update_delay_ns = c->Delay;
+        if (c->Monitor > 0)
+            d->svc.monitor_ns = c->Monitor;
         d->svc.start_first = str_is(c->Order, "start-first");
     }
 }
