@@ -65,22 +65,6 @@ bool mesh_proto_parse(struct str s, uint8_t *ret)
     return true;
 }
 
-static bool id_char(char ch)
-{
-    return (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_' || ch == '-' ||
-           ch == '.';
-}
-
-bool mesh_id_ok(struct str id)
-{
-    if (id.n == 0 || id.n >= MESH_ID_SIZE || id.p[0] == '.')
-        return false;
-    for (size_t i = 0; i < id.n; i++)
-        if (!id_char(id.p[i]))
-            return false;
-    return true;
-}
-
 bool mesh_sysctl_path(struct str name, char *path, size_t cap)
 {
     if (name.n >= cap || !str_starts(name, STR("net.")))

@@ -20,10 +20,11 @@
 #include <stdint.h>
 
 #include "common/util/err.h"
+#include "common/util/id.h"
 #include "common/util/str.h"
 #include "common/util/table.h"
 
-#define MESH_ID_SIZE 65
+#define MESH_ID_SIZE (ID_TEXT_MAX + 1)
 #define MESH_HALF 0x10000u     /* first slot number of the other half */
 #define MESH_SLOTS_MAX 0x8000u /* tasks behind one port of one node */
 
@@ -36,9 +37,6 @@ const char *mesh_proto_name(uint8_t proto);              /* "tcp"; "?" when unkn
 bool mesh_proto_parse(struct str s, uint8_t *ret);       /* tcp, udp, sctp */
 bool mesh_mode_parse(struct str s, enum mesh_mode *ret); /* empty: bridge */
 bool mesh_state_parse(struct str s, enum mesh_state *ret);
-
-/* mesh_id_ok - may the text become a file name: 1..64 of [0-9A-Za-z_.-], not starting with a dot. */
-bool mesh_id_ok(struct str id);
 
 /* mesh_sysctl_path - "net.ipv4.ip_forward" as "net/ipv4/ip_forward"; false unless it is a plain name below net. */
 bool mesh_sysctl_path(struct str name, char *path, size_t cap);

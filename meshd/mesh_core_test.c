@@ -450,10 +450,6 @@ static void test_names(void **state)
     (void)state;
     mesh_addr_text(addr, text);
     assert_string_equal(text, "172.18.0.5");
-    assert_true(mesh_id_ok(STR("abc-1_.x")));
-    assert_false(mesh_id_ok(STR("")));
-    assert_false(mesh_id_ok(STR(".x")));
-    assert_false(mesh_id_ok(STR("a/b")));
     assert_true(mesh_sysctl_path(STR("net.ipv4.ip_forward"), path, sizeof path));
     assert_string_equal(path, "net/ipv4/ip_forward");
     assert_true(mesh_sysctl_path(STR("net.ipv4.conf.eth0/1.rp_filter"), path, sizeof path));

@@ -99,7 +99,7 @@ void mesh_record_encode(const struct mesh_sandbox *sb, struct mesh_subnet subnet
 
 static int record_check(const struct record *rec, struct mesh_sandbox *sb, struct err *e)
 {
-    if (!mesh_id_ok(rec->TaskID))
+    if (!id_ok(rec->TaskID))
         return err_set(e, ERR_CORRUPT, "TaskID: not an identifier");
     if (!mesh_mode_parse(rec->Mode, &sb->mode) || !mesh_state_parse(rec->State, &sb->state))
         return err_set(e, ERR_CORRUPT, "Mode, State: unknown");

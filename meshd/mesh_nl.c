@@ -16,6 +16,7 @@
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
+#include "common/util/dir.h"
 
 #define ROOM 1024
 #define DEFAULT_ROUTE_PREFIX 8 /* shorter ones stand for "everywhere" (a VPN's 0.0.0.0/1) */
@@ -329,8 +330,9 @@ int mesh_nl_sysctl(const char *path, const char *value, struct err *e)
 
 int mesh_nl_netns_dir(const char *dir, struct err *e)
 {
-    if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-        return err_errno(e, errno, "make folder %s", dir);
+    int r = dir_own(dir, 0755, e);
+    if (r < 0)
+        return r;
     if (mount("", dir, "none", MS_SHARED, NULL) == 0)
         return 0;
     if (errno != EINVAL) /* EINVAL: not a mount yet */

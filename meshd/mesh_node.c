@@ -12,6 +12,7 @@
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
+#include "common/util/dir.h"
 #include "meshd/mesh_file.h"
 #include "meshd/mesh_resolv.h"
 
@@ -237,9 +238,9 @@ static int parse_up(const struct mesh_up *req, struct mesh_sandbox *sb, struct e
         r = check_sysctls(&req->Sysctls, e);
     if (r < 0)
         return r;
-    if (!mesh_id_ok(req->TaskID))
+    if (!id_ok(req->TaskID))
         return err_set(e, ERR_INVALID, "TaskID: must be 1 to 64 of letters, digits, '_', '-' and '.'");
-    if (req->ServiceID.n && !mesh_id_ok(req->ServiceID))
+    if (req->ServiceID.n && !id_ok(req->ServiceID))
         return err_set(e, ERR_INVALID, "ServiceID: must be 1 to 64 of letters, digits, '_', '-' and '.'");
     if (!mesh_mode_parse(req->Mode, &sb->mode))
         return err_set(e, ERR_INVALID, "Mode: must be bridge, none or host");
@@ -722,9 +723,8 @@ static int open_dirs(struct mesh_node *n, const char *run_dir, struct err *e)
     if (snprintf(n->files, sizeof n->files, "%s/mesh", run_dir) >= (int)sizeof n->files ||
         snprintf(n->pins, sizeof n->pins, "%s/netns", run_dir) >= (int)sizeof n->pins)
         return err_set(e, ERR_INVALID, "run folder: name too long");
-    if (mkdir(n->files, 0700) < 0 && errno != EEXIST)
-        return err_errno(e, errno, "make folder %s", n->files);
-    return mesh_nl_netns_dir(n->pins, e);
+    int r = dir_own(n->files, 0700, e);
+    return r < 0 ? r : mesh_nl_netns_dir(n->pins, e);
 }
 
 int mesh_node_open(struct mesh_node *n, const struct mesh_conf *conf, const char *run_dir, mesh_note_fn *fn, void *arg,

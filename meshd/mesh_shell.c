@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "common/util/clock.h"
 
@@ -55,11 +56,24 @@ static void forget(void *arg)
         log_warn("%s", e.msg);
 }
 
+/* permitted - every daemon's group may connect, but only this node's agentd, root as we are, has sandboxes. */
+static bool permitted(struct rpc_call *c)
+{
+    uid_t uid = rpc_peer_uid(c);
+    if (uid == 0 || uid == geteuid())
+        return true;
+    log_warn("refused pid=%d uid=%u", (int)rpc_peer_pid(c), uid);
+    rpc_fail(c, ERR_DENIED, "only agentd may ask for sandboxes");
+    return false;
+}
+
 static void on_up(struct rpc_call *c, const void *req)
 {
     const struct mesh_up *up = req;
     struct mesh_up_reply rep;
     struct err e = ERR_INIT;
+    if (!permitted(c))
+        return;
     if (mesh_node_up(&self.node, up, rpc_arena(c), &rep, &e) < 0) {
         log_error("sandbox not made task=" STR_FMT ": %s", STR_ARG(up->TaskID), e.msg);
         rpc_fail_err(c, &e);
@@ -82,6 +96,8 @@ static void on_ready(struct rpc_call *c, const void *req)
 {
     const struct mesh_ready *r = req;
     struct err e = ERR_INIT;
+    if (!permitted(c))
+        return;
     if (mesh_node_ready(&self.node, r->TaskID, r->Ready, &e) < 0) {
         log_error("task=" STR_FMT " ready=%d: %s", STR_ARG(r->TaskID), r->Ready, e.msg);
         rpc_fail_err(c, &e);
@@ -94,6 +110,8 @@ static void on_down(struct rpc_call *c, const void *req)
 {
     const struct mesh_task *t = req;
     struct err e = ERR_INIT;
+    if (!permitted(c))
+        return;
     if (mesh_node_down(&self.node, t->TaskID, &e) < 0) {
         log_error("sandbox not removed task=" STR_FMT ": %s", STR_ARG(t->TaskID), e.msg);
         rpc_fail_err(c, &e);
@@ -111,6 +129,8 @@ static void on_list(struct rpc_call *c, const void *req)
     struct str task;
     size_t n = self.node.core.sandboxes.count;
     (void)req;
+    if (!permitted(c))
+        return;
     rep.TaskIDs.v = arena_array(rpc_arena(c), n + 1, sizeof(struct str));
     if (!rep.TaskIDs.v) {
         rpc_fail(c, ERR_NOMEM, "list does not fit");

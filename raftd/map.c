@@ -10,6 +10,7 @@
 
 #include "common/proto/mp.h"
 #include "common/util/check.h"
+#include "common/util/dir.h"
 
 #define NEW_DIR "new"
 #define LOCK_FILE "lock.mdb"
@@ -47,13 +48,11 @@ static int own(const struct map *m, const char *path, mode_t mode, struct err *e
 static int dir_make(const struct map *m, struct err *e)
 {
     char path[PATH_SIZE];
-    if (mkdir(m->dir, 0700) == 0) {
-        int r = own(m, m->dir, 0750, e);
-        if (r < 0)
-            return r;
-    } else if (errno != EEXIST) {
-        return err_errno(e, errno, "create %s", m->dir);
-    }
+    int r = dir_own(m->dir, 0700, e);
+    if (r == 0)
+        r = own(m, m->dir, 0750, e);
+    if (r < 0)
+        return r;
     path_of(m, NEW_DIR, STORE_DATA_FILE, path);
     unlink(path);
     path_of(m, NEW_DIR, LOCK_FILE, path);
