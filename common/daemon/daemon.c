@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@
 #include "common/util/dir.h"
 
 #define CONF_FILE_MAX (1u << 20)
-#define STOP_PATIENCE_S 2 /* for releasing things, after the last request */
+#define STOP_PATIENCE_US 500000 /* for releasing things, after the last request */
 
 static struct {
     const struct daemon_spec *spec;
@@ -320,12 +321,12 @@ static int run(struct err *e)
     r = sd_event_loop(self.loop);
     sd_notify(0, "STOPPING=1");
     signal(SIGALRM, leave_now);
-    alarm(STOP_PATIENCE_S);
+    setitimer(ITIMER_REAL, &(struct itimerval){ .it_value.tv_usec = STOP_PATIENCE_US }, NULL);
     self.server = rpc_server_free(self.server);
     if (spec->stop)
         spec->stop();
     self.probe = probe_close(self.probe);
-    alarm(0);
+    setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
     self.loop = sd_event_unref(self.loop);
     return r < 0 ? err_errno(e, -r, "event loop") : r;
 }
