@@ -16,12 +16,13 @@
 #include "common/daemon/daemon.h"
 #include "common/util/cleanup.h"
 
-#define GENERATIONS_MAX 32
+#define GENERATIONS_MAX (AGENT_LOG_FILES_MAX + 1) /* one may be between two names */
 #define FOLLOWERS_MAX 1024
 
 struct watch { /* of one task's folder, for rotation */
     struct watch *next;
     int wd;
+    unsigned keep; /* files, the current one included */
     char task[80];
 };
 
@@ -38,7 +39,6 @@ struct follower { /* a call that waits for more */
 struct agent_logs_ctx {
     sd_event *loop;
     char dir[500];
-    unsigned keep;
     logs_state_fn *state;
     void *arg;
     int rotate_fd, follow_fd; /* inotify: renames; writes (only while somebody follows) */
@@ -61,14 +61,14 @@ static uint64_t inode_of(const char *path)
 
 /* ---- rotation ---- */
 
-static void rotate(struct agent_logs_ctx *l, const char *task)
+static void rotate(struct agent_logs_ctx *l, const char *task, unsigned files)
 {
     char cur[700], keep[700], from[700], to[700], name[32];
     path_of(l, task, "log", cur);
     path_of(l, task, "log.keep", keep);
     if (inode_of(cur) == 0 || inode_of(cur) == inode_of(keep))
         return;
-    for (unsigned i = l->keep > 1 ? l->keep - 1 : 0; i > 0 && inode_of(keep) != 0; i--) {
+    for (unsigned i = files > 1 ? files - 1 : 0; i > 0 && inode_of(keep) != 0; i--) {
         snprintf(name, sizeof name, "log.%u", i);
         path_of(l, task, name, to);
         if (i > 1) {
@@ -102,14 +102,14 @@ static int on_rotate(sd_event_source *s, int fd, uint32_t revents, void *userdat
             struct inotify_event *ev = (struct inotify_event *)p;
             struct watch *w = find_watch(l, ev->wd, NULL);
             if (w && ev->len && strcmp(ev->name, "log") == 0)
-                rotate(l, w->task);
+                rotate(l, w->task, w->keep);
             p += sizeof *ev + ev->len;
         }
     }
     return 0;
 }
 
-int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, struct err *e)
+int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, unsigned keep_files, struct err *e)
 {
     char dir[700], cur[700];
     path_of(l, task_id, NULL, dir);
@@ -120,7 +120,9 @@ int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, struct err *
     _cleanup_(closep) int fd = open(cur, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_errno(e, errno, "make %s", cur);
-    rotate(l, task_id);
+    if (keep_files > AGENT_LOG_FILES_MAX)
+        keep_files = AGENT_LOG_FILES_MAX;
+    rotate(l, task_id, keep_files);
     if (find_watch(l, -1, task_id))
         return 0;
     struct watch *w = calloc(1, sizeof *w);
@@ -131,6 +133,7 @@ int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, struct err *
         return 0; /* only rotated files are lost */
     }
     w->wd = wd;
+    w->keep = keep_files;
     snprintf(w->task, sizeof w->task, "%s", task_id);
     w->next = l->watches;
     l->watches = w;
@@ -202,7 +205,7 @@ static size_t gens_open(const struct agent_logs_ctx *l, const char *task, struct
             n++;
         }
     }
-    for (unsigned i = 1; i < l->keep && n < GENERATIONS_MAX; i++) {
+    for (unsigned i = 1; i < GENERATIONS_MAX && n < GENERATIONS_MAX; i++) {
         snprintf(name, sizeof name, "log.%u", i);
         path_of(l, task, name, path);
         if (gen_map(path, &g[n]))
@@ -443,14 +446,12 @@ void agent_logs_remove(struct agent_logs_ctx *l, const char *task_id)
 
 /* ---- opening ---- */
 
-int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, unsigned keep_files,
-                    logs_state_fn *state, void *arg, struct err *e)
+int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg, struct err *e)
 {
     struct agent_logs_ctx *l = calloc(1, sizeof *l);
     if (!l)
         return err_set(e, ERR_NOMEM, "logs: out of memory");
     l->loop = loop;
-    l->keep = keep_files < GENERATIONS_MAX ? keep_files : GENERATIONS_MAX - 1;
     l->state = state;
     l->arg = arg;
     snprintf(l->dir, sizeof l->dir, "%s/tasks", state_dir);

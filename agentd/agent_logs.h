@@ -16,12 +16,13 @@ struct agent_logs_ctx;
 /* Whether a task is known, and whether it will write no more. */
 typedef bool logs_state_fn(void *arg, struct str task_id, bool *ret_ended);
 
-int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, unsigned keep_files,
-                    logs_state_fn *state, void *arg, struct err *e);
+int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg, struct err *e);
 struct agent_logs_ctx *agent_logs_close(struct agent_logs_ctx *l);
 
-/* log_begin - makes the files of a task that is about to start and watches for rotation; also after a restart. */
-int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, struct err *e);
+#define AGENT_LOG_FILES_MAX 31
+/* agent_logs_begin - makes the files of a task that is about to start and watches for rotation; also after a restart.
+ * @keep_files: with the current one, at most AGENT_LOG_FILES_MAX. */
+int agent_logs_begin(struct agent_logs_ctx *l, const char *task_id, unsigned keep_files, struct err *e);
 /* The task has ended: followers get their end mark. */
 void agent_logs_end(struct agent_logs_ctx *l, const char *task_id);
 /* The task is forgotten: its files go. */

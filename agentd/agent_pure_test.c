@@ -175,11 +175,12 @@ static void test_users(void **state)
     assert_int_equal(oci_user_resolve(STR("app"), &nobody, pw, gr, &u, &e), 0);
     assert_int_equal(u.uid, 1000);
     assert_int_equal(u.gid, 1001);
-    assert_int_equal(u.ngids, 2);
+    assert_int_equal(u.ngids, 3);
+    assert_int_equal(u.gids[0], 1001); /* the primary group first: as Docker since CVE-2022-36109 */
     assert_int_equal(oci_user_resolve(STR("1000:adm"), &groups, pw, gr, &u, &e), 0);
     assert_int_equal(u.gid, 11);
-    assert_int_equal(u.ngids, 2);
-    assert_int_equal(u.gids[1], 123);
+    assert_int_equal(u.ngids, 3);
+    assert_int_equal(u.gids[2], 123);
     assert_string_equal(u.home, "/home/app");
     assert_int_equal(oci_user_resolve(STR("4242"), &nobody, STR(""), STR(""), &u, &e), 0);
     assert_int_equal(u.uid, 4242);
@@ -188,7 +189,13 @@ static void test_users(void **state)
     assert_string_equal(e.msg, "unable to find user ghost: no matching entries in passwd file");
     assert_int_equal(oci_user_resolve(STR("app:ghosts"), &nobody, pw, gr, &u, &e), -ERR_INVALID);
     assert_string_equal(e.msg, "unable to find group ghosts: no matching entries in group file");
+    assert_int_equal(oci_user_resolve(STR("4294967296"), &nobody, pw, gr, &u, &e), -ERR_INVALID);
+    assert_string_equal(e.msg, "uids and gids must be in range 0-2147483647");
     assert_int_equal(oci_user_resolve(STR("-1"), &nobody, pw, gr, &u, &e), -ERR_INVALID);
+    /* a broken entry does not make its user root */
+    pw = STR("big:x:4294967295:5::/:\nnone:x:::/:\n");
+    assert_int_equal(oci_user_resolve(STR("big"), &nobody, pw, gr, &u, &e), -ERR_INVALID);
+    assert_int_equal(oci_user_resolve(STR("none"), &nobody, pw, gr, &u, &e), -ERR_INVALID);
 }
 
 #define T "2026-11-20T18:00:00.5+00:00 "
@@ -236,10 +243,16 @@ static void test_small_texts(void **state)
     assert_false(exit_file_parse(STR(""), &code));
     assert_false(exit_file_parse(STR("-1"), &code));
     assert_false(exit_file_parse(STR("256"), &code));
-    oci_error_text(STR("executable file `foo` not found in $PATH: No such file or directory\n"), out, sizeof out);
+    oci_error_text(STR("executable file `foo` not found in $PATH: No such file or directory\n"), "foo", out, sizeof out);
     assert_non_null(strstr(out, "exec: \"foo\": executable file not found in $PATH"));
-    oci_error_text(STR("cannot find /x\n"), out, sizeof out);
+    oci_error_text(STR("cannot find /x\n"), "", out, sizeof out);
     assert_non_null(strstr(out, "OCI runtime create failed: cannot find /x"));
+    oci_error_text(STR("open executable: Permission denied"), "/bin/x", out, sizeof out);
+    assert_non_null(strstr(out, "exec: \"/bin/x\": permission denied"));
+    oci_error_text(STR("open executable: Permission denied"), "x", out, sizeof out);
+    assert_non_null(strstr(out, "exec: \"x\": executable file not found in $PATH"));
+    oci_error_text(STR("open executable: Operation not permitted"), "", out, sizeof out);
+    assert_non_null(strstr(out, "exec: \"\": executable file not found in $PATH"));
     assert_true(volume_name_ok(STR("a_b.c-1")));
     assert_false(volume_name_ok(STR("../x")));
     assert_false(volume_name_ok(STR("a/b")));

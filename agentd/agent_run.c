@@ -21,6 +21,7 @@
 #include "agentd/agent_task.h"
 #include "agentd/fsutil.h"
 #include "agentd/image_index.h"
+#include "agentd/log_opts.h"
 #include "agentd/oci_seccomp.h"
 #include "agentd/oci_spec.h"
 #include "agentd/volumes.h"
@@ -32,6 +33,7 @@
 #define MESH_DRAIN_MS 300u
 #define MESH_PAUSE_MIN_MS 20
 #define MESH_PAUSE_MAX_MS 1000
+#define MEMORY_MIN (6ll << 20) /* Docker's: with less, the runtime itself is killed while it makes the container */
 #define SMALL_TREE 256 /* so many files are removed in place, more by a program */
 
 static void slots_run(struct agent *ag);
@@ -94,6 +96,8 @@ static int expand(struct atask *t, struct err *e)
 
 /* ---- prepare ---- */
 
+static const struct tspec_driver *log_driver(struct atask *t, struct arena *a);
+
 static int check_bind(const struct tspec_mount *m, struct err *e)
 {
     char src[4097];
@@ -116,7 +120,9 @@ static int check_mount(const struct tspec_mount *m, struct arena *a, struct err 
     if (oci_path_clean(m->Target, a, &target, e) < 0)
         return -e->code;
     if (str_is(target, "/"))
-        return err_set(e, ERR_INVALID, "invalid specification: destination can't be '/'");
+        return err_set(e, ERR_INVALID,
+                       "invalid mount config for type \"" STR_FMT "\": invalid specification: destination can't be '/'",
+                       STR_ARG(m->Type.n ? m->Type : STR("volume")));
     if (str_is(m->Type, "bind"))
         return check_bind(m, e) < 0 ? -e->code : oci_mount_options(m, a, &opts, e);
     if (str_is(m->Type, "tmpfs"))
@@ -124,16 +130,19 @@ static int check_mount(const struct tspec_mount *m, struct arena *a, struct err 
     if (m->Type.n && !str_is(m->Type, "volume"))
         return err_set(e, ERR_INVALID, "invalid mount config for type \"" STR_FMT "\": mount type unknown",
                        STR_ARG(m->Type));
-    if (m->Source.n && !volume_name_ok(m->Source))
-        return err_set(e, ERR_INVALID,
-                       "create " STR_FMT ": \"" STR_FMT "\" includes invalid characters for a local volume name, only "
-                       "\"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed",
-                       STR_ARG(m->Source), STR_ARG(m->Source));
+    if (m->Source.n && volume_name_check(m->Source, e) < 0)
+        return -e->code;
     const struct tspec_driver *d = m->VolumeOptions ? m->VolumeOptions->DriverConfig : NULL;
     if (d && d->Name.n && !str_is(d->Name, "local"))
         return err_set(e, ERR_INVALID, "error looking up volume plugin " STR_FMT ": plugin \"" STR_FMT "\" not found",
                        STR_ARG(d->Name), STR_ARG(d->Name));
     return 0;
+}
+
+static int bad_dir(struct str dir, struct err *e)
+{
+    return err_set(e, ERR_INVALID, "the working directory '" STR_FMT "' is invalid, it needs to be an absolute path",
+                   STR_ARG(dir));
 }
 
 static int check_spec(struct atask *t, struct err *e)
@@ -146,12 +155,18 @@ static int check_spec(struct atask *t, struct err *e)
     if (c->Secrets.n || c->Configs.n)
         return err_set(e, ERR_UNIMPLEMENTED, "secrets and configs are not supported yet");
     int r = expand(t, e);
+    if (r == 0 && c->Dir.n && c->Dir.p[0] != '/')
+        r = bad_dir(c->Dir, e);
+    if (r == 0 && t->spec.Resources.Limits.MemoryBytes > 0 && t->spec.Resources.Limits.MemoryBytes < MEMORY_MIN)
+        r = err_set(e, ERR_INVALID, "Minimum memory limit allowed is 6MB");
     if (r == 0)
         r = oci_caps(c, &caps, e);
+    if (r == 0)
+        r = log_opts_known(log_driver(t, &t->arena), e);
     for (size_t i = 0; r == 0 && i < c->Mounts.n; i++)
         r = check_mount(&((const struct tspec_mount *)c->Mounts.v)[i], &t->arena, e);
     if (r == 0 && c->StopSignal.n && oci_signal(c->StopSignal) == 0)
-        r = err_set(e, ERR_INVALID, "invalid signal: " STR_FMT, STR_ARG(c->StopSignal));
+        r = err_set(e, ERR_INVALID, "Invalid signal: " STR_FMT, STR_ARG(c->StopSignal));
     return r;
 }
 
@@ -169,6 +184,13 @@ static int image_conf_of(struct atask *t, struct arena *a, struct image_conf *re
     return image_conf_read(conf, ret, a, e);
 }
 
+static void prepared(struct atask *t, struct str command)
+{
+    if (!str_copy(t->command, sizeof t->command, command))
+        t->command[0] = '\0';
+    task_event(t, (struct task_event){ .type = TE_PREPARED });
+}
+
 /* @img is taken */
 static void image_ready(struct atask *t, json_t *img)
 {
@@ -180,7 +202,7 @@ static void image_ready(struct atask *t, json_t *img)
     if (image_conf_of(t, &t->arena, &ic, &e) < 0 || oci_argv(t->spec.ContainerSpec, &ic, &t->arena, &argv, &e) < 0)
         prepare_failed(t, e.msg);
     else
-        task_event(t, (struct task_event){ .type = TE_PREPARED });
+        prepared(t, argv.v[0]);
 }
 
 static void on_image(void *arg, json_t *img, const struct err *e)
@@ -239,7 +261,7 @@ static void start_failed(struct atask *t, const struct err *e, int exit_code)
     bool worded = strncmp(e->msg, "starting container failed", 25) == 0;
     snprintf(text, sizeof text, "%s%s", worded ? "" : "starting container failed: ", e->msg);
     t->run_no++;
-    task_event(t, (struct task_event){ .type = TE_START_FAILED, .text = text, .exit_code = exit_code });
+    task_event(t, (struct task_event){ .type = TE_START_FAILED, .text = text, .exit_code = exit_code ? exit_code : 128 });
     slot_release(t);
 }
 
@@ -346,6 +368,38 @@ static int add_volume(struct atask *t, int rootfs_fd, const struct tspec_mount *
     return r;
 }
 
+/* As Docker does: what the source's mount on the host does not take part in cannot be shared with a container. */
+static int check_propagation(const struct tspec_mount *m, struct err *e)
+{
+    struct str prop = m->BindOptions ? m->BindOptions->Propagation : (struct str){ 0, 0 };
+    bool shared = str_is(prop, "shared") || str_is(prop, "rshared"), slave = str_is(prop, "slave") || str_is(prop, "rslave");
+    char src[4097], real[4097], point[4097], kind[64];
+    if (!shared && !slave)
+        return 0;
+    if (!str_copy(src, sizeof src, m->Source) || !realpath(src, real))
+        return err_errno(e, errno, "bind source " STR_FMT, STR_ARG(m->Source));
+    int r = fs_mount_of(real, point, kind, e);
+    if (r < 0 || strcmp(kind, "shared") == 0 || (slave && strcmp(kind, "slave") == 0))
+        return r;
+    return err_set(e, ERR_INVALID, "path %.300s is mounted on %.300s but it is not a shared%s mount", real, point,
+                   slave ? " or slave" : "");
+}
+
+/* a tmpfs over a folder of the image has that folder's mode, as with Docker, unless the service says otherwise */
+static void keep_mode(int rootfs_fd, struct str target, struct str *options, struct arena *a)
+{
+    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    struct stat st;
+    char *text;
+    _cleanup_(closep) int fd = (int)syscall(SYS_openat2, rootfs_fd, target.p, &how, sizeof how);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return;
+    text = arena_printf(a, STR_FMT ",mode=%o", STR_ARG(*options), (unsigned)st.st_mode & 07777);
+    if (text)
+        *options = str_from(text);
+}
+
 static bool target_taken(const struct atask *t, struct str target)
 {
     for (size_t i = 0; i < t->nmounts; i++)
@@ -368,12 +422,36 @@ static int add_mount(struct atask *t, int rootfs_fd, const struct tspec_mount *m
         out->source = str_is(m->Type, "bind") ? m->Source : STR("tmpfs");
         out->target = target;
         r = oci_mount_options(m, &t->run, &out->options, e);
+        if (r == 0 && str_is(m->Type, "bind"))
+            r = check_propagation(m, e);
+        else if (r == 0 && !(m->TmpfsOptions && m->TmpfsOptions->Mode))
+            keep_mode(rootfs_fd, target, &out->options, &t->run);
     } else {
         r = add_volume(t, rootfs_fd, m, target, out, e);
     }
     if (r == 0)
         t->nmounts++;
     return r;
+}
+
+static size_t depth(struct str path)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < path.n; i++)
+        n += path.p[i] == '/';
+    return n;
+}
+
+/* what lies deeper comes later, so that a mount does not hide another; else in the order of the spec */
+static void sort_mounts(struct oci_mount *m, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        struct oci_mount x = m[i];
+        size_t k = i;
+        for (; k > 0 && depth(m[k - 1].target) > depth(x.target); k--)
+            m[k] = m[k - 1];
+        m[k] = x;
+    }
 }
 
 static int make_mounts(struct atask *t, const struct image_conf *ic, struct err *e)
@@ -398,6 +476,8 @@ static int make_mounts(struct atask *t, const struct image_conf *ic, struct err 
         if (r == 0 && !target_taken(t, target))
             r = add_mount(t, fd, &m, e);
     }
+    if (r == 0 && t->nmounts > 1)
+        sort_mounts(t->mounts, t->nmounts);
     return r;
 }
 
@@ -643,6 +723,23 @@ static int mkdir_inside(int root, const char *path, struct err *e)
     }
 }
 
+/* What Docker puts into every container's own layer: programs know a container by /.dockerenv, and df needs mtab. */
+static int docker_files(int root, struct err *e)
+{
+    struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    int r = mkdir_inside(root, "/etc", e);
+    if (r < 0)
+        return r;
+    _cleanup_(closep) int env = openat(root, ".dockerenv", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0755);
+    if (env < 0 && errno != EEXIST)
+        return err_errno(e, errno, "make /.dockerenv");
+    _cleanup_(closep) int etc = (int)syscall(SYS_openat2, root, "/etc", &how, sizeof how);
+    if (etc < 0 || (symlinkat("/proc/mounts", etc, "mtab") < 0 && errno != EEXIST))
+        return err_errno(e, errno, "make /etc/mtab");
+    return 0;
+}
+
 static void hosts_text(struct atask *t, struct str hostname, struct buf *b)
 {
     const struct tspec_container *c = t->spec.ContainerSpec;
@@ -657,7 +754,11 @@ static void hosts_text(struct atask *t, struct str hostname, struct buf *b)
     for (size_t i = 0; i < t->addresses.n; i++) {
         struct str a = t->addresses.v[i];
         const char *slash = a.n ? memchr(a.p, '/', a.n) : NULL;
-        buf_printf(b, "%.*s\t" STR_FMT "\n", (int)(slash ? slash - a.p : (ptrdiff_t)a.n), a.p, STR_ARG(hostname));
+        const char *dot = memchr(hostname.p, '.', hostname.n);
+        buf_printf(b, "%.*s\t" STR_FMT, (int)(slash ? slash - a.p : (ptrdiff_t)a.n), a.p, STR_ARG(hostname));
+        if (dot > hostname.p) /* of a full name, the first part is one, too */
+            buf_printf(b, " %.*s", (int)(dot - hostname.p), hostname.p);
+        buf_putc(b, '\n');
     }
 }
 
@@ -749,11 +850,11 @@ static int write_config(struct atask *t, struct err *e)
     struct str cwd = c->Dir.n ? c->Dir : ic.WorkingDir;
     if (r == 0 && cwd.n && !str_is(cwd, "/")) {
         if (cwd.p[0] != '/')
-            return err_set(e, ERR_INVALID,
-                           "the working directory '" STR_FMT "' is invalid, it needs to be an absolute path",
-                           STR_ARG(cwd));
+            return bad_dir(cwd, e);
         r = mkdir_inside(root, arena_str(&t->run, cwd).p, e);
     }
+    if (r == 0)
+        r = docker_files(root, e);
     if (r == 0)
         r = write_files(t, &in, e);
     if (r == 0)
@@ -834,66 +935,43 @@ static void on_ctr_deleted(void *arg)
 
 static const struct ctr_ops ctr_ops = { on_ctr_started, on_ctr_exited, on_ctr_deleted };
 
-static struct str log_option(const struct atask *t, const char *name, struct arena *a)
+/* the task's log driver, or the cluster's default; NULL: neither says */
+static const struct tspec_driver *log_driver(struct atask *t, struct arena *a)
 {
-    struct tspec_driver d;
     static const struct field fields[] = {
         FIELD_STR(struct tspec_driver, Name, 0, 256),
         FIELD_STRMAP(struct tspec_driver, Options, 1000),
         FIELD_END,
     };
     struct err e = ERR_INIT;
+    struct tspec_driver *d;
     if (t->spec.LogDriver)
-        d = *t->spec.LogDriver;
-    else if (t->a.LogDriver.n == 0 || fields_decode(&d, fields, sizeof d, t->a.LogDriver, FIELDS_VIEW, a, &e) < 0)
-        return (struct str){ 0, 0 };
-    if (!name)
-        return d.Name;
-    return local_option(&d, name);
+        return t->spec.LogDriver;
+    d = t->a.LogDriver.n ? arena_array(a, 1, sizeof *d) : NULL;
+    return d && fields_decode(d, fields, sizeof *d, t->a.LogDriver, FIELDS_VIEW, a, &e) == 0 ? d : NULL;
 }
 
-static bool size_of(struct str s, uint64_t *ret)
+static int log_opts_of(struct atask *t, struct log_opts *ret, struct err *e)
 {
-    uint64_t mul = 1;
-    if (s.n && (s.p[s.n - 1] == 'b' || s.p[s.n - 1] == 'B'))
-        s.n--;
-    char u = s.n ? s.p[s.n - 1] : '\0';
-    if (u == 'k' || u == 'K')
-        mul = 1024;
-    else if (u == 'm' || u == 'M')
-        mul = 1024ull * 1024;
-    else if (u == 'g' || u == 'G')
-        mul = 1024ull * 1024 * 1024;
-    if (mul > 1)
-        s.n--;
-    if (!str_u64(s, ret) || *ret > UINT64_MAX / mul)
-        return false;
-    *ret *= mul;
-    return true;
+    struct log_opts dflt = { .size_max = agent_conf.log_size_max, .files = (unsigned)agent_conf.log_files };
+    *ret = dflt;
+    return log_opts_read(log_driver(t, &t->run), &dflt, ret, e);
 }
 
-static int ctr_spec_of(struct atask *t, struct ctr_spec *ret, char bundle[512], char log[512], struct err *e)
+static void ctr_spec_of(struct atask *t, const struct log_opts *lo, struct ctr_spec *ret, char bundle[512],
+                        char log[512])
 {
     const struct tspec_container *c = t->spec.ContainerSpec;
-    struct str driver = log_option(t, NULL, &t->run), max = log_option(t, "max-size", &t->run);
-    uint64_t size = agent_conf.log_size_max;
     run_path(t, NULL, bundle);
     state_path(t, "log", log);
-    if (driver.n && !str_is(driver, "json-file") && !str_is(driver, "local") && !str_is(driver, "none"))
-        return err_set(e, ERR_INVALID,
-                       "failed to initialize logging driver: logger: no log driver named '" STR_FMT "' is registered",
-                       STR_ARG(driver));
-    if (max.n && !size_of(max, &size))
-        return err_set(e, ERR_INVALID, "failed to initialize logging driver: invalid max-size \"" STR_FMT "\"",
-                       STR_ARG(max));
     *ret = (struct ctr_spec){ .id = t->container_id,
                               .task_id = t->id,
                               .bundle = bundle,
-                              .log_size_max = size,
-                              .log_path = str_is(driver, "none") ? NULL : log,
+                              .command = t->command,
+                              .log_size_max = lo->size_max,
+                              .log_path = lo->none ? NULL : log,
                               .tty = c && c->TTY,
                               .stdin_open = c && c->OpenStdin };
-    return 0;
 }
 
 /* start_go_on - called whenever one of the things a container needs is there */
@@ -901,6 +979,7 @@ static void start_go_on(struct atask *t)
 {
     struct err e = ERR_INIT;
     struct ctr_spec spec;
+    struct log_opts lo;
     char bundle[512], log[512];
     if (t->copied < t->ncopies) {
         if (!t->proc && copy_next(t, &e) < 0)
@@ -909,8 +988,16 @@ static void start_go_on(struct atask *t)
     }
     if (!t->mesh_there || !t->rootfs_there)
         return;
-    if (write_config(t, &e) < 0 || ctr_spec_of(t, &spec, bundle, log, &e) < 0 ||
-        agent_logs_begin(t->ag->logs, t->id, &e) < 0 || ctr_run(&t->ctr, t->ag->oci, &spec, &ctr_ops, t, &e) < 0)
+    int r = write_config(t, &e);
+    if (r == 0)
+        r = log_opts_of(t, &lo, &e);
+    if (r == 0)
+        r = agent_logs_begin(t->ag->logs, t->id, lo.files, &e);
+    if (r == 0) {
+        ctr_spec_of(t, &lo, &spec, bundle, log);
+        r = ctr_run(&t->ctr, t->ag->oci, &spec, &ctr_ops, t, &e);
+    }
+    if (r < 0)
         start_failed(t, &e, 0);
 }
 
@@ -1153,7 +1240,9 @@ void run_recover(struct atask *t)
     bool there = found == CTR_RUNNING || found == CTR_EXITED;
     if (there && ph < TP_CLEANING) {
         t->monitor = ctr_monitor(t->ctr);
-        if (agent_logs_begin(t->ag->logs, t->id, &e) < 0)
+        struct log_opts lo;
+        (void)log_opts_of(t, &lo, &e);
+        if (agent_logs_begin(t->ag->logs, t->id, lo.files, &e) < 0)
             log_warn("task=%s: %s", t->id, e.msg);
         task_event(t, (struct task_event){ .type = TE_ADOPTED, .pid = (uint64_t)ctr_pid(t->ctr) });
     } else if (ph == TP_RUNNING || ph == TP_STOPPING) {

@@ -708,7 +708,7 @@ static void spec_is_honoured(void **state)
                "mount | grep -E ' /(data|scratch|proc/sys|etc/hosts) '");
     print_message("%s", o);
     assert_string_equal(ftask("t-spec")->state, "complete");
-    assert_non_null(strstr(o, "uid=1000(app) gid=1000(app) groups=77,2000(extra)"));
+    assert_non_null(strstr(o, "uid=1000(app) gid=1000(app) groups=77,1000(app),2000(extra)"));
     assert_non_null(strstr(o, "\n/new/dir\n"));
     assert_non_null(strstr(o, "\nh-host1\n"));
     assert_non_null(strstr(o, "A=web-7\n"));

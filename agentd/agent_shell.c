@@ -309,7 +309,7 @@ static size_t collect(void *arg, struct task_status *v, size_t max, struct arena
             .ContainerID = str_from(c->has_container ? t->container_id : ""),
             .PID = c->pid,
             .ExitCode = c->exit_code,
-            .HasContainer = c->has_container,
+            .HasContainer = c->has_container || c->state == TASK_REJECTED, /* without an id: as Docker shows it */
             .Ports = t->ports,
             .Addresses = t->addresses,
         };
@@ -418,7 +418,7 @@ static int open_parts(struct agent *ag, struct err *e)
     if (r == 0)
         r = oci_env_open(&ag->oci, ag->loop, &oc, e);
     if (r == 0)
-        r = agent_logs_open(&ag->logs, ag->loop, ag->state_dir, (unsigned)agent_conf.log_files, log_state, ag, e);
+        r = agent_logs_open(&ag->logs, ag->loop, ag->state_dir, log_state, ag, e);
     if (r == 0)
         r = rpc_client_open(&ag->mesh, ag->loop, ag->run_dir, "meshd", e);
     if (r == 0)

@@ -39,6 +39,7 @@ struct atask {
     struct err spec_err; /* code set: the template cannot be read */
 
     json_t *img;
+    char command[128]; /* the first word of what will run, for error texts */
     struct image_want *want;
 
     /* one start */

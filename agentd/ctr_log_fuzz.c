@@ -28,6 +28,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(c.first_ns >= 0);
     if (exit_file_parse(all, &code))
         CHECK(code >= 0 && code <= 255);
-    oci_error_text(all, text, sizeof text);
+    oci_error_text(all, "/x", text, sizeof text);
     return 0;
 }

@@ -53,17 +53,85 @@ int fs_read(const char *path, size_t max, struct buf *out, struct err *e)
     return r < 0 ? err_errno(e, -r, "read %s", path) : 0;
 }
 
-int fs_read_at(int dir, const char *path, size_t max, struct buf *out)
+/* "a\\040b" to "a b" in place, as /proc writes paths */
+static void unescape(char *s)
 {
-    struct open_how how = { .flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK,
-                            .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
+    char *o = s;
+    for (; *s; s++) {
+        bool oct = s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' && s[3] >= '0' && s[3] <= '7';
+        *o++ = oct ? (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0')) : *s;
+        s += oct ? 3 : 0;
+    }
+    *o = '\0';
+}
+
+/* "36 35 98:0 /root /mnt/point rw,noatime shared:1 master:2 - ext3 ...": proc(5) */
+static char *mount_line(char *line, const char **ret_kind)
+{
+    char *save = NULL, *word = strtok_r(line, " ", &save), *point = NULL;
+    *ret_kind = "private";
+    for (int i = 0; word && strcmp(word, "-") != 0; i++, word = strtok_r(NULL, " ", &save)) {
+        if (i == 4)
+            point = word;
+        if (i > 5 && strncmp(word, "shared:", 7) == 0)
+            *ret_kind = "shared";
+        else if (i > 5 && strncmp(word, "master:", 7) == 0 && strcmp(*ret_kind, "shared") != 0)
+            *ret_kind = "slave";
+    }
+    if (point)
+        unescape(point);
+    return point;
+}
+
+int fs_mount_of(const char *path, char *point, char *kind, struct err *e)
+{
+    _cleanup_(buf_done) struct buf text = BUF_INIT;
+    char *line, *save = NULL;
+    size_t best = 0;
+    int r = fs_read("/proc/self/mountinfo", 16u << 20, &text, e);
+    if (r < 0)
+        return r;
+    for (line = strtok_r((char *)(uintptr_t)buf_cstr(&text), "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        const char *how, *p = mount_line(line, &how);
+        size_t n = p ? strlen(p) : 0;
+        bool root = n == 1, on = n > 0 && (root || (strncmp(path, p, n) == 0 && (path[n] == '/' || path[n] == '\0')));
+        if (!on || n < best || n > 4096)
+            continue; /* of two on one point, the later one is seen */
+        best = n;
+        memcpy(point, p, n + 1);
+        memcpy(kind, how, strlen(how) + 1);
+    }
+    return best ? 0 : err_set(e, ERR_NOT_FOUND, "no mount holds %s", path);
+}
+
+int fs_open_at(int dir, const char *path)
+{
+    struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
     struct stat st;
+    char again[40];
     _cleanup_(closep) int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
     if (fd < 0)
         return -errno;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
         return -EINVAL;
-    return slurp(fd, max, out);
+    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+    int r = open(again, O_RDONLY | O_CLOEXEC);
+    return r < 0 ? -errno : r;
+}
+
+int fs_read_at(int dir, const char *path, size_t max, struct buf *out)
+{
+    _cleanup_(closep) int fd = fs_open_at(dir, path);
+    return fd < 0 ? fd : slurp(fd, max, out);
+}
+
+int fs_open_beneath(int dir, const char *path)
+{
+    struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
+    int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+    return fd < 0 ? -errno : fd;
 }
 
 static int write_fd(int fd, struct str text)

@@ -39,7 +39,7 @@ enum ctr_state { CS_CREATING, CS_STARTING, CS_RUNNING, CS_ENDED, CS_DELETING };
 struct ctr {
     struct ctr *next;
     struct oci_env *env;
-    char id[80], task_id[80], bundle[400];
+    char id[80], task_id[80], bundle[400], command[128];
     struct ctr_ops ops;
     void *arg;
     enum ctr_state state;
@@ -72,36 +72,43 @@ static const char *find(struct str s, const char *needle)
     return s.n ? memmem(s.p, s.n, needle, strlen(needle)) : NULL;
 }
 
-void oci_error_text(struct str crun, char *out, size_t cap)
+#define START_FAILED \
+    "starting container failed: failed to create task for container: OCI runtime create failed: "
+
+/* the name in crun's "executable file `name` not found in $PATH" */
+static struct str missing_name(struct str crun)
 {
-    const char *exec = find(crun, "executable file `");
+    static const char before[] = "executable file `";
+    const char *p = find(crun, before), *end;
+    if (!p)
+        return (struct str){ 0, 0 };
+    p += strlen(before);
+    size_t left = (size_t)(crun.p + crun.n - p);
+    end = memchr(p, '\'', left);
+    if (!end)
+        end = memchr(p, '`', left);
+    return (struct str){ p, end ? (size_t)(end - p) : left };
+}
+
+void oci_error_text(struct str crun, const char *command, char *out, size_t cap)
+{
+    struct str name = missing_name(crun);
     while (crun.n && isspace((unsigned char)crun.p[crun.n - 1]))
         crun.n--;
-    if (exec) {
-        const char *name = exec + strlen("executable file `");
-        size_t left = (size_t)(crun.p + crun.n - name);
-        const char *end = memchr(name, '\'', left);
-        if (!end)
-            end = memchr(name, '`', left);
-        int n = (int)(end ? end - name : (ptrdiff_t)left);
-        bool path = memchr(name, '/', (size_t)n) != NULL;
-        bool denied = find(crun, "ermission denied");
-        snprintf(out, cap,
-                 "starting container failed: failed to create task for container: OCI runtime create failed: "
-                 "exec: \"%.*s\": %s",
-                 n, name,
-                 denied ? "permission denied"
-                 : path ? "stat "
-                        : "executable file not found in $PATH");
-        if (path && !denied) {
-            size_t used = strlen(out);
-            snprintf(out + used, cap - used, "%.*s: no such file or directory", n, name);
-        }
+    bool missing = name.p != NULL, denied = find(crun, "ermission denied") || find(crun, "not permitted");
+    if (!missing && !find(crun, "open executable")) {
+        snprintf(out, cap, START_FAILED STR_FMT, STR_ARG(crun));
         return;
     }
-    snprintf(out, cap,
-             "starting container failed: failed to create task for container: OCI runtime create failed: " STR_FMT,
-             STR_ARG(crun));
+    if (!missing)
+        name = str_from(command);
+    if (!name.n || !memchr(name.p, '/', name.n)) /* looked for in PATH, where what cannot be executed does not count */
+        snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": executable file not found in $PATH", STR_ARG(name));
+    else if (denied)
+        snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": permission denied", STR_ARG(name));
+    else
+        snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": stat " STR_FMT ": no such file or directory", STR_ARG(name),
+                 STR_ARG(name));
 }
 
 /* ---- cgroups ---- */
@@ -270,6 +277,7 @@ static struct ctr *ctr_new(struct oci_env *env, const struct ctr_spec *spec, con
     snprintf(c->id, sizeof c->id, "%s", spec->id);
     snprintf(c->task_id, sizeof c->task_id, "%s", spec->task_id);
     snprintf(c->bundle, sizeof c->bundle, "%s", spec->bundle);
+    snprintf(c->command, sizeof c->command, "%s", spec->command ? spec->command : "");
     c->next = env->all;
     env->all = c;
     return c;
@@ -414,7 +422,7 @@ static void on_start_done(void *arg, int status, struct str out, struct str errt
         running(c);
         return;
     }
-    oci_error_text(errtext, text, sizeof text);
+    oci_error_text(errtext, c->command, text, sizeof text);
     start_failed(c, ERR_IO, text);
 }
 
@@ -446,7 +454,8 @@ static void on_created(struct ctr *c)
     json_int_t pid = json_integer_value(json_object_get(msg, "data"));
     const char *why = json_string_value(json_object_get(msg, "message"));
     if (!msg || pid <= 0) {
-        oci_error_text(str_from(why ? why : "the monitor ended before the container was created"), text, sizeof text);
+        oci_error_text(str_from(why ? why : "the monitor ended before the container was created"), c->command, text,
+                       sizeof text);
         start_failed(c, ERR_IO, text);
     } else {
         c->pid = (pid_t)pid;

@@ -29,6 +29,7 @@ bool oci_swap_limit(const struct oci_env *env); /* the memory controller counts 
 struct ctr_spec {
     const char *id, *task_id;
     const char *bundle;
+    const char *command;   /* what will be executed, for error texts; "" when unknown */
     const char *log_path;  /* NULL: no log */
     uint64_t log_size_max; /* bytes; 0: no limit */
     bool tty, stdin_open;
@@ -61,5 +62,5 @@ struct ctr *ctr_free(struct ctr *c); /* stops watching; the container is not tou
 /* exit_file_parse - conmon's exit file: a decimal number, maybe with a newline. */
 bool exit_file_parse(struct str text, int *ret);
 
-/* oci_error_text - what crun says, in the words Docker's users know. Result in out. */
-void oci_error_text(struct str crun, char *out, size_t cap);
+/* oci_error_text - what crun says about starting @command, in the words Docker's users know. Result in out. */
+void oci_error_text(struct str crun, const char *command, char *out, size_t cap);

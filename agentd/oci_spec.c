@@ -92,7 +92,7 @@ int oci_signal(struct str name)
     return 0;
 }
 
-static int cap_bits(const struct strs *names, uint64_t *ret, struct err *e)
+static int cap_bits(const struct strs *names, const char *option, uint64_t *ret, struct err *e)
 {
     *ret = 0;
     for (size_t i = 0; i < names->n; i++) {
@@ -103,7 +103,7 @@ static int cap_bits(const struct strs *names, uint64_t *ret, struct err *e)
         }
         int c = capability_by_name(n);
         if (c < 0)
-            return err_set(e, ERR_INVALID, "invalid capability: \"" STR_FMT "\"", STR_ARG(n));
+            return err_set(e, ERR_INVALID, "invalid %s: unknown capability: \"" STR_FMT "\"", option, STR_ARG(n));
         *ret |= 1ull << c;
     }
     return 0;
@@ -112,9 +112,9 @@ static int cap_bits(const struct strs *names, uint64_t *ret, struct err *e)
 int oci_caps(const struct tspec_container *c, uint64_t *ret, struct err *e)
 {
     uint64_t add = 0, drop = 0;
-    int r = cap_bits(&c->CapabilityAdd, &add, e);
+    int r = cap_bits(&c->CapabilityAdd, "CapAdd", &add, e);
     if (r == 0)
-        r = cap_bits(&c->CapabilityDrop, &drop, e);
+        r = cap_bits(&c->CapabilityDrop, "CapDrop", &drop, e);
     if (r < 0)
         return r;
     if (drop == CAPS_ALL)
@@ -140,7 +140,7 @@ int oci_argv(const struct tspec_container *c, const struct image_conf *image, st
     for (size_t i = 0; i < args->n; i++)
         ret->v[ret->n++] = args->v[i];
     if (ret->n == 0)
-        return err_set(e, ERR_INVALID, "no command specified");
+        return err_set(e, ERR_INVALID, "No command specified");
     return 0;
 }
 
@@ -389,9 +389,9 @@ static int rlimits_json(const struct tspec_container *c, json_t *process, struct
         }
         json_t *o = json_object();
         put(o, "type", json_string(name));
-        /* -1 is "unlimited"; the runtime reads a uint64 and jansson has int64: crun takes the largest as infinity */
-        put(o, "soft", json_integer(u->Soft < 0 ? INT64_MAX : u->Soft));
-        put(o, "hard", json_integer(u->Hard < 0 ? INT64_MAX : u->Hard));
+        /* -1 is "unlimited": the runtime reads it with strtoull(), which makes it the largest uint64, RLIM_INFINITY */
+        put(o, "soft", json_integer(u->Soft < 0 ? -1 : u->Soft));
+        put(o, "hard", json_integer(u->Hard < 0 ? -1 : u->Hard));
         json_array_append_new(arr, o);
     }
     return 0;
@@ -529,8 +529,23 @@ static json_t *paths_json(const char *const *paths)
     return arr;
 }
 
+/* A bind takes part in its source's propagation only if the container's root does, too. NULL: nothing asks for it. */
+static const char *root_propagation(const struct oci_in *in)
+{
+    const char *ret = NULL;
+    for (size_t i = 0; i < in->nmounts; i++) {
+        struct str o = in->mounts[i].options;
+        if (o.n && memmem(o.p, o.n, "shared", 6))
+            return "shared";
+        if (o.n && memmem(o.p, o.n, "slave", 5))
+            ret = "rslave";
+    }
+    return ret;
+}
+
 static json_t *linux_json(const struct oci_in *in)
 {
+    const char *prop = root_propagation(in);
     static const char *const masked[] = { "/proc/asound",
                                           "/proc/acpi",
                                           "/proc/kcore",
@@ -550,6 +565,8 @@ static json_t *linux_json(const struct oci_in *in)
     put(l, "cgroupsPath", json_string(in->cgroup_path));
     put(l, "namespaces", namespaces_json(in));
     put(l, "resources", resources_json(in));
+    if (prop)
+        put(l, "rootfsPropagation", json_string(prop));
     put(l, "maskedPaths", paths_json(masked));
     put(l, "readonlyPaths", paths_json(readonly));
     if (sysctls->n) {

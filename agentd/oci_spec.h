@@ -47,7 +47,7 @@ struct oci_in {
 /* oci_caps - the capability set (bit mask) that the spec asks for; -ERR_INVALID for an unknown name. */
 int oci_caps(const struct tspec_container *c, uint64_t *ret, struct err *e);
 
-/* oci_argv - entrypoint and arguments by Docker's rules. -ERR_INVALID "no command specified". */
+/* oci_argv - entrypoint and arguments by Docker's rules. -ERR_INVALID "No command specified". */
 int oci_argv(const struct tspec_container *c, const struct image_conf *image, struct arena *a, struct strs *ret,
              struct err *e);
 

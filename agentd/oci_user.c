@@ -89,6 +89,26 @@ static void member_groups(struct str group, struct str name, struct oci_user *u)
     }
 }
 
+/* The primary group is a supplementary one, too: else a process that gives it up (setgid, newgrp) escapes from what is
+ * denied to that group by file permissions (CVE-2022-36109). */
+static void prepend_gid(struct oci_user *u)
+{
+    if (u->ngids == OCI_GIDS_MAX)
+        u->ngids--;
+    memmove(u->gids + 1, u->gids, u->ngids * sizeof u->gids[0]);
+    u->gids[0] = u->gid;
+    u->ngids++;
+}
+
+static int no_such(struct str want, const char *what, struct err *e)
+{
+    uint64_t v;
+    if (str_u64(want, &v))
+        return err_set(e, ERR_INVALID, "uids and gids must be in range 0-%d", INT32_MAX);
+    return err_set(e, ERR_INVALID, "unable to find %s " STR_FMT ": no matching entries in %s file", what, STR_ARG(want),
+                   *what == 'u' ? "passwd" : what);
+}
+
 int oci_user_resolve(struct str user, const struct strs *groups, struct str passwd, struct str group,
                      struct oci_user *ret, struct err *e)
 {
@@ -98,25 +118,24 @@ int oci_user_resolve(struct str user, const struct strs *groups, struct str pass
     struct str grp = colon ? (struct str){ colon + 1, user.n - name.n - 1 } : (struct str){ "", 0 };
     struct str entry, want = name.n ? name : STR("0");
     if (find_user(passwd, want, &entry)) {
-        as_id(column(entry, 2), &u.uid);
-        as_id(column(entry, 3), &u.gid);
+        if (!as_id(column(entry, 2), &u.uid) || !as_id(column(entry, 3), &u.gid)) /* not root instead */
+            return err_set(e, ERR_INVALID, "unable to find user " STR_FMT ": bad uid or gid in passwd file",
+                           STR_ARG(want));
         struct str home = column(entry, 5);
         if (home.n)
             str_copy(u.home, sizeof u.home, home);
         if (grp.n == 0)
             member_groups(group, column(entry, 0), &u);
     } else if (!as_id(want, &u.uid)) {
-        return err_set(e, ERR_INVALID, "unable to find user " STR_FMT ": no matching entries in passwd file",
-                       STR_ARG(want));
+        return no_such(want, "user", e);
     }
     if (grp.n && !find_group(group, grp, &u.gid))
-        return err_set(e, ERR_INVALID, "unable to find group " STR_FMT ": no matching entries in group file",
-                       STR_ARG(grp));
+        return no_such(grp, "group", e);
+    prepend_gid(&u);
     for (size_t i = 0; groups && i < groups->n; i++) {
         uint32_t gid;
         if (!find_group(group, groups->v[i], &gid))
-            return err_set(e, ERR_INVALID, "unable to find group " STR_FMT ": no matching entries in group file",
-                           STR_ARG(groups->v[i]));
+            return no_such(groups->v[i], "group", e);
         add_gid(&u, gid);
     }
     *ret = u;

@@ -51,15 +51,27 @@ static int write_labels(const char *dir, const struct strmap *labels, struct err
     return fs_write(path, buf_str(&b), 0600, e);
 }
 
+int volume_name_check(struct str name, struct err *e)
+{
+    if (name.n == 1)
+        return err_set(e, ERR_INVALID,
+                       "create " STR_FMT ": volume name is too short, names should be at least two alphanumeric characters",
+                       STR_ARG(name));
+    if (!volume_name_ok(name))
+        return err_set(e, ERR_INVALID,
+                       "create " STR_FMT ": \"" STR_FMT "\" includes invalid characters for a local volume name, only "
+                       "\"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use "
+                       "absolute path",
+                       STR_ARG(name), STR_ARG(name));
+    return 0;
+}
+
 int volume_ensure(const char *state_dir, struct str name, const struct strmap *labels, char path[VOLUME_PATH_MAX],
                   bool *ret_empty, struct err *e)
 {
     char dir[VOLUME_PATH_MAX - 8];
-    if (!volume_name_ok(name))
-        return err_set(e, ERR_INVALID,
-                       "create " STR_FMT ": \"" STR_FMT "\" includes invalid characters for a local volume name, only "
-                       "\"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed",
-                       STR_ARG(name), STR_ARG(name));
+    if (volume_name_check(name, e) < 0)
+        return -e->code;
     if (snprintf(dir, sizeof dir, "%s/volumes/" STR_FMT, state_dir, STR_ARG(name)) >= (int)sizeof dir)
         return err_set(e, ERR_INVALID, "volume path is too long");
     snprintf(path, VOLUME_PATH_MAX, "%s/_data", dir);

@@ -12,6 +12,7 @@
 
 /* volume_name_ok - Docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]+ */
 bool volume_name_ok(struct str name);
+int volume_name_check(struct str name, struct err *e); /* -ERR_INVALID in Docker's words */
 
 void volume_anonymous_name(char name[65]);
 

@@ -84,10 +84,10 @@ static void put_server(struct buf *out, struct str s, size_t *count)
 
 static void put_own(const struct mesh_resolv *r, struct buf *out, size_t *servers)
 {
-    for (size_t i = 0; i < r->nameservers.n; i++)
-        put_server(out, r->nameservers.v[i], servers);
     if (r->search.n && !(r->search.n == 1 && str_is(r->search.v[0], ".")))
         put_words(out, "search", &r->search);
+    for (size_t i = 0; i < r->nameservers.n; i++)
+        put_server(out, r->nameservers.v[i], servers);
     if (r->options.n)
         put_words(out, "options", &r->options);
 }
