@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agentd/agent_task.h"
+#include "agentd/agent_view.h"
 #include "agentd/image_index.h"
 #include "agentd/oci_seccomp.h"
 #include "common/proto/msg_agentd.h"
@@ -559,6 +560,15 @@ static void op_info(struct rpc_call *c, const void *req)
     rpc_reply(c, &rep);
 }
 
+static void op_containers(struct rpc_call *c, const void *req)
+{
+    view_op_containers(&agent, c, req);
+}
+static void op_volumes(struct rpc_call *c, const void *req)
+{
+    view_op_volumes(&agent, c, req);
+}
+
 static void op_leave(struct rpc_call *c, const void *req)
 {
     (void)req;
@@ -583,6 +593,8 @@ const struct route agent_routes[] = {
     { &op_agent_image_tag, op_image_tag },
     { &op_agent_image_resolve, op_image_resolve },
     { &op_agent_info, op_info },
+    { &op_agent_containers, op_containers },
+    { &op_agent_volumes, op_volumes },
     { &op_agent_leave, op_leave },
     { 0 },
 };

@@ -14,6 +14,19 @@
 #define PULL_TIMEOUT_MS 3600000u
 #define PULL_QUIET_MS 700u /* an error within this time is an HTTP error; later it goes into the stream */
 
+/* Docker names what it looked for: "busybox" means "busybox:latest". */
+static void no_such_image(struct req *r)
+{
+    struct image_ref ref;
+    struct err e = ERR_INIT;
+    char *name = image_ref_parse(r->params[0], &ref, &e) == 0 ? image_ref_familiar(&ref, &r->arena) : NULL;
+
+    if (name)
+        api_error(r, 404, "No such image: %s", name);
+    else
+        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+}
+
 /* ---- JSON of images ---- */
 
 static void put_strs(struct buf *b, const struct strs *v)
@@ -44,7 +57,7 @@ static void put_labels(struct buf *b, const struct strmap *m)
 
 static void put_image(struct buf *b, const struct agent_image *im, unsigned version)
 {
-    buf_printf(b, "{\"Containers\":%lld,\"Created\":%lld,\"Id\":", (long long)im->Containers, (long long)im->Created);
+    buf_printf(b, "{\"Containers\":-1,\"Created\":%lld,\"Id\":", (long long)im->Created); /* -1: not counted */
     buf_json_str(b, im->ID);
     buf_puts(b, ",\"Labels\":");
     put_labels(b, &im->Labels);
@@ -59,23 +72,32 @@ static void put_image(struct buf *b, const struct agent_image *im, unsigned vers
 }
 
 /* A reference filter is a pattern for "repository" or "repository:tag". */
-static bool reference_matches(const struct filter *x, const struct agent_image *im)
+static bool reference_fits(const struct filter *x, struct str ref)
 {
-    char pattern[512], name[512];
+    char pattern[512], name[512], *cut;
 
-    for (size_t i = 0; x && i < x->n; i++)
-        for (size_t k = 0; k < im->RepoTags.n; k++) {
-            if (!str_copy(pattern, sizeof pattern, x->vals[i]) || !str_copy(name, sizeof name, im->RepoTags.v[k]))
-                continue;
-            if (fnmatch(pattern, name, FNM_PATHNAME) == 0)
-                return true;
-            char *colon = strrchr(name, ':');
-            if (colon && !strchr(colon, '/'))
-                *colon = '\0';
-            if (fnmatch(pattern, name, FNM_PATHNAME) == 0)
-                return true;
-        }
-    return !x;
+    if (!str_copy(name, sizeof name, ref))
+        return false;
+    for (size_t i = 0; i < x->n; i++)
+        if (str_copy(pattern, sizeof pattern, x->vals[i]) && fnmatch(pattern, name, FNM_PATHNAME) == 0)
+            return true;
+    if ((cut = strchr(name, '@')) || ((cut = strrchr(name, ':')) && !strchr(cut, '/')))
+        *cut = '\0';
+    for (size_t i = 0; i < x->n; i++)
+        if (str_copy(pattern, sizeof pattern, x->vals[i]) && fnmatch(pattern, name, FNM_PATHNAME) == 0)
+            return true;
+    return false;
+}
+
+/* Of an image's names only those that were asked for are shown. */
+static void keep_fitting(const struct filter *x, struct strs *names)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < names->n; i++)
+        if (reference_fits(x, names->v[i]))
+            names->v[n++] = names->v[i];
+    names->n = n;
 }
 
 static void images_listed(struct req *r, const void *rep, const struct err *e)
@@ -88,18 +110,24 @@ static void images_listed(struct req *r, const void *rep, const struct err *e)
         api_fail(r, e);
         return;
     }
-    const struct filter *dangling = filters_get(f, "dangling");
+    const struct filter *dangling = filters_get(f, "dangling"), *reference = filters_get(f, "reference");
     buf_putc(&r->out, '[');
     for (size_t i = 0; i < l->Images.n; i++) {
-        const struct agent_image *im = &((const struct agent_image *)l->Images.v)[i];
-        bool untagged = im->RepoTags.n == 0;
+        struct agent_image im = ((const struct agent_image *)l->Images.v)[i];
+        bool untagged = im.RepoTags.n == 0;
         if (dangling && untagged != (str_is(dangling->vals[0], "true") || str_is(dangling->vals[0], "1")))
             continue;
-        if (!filters_label_map(f, "label", &im->Labels) || !reference_matches(filters_get(f, "reference"), im))
+        if (!filters_label_map(f, "label", &im.Labels))
             continue;
+        if (reference) {
+            keep_fitting(reference, &im.RepoTags);
+            keep_fitting(reference, &im.RepoDigests);
+            if (im.RepoTags.n + im.RepoDigests.n == 0)
+                continue;
+        }
         buf_puts(&r->out, any ? "," : "");
         any = true;
-        put_image(&r->out, im, r->version);
+        put_image(&r->out, &im, r->version);
     }
     buf_puts(&r->out, "]\n");
     api_reply(r, 200);
@@ -147,7 +175,7 @@ static void image_inspected(struct req *r, const void *rep, const struct err *e)
     char created[WALL_TEXT_MAX];
 
     if (e->code == ERR_NOT_FOUND) {
-        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+        no_such_image(r);
         return;
     }
     if (e->code != 0) {
@@ -178,7 +206,13 @@ static void image_inspected(struct req *r, const void *rep, const struct err *e)
 void images_inspect(struct req *r)
 {
     struct agent_image_ref in = { .Image = r->params[0] };
+    struct image_ref ref;
+    struct err e = ERR_INIT;
 
+    if (image_ref_parse(r->params[0], &ref, &e) < 0) { /* not 400: `docker inspect` then looks for other objects */
+        api_error(r, 404, "no such image: " STR_FMT ": %s", STR_ARG(r->params[0]), e.msg);
+        return;
+    }
     api_call(r, api.agentd, &op_agent_image_inspect, &in, API_AGENT_DEADLINE_MS, image_inspected);
 }
 
@@ -200,7 +234,7 @@ static void image_removed(struct req *r, const void *rep, const struct err *e)
     bool any = false;
 
     if (e->code == ERR_NOT_FOUND) {
-        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+        no_such_image(r);
         return;
     }
     if (e->code != 0) {
@@ -221,15 +255,20 @@ static void image_removed(struct req *r, const void *rep, const struct err *e)
 void images_remove(struct req *r)
 {
     struct agent_image_ref in = { .Image = r->params[0], .Force = query_loose(&r->query, "force") };
+    struct image_ref ref;
+    struct err e = ERR_INIT;
 
-    api_call(r, api.agentd, &op_agent_image_remove, &in, STORE_TIMEOUT_MS, image_removed);
+    if (image_ref_parse(r->params[0], &ref, &e) < 0)
+        api_fail(r, &e);
+    else
+        api_call(r, api.agentd, &op_agent_image_remove, &in, STORE_TIMEOUT_MS, image_removed);
 }
 
 static void image_tagged(struct req *r, const void *rep, const struct err *e)
 {
     (void)rep;
     if (e->code == ERR_NOT_FOUND) {
-        api_error(r, 404, "No such image: " STR_FMT, STR_ARG(r->params[0]));
+        no_such_image(r);
     } else if (e->code != 0) {
         api_fail(r, e);
     } else {

@@ -14,6 +14,8 @@ void tasks_list(struct req *r);
 void tasks_inspect(struct req *r);
 void containers_list(struct req *r);
 void containers_inspect(struct req *r);
+void containers_logs(struct req *r);
+void containers_other(struct req *r);
 
 void nodes_list(struct req *r);
 void nodes_inspect(struct req *r);
@@ -42,11 +44,15 @@ void system_info(struct req *r);
 void networks_list(struct req *r);
 void networks_inspect(struct req *r);
 void networks_remove(struct req *r);
+void volumes_list(struct req *r);
 void volumes_inspect(struct req *r);
+void volumes_other(struct req *r);
 void secrets_list(struct req *r);
 void secrets_inspect(struct req *r);
 void configs_list(struct req *r);
 void configs_inspect(struct req *r);
+void secrets_other(struct req *r);
+void configs_other(struct req *r);
 void plugins_list(struct req *r);
 void not_built(struct req *r);
 

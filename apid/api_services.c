@@ -130,18 +130,23 @@ void services_list(struct req *r)
 /* With insertDefaults the document goes through a DOM, since defaults are filled in deep inside. */
 static void reply_with_defaults(struct req *r, struct str doc, struct str patch)
 {
-    struct buf merged = BUF_INIT;
+    struct buf merged = BUF_INIT, packed = BUF_INIT;
     struct err e = ERR_INIT;
     json_t *o = NULL;
 
+    /* Packed again, so that what was filled in stands where it belongs. */
     if (mp_merge(&merged, doc, patch, &e) < 0 || obj_unpack(&obj_service, buf_str(&merged), &o, &e) < 0 ||
-        obj_defaults(&obj_service_spec, json_object_get(o, "Spec"), &e) < 0) {
-        json_decref(o);
+        obj_defaults(&obj_service_spec, json_object_get(o, "Spec"), &e) < 0 ||
+        obj_pack(&obj_service, o, &packed, &e) < 0 || obj_write_json(&obj_service, buf_str(&packed), &r->out, &e) < 0) {
+        buf_clear(&r->out);
         api_fail(r, &e);
     } else {
-        api_reply_json(r, 200, o);
+        buf_putc(&r->out, '\n');
+        api_reply(r, 200);
     }
+    json_decref(o);
     buf_done(&merged);
+    buf_done(&packed);
 }
 
 void services_inspect(struct req *r)

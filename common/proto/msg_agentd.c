@@ -97,6 +97,51 @@ static const struct field info_fields[] = {
 };
 
 #define EMPTY empty_fields, sizeof(struct agent_empty)
+static const struct field containers_fields[] = {
+    FIELD_STR(struct agent_containers, ID, 0, 64),
+    FIELD_END,
+};
+static const struct field container_mount_fields[] = {
+    FIELD_STR(struct agent_container_mount, Type, 0, 64),
+    FIELD_STR(struct agent_container_mount, Name, 0, 256),
+    FIELD_STR(struct agent_container_mount, Source, 0, FIELD_TEXT_MAX),
+    FIELD_STR(struct agent_container_mount, Destination, 0, FIELD_TEXT_MAX),
+    FIELD_BOOL(struct agent_container_mount, RW),
+    FIELD_END,
+};
+static const struct field container_fields[] = {
+    FIELD_STR(struct agent_container, TaskID, 1, 64),
+    FIELD_STR(struct agent_container, ID, 1, 64),
+    FIELD_STR(struct agent_container, ImageID, 0, 128),
+    FIELD_STR(struct agent_container, State, 1, 16),
+    FIELD_I64(struct agent_container, Since, INT64_MIN, INT64_MAX),
+    FIELD_U64(struct agent_container, PID, 0, UINT64_MAX),
+    FIELD_I64(struct agent_container, ExitCode, INT64_MIN, INT64_MAX),
+    FIELD_STRS(struct agent_container, Argv, 100000),
+    FIELD_STRS(struct agent_container, Addresses, 100),
+    FIELD_LIST(struct agent_container, Mounts, container_mount_fields, struct agent_container_mount, 10000),
+    FIELD_END,
+};
+static const struct field containers_reply_fields[] = {
+    FIELD_LIST(struct agent_containers_reply, Containers, container_fields, struct agent_container, FIELD_LIST_MAX),
+    FIELD_END,
+};
+static const struct field volumes_fields[] = {
+    FIELD_STR(struct agent_volumes, Name, 0, 256),
+    FIELD_END,
+};
+static const struct field volume_fields[] = {
+    FIELD_STR(struct agent_volume, Name, 1, 256),
+    FIELD_STR(struct agent_volume, Mountpoint, 0, 4096),
+    FIELD_I64(struct agent_volume, CreatedAt, INT64_MIN, INT64_MAX),
+    FIELD_STRMAP(struct agent_volume, Labels, 10000),
+    FIELD_END,
+};
+static const struct field volumes_reply_fields[] = {
+    FIELD_LIST(struct agent_volumes_reply, Volumes, volume_fields, struct agent_volume, FIELD_LIST_MAX),
+    FIELD_END,
+};
+
 #define REF image_ref_fields, sizeof(struct agent_image_ref)
 
 const struct op op_agent_logs = { "logs",
@@ -125,4 +170,16 @@ const struct op op_agent_image_resolve = { "image_resolve", "Asks the registry f
                                            image_resolve_reply_fields, sizeof(struct agent_image_resolve_reply) };
 const struct op op_agent_info = { "info", "What the executor has and runs.", EMPTY, info_fields,
                                   sizeof(struct agent_info) };
+const struct op op_agent_containers = { "containers",
+                                        "The containers of this node's tasks.",
+                                        containers_fields,
+                                        sizeof(struct agent_containers),
+                                        containers_reply_fields,
+                                        sizeof(struct agent_containers_reply) };
+const struct op op_agent_volumes = { "volumes",
+                                     "The local volumes of this node.",
+                                     volumes_fields,
+                                     sizeof(struct agent_volumes),
+                                     volumes_reply_fields,
+                                     sizeof(struct agent_volumes_reply) };
 const struct op op_agent_leave = { "leave", "Stops and removes every task: the node leaves its swarm.", EMPTY, EMPTY };

@@ -78,6 +78,41 @@ struct agent_info {
     struct str Description; /* raw map, Node.Description */
 };
 
+/* What docker ps and inspect want to know beyond the store; by task id or unique container id prefix, or all. */
+struct agent_containers {
+    struct str ID;
+};
+struct agent_container_mount {
+    struct str Type, Name, Source, Destination; /* Name: of a volume */
+    bool RW;
+};
+struct agent_container {
+    struct str TaskID, ID, ImageID;
+    struct str State; /* "created", "running", "exited" */
+    int64_t Since;    /* wall ns: when it entered its state */
+    uint64_t PID;     /* 0 when it does not run */
+    int64_t ExitCode;
+    struct strs Argv; /* what runs, as image and service together want it */
+    struct strs Addresses;
+    struct list Mounts; /* struct agent_container_mount */
+};
+struct agent_containers_reply {
+    struct list Containers; /* struct agent_container */
+};
+
+struct agent_volumes {
+    struct str Name; /* empty: all */
+};
+struct agent_volume {
+    struct str Name, Mountpoint;
+    int64_t CreatedAt; /* wall ns */
+    struct strmap Labels;
+};
+struct agent_volumes_reply {
+    struct list Volumes; /* struct agent_volume, by name */
+};
+
 extern const struct op op_agent_logs, op_agent_image_load, op_agent_image_pull, op_agent_image_list,
     op_agent_image_inspect, op_agent_image_remove, op_agent_image_tag, op_agent_image_resolve, op_agent_info,
+    op_agent_containers, op_agent_volumes,
     op_agent_leave; /* leave: stop and remove every task; the node is leaving its swarm */

@@ -72,6 +72,108 @@ def test_dockers_words(s):
     eq(s.api.get("/services"), [])
 
 
+# Words that the unmodified client shows, compared with dockerd 20.10: of what is not there, and of what is not built.
+ABSENT = [
+    ("GET", "/containers/x/json", "No such container: x"),
+    ("GET", "/containers/x/logs?stdout=1", "No such container: x"),
+    ("GET", "/containers/x/top", "No such container: x"),
+    ("POST", "/containers/x/start", "No such container: x"),
+    ("POST", "/containers/x.1.y/stop", "No such container: x.1.y"),
+    ("DELETE", "/containers/x", "No such container: x"),
+    ("DELETE", "/secrets/x", "secret x not found"),
+    ("POST", "/secrets/x/update?version=1", "secret x not found"),
+    ("DELETE", "/configs/x", "config x not found"),
+    ("GET", "/volumes/x", "get x: no such volume"),
+    ("DELETE", "/volumes/x", "get x: no such volume"),
+    ("DELETE", "/networks/x", "network x not found"),
+    ("GET", "/images/x/json", "No such image: x:latest"),
+    ("GET", "/images/x:v1/json", "No such image: x:v1"),
+    ("DELETE", "/images/docker.io/library/x", "No such image: x:latest"),
+    ("POST", "/images/x/tag?repo=y", "No such image: x:latest"),
+    ("GET", "/images/UPPER/json",
+     "no such image: UPPER: invalid reference format: repository name (UPPER) must be lowercase"),
+]
+
+
+def test_words_for_what_is_not_there(s):
+    for method, path, message in ABSENT:
+        says(s, method, path, 404, message, "{}" if method == "POST" else None)
+    says(s, "DELETE", "/images/UPPER", 400, "invalid reference format: repository name (UPPER) must be lowercase")
+    for method, path in (("POST", "/containers/prune"), ("POST", "/images/prune"), ("POST", "/volumes/prune"),
+                         ("POST", "/networks/prune"), ("GET", "/images/pause/history"), ("GET", "/system/df")):
+        got, data, _ = s.api.raw(method, path)
+        eq(got, 501, path)
+        contains(json.loads(data)["message"], "is not supported by this version")
+
+
+def test_containers_of_tasks(s):
+    body = spec("box", 1)
+    body["TaskTemplate"]["ContainerSpec"].update(
+        Command=["/pause"], Args=["a b", "c"], Labels={"mine": "1"}, Env=["X=1"],
+        Mounts=[{"Type": "volume", "Source": "boxvol", "Target": "/v", "VolumeOptions": {"Labels": {"l": "2"}}}])
+    sid = create(s, body)
+    s.wait_running("box")
+    task = s.running("box")[0]
+    name = "box.1." + task["ID"]
+
+    def listed(query=""):
+        return [c["Names"][0] for c in s.api.get("/containers/json" + query)]
+
+    def filtered(**f):
+        return listed("?filters=" + quote(json.dumps(f)))
+    one = s.api.get("/containers/json")[0]
+    eq((one["Names"], one["Image"], one["Command"], one["State"]), (["/" + name], "pause:latest", "/pause 'a b' c", "running"))
+    eq(one["Labels"], {"mine": "1", "com.docker.swarm.node.id": task["NodeID"], "com.docker.swarm.service.id": sid,
+                       "com.docker.swarm.service.name": "box", "com.docker.swarm.task": "",
+                       "com.docker.swarm.task.id": task["ID"], "com.docker.swarm.task.name": name})
+    for f in ({"name": ["box"]}, {"name": ["/box.1"]}, {"label": ["mine=1"]}, {"label": ["mine"]},
+              {"ancestor": ["pause"]}, {"ancestor": ["pause:latest"]}, {"ancestor": [one["ImageID"]]},
+              {"status": ["running"]}, {"id": [one["Id"][:5]]}, {"is-task": ["true"]}):
+        eq(filtered(**f), ["/" + name], f)
+    for f in ({"name": ["nosuch"]}, {"label": ["mine=2"]}, {"ancestor": ["paus"]}, {"status": ["exited"]},
+              {"is-task": ["false"]}, {"exited": ["0"]}):
+        eq(filtered(**f), [], f)
+    says(s, "GET", "/containers/json?filters=" + quote('{"bogus":["x"]}'), 400, "invalid filter 'bogus'")
+    for ref in (one["Id"], one["Id"][:8], name):
+        c = s.api.get("/containers/%s/json" % ref)
+        eq((c["Id"], c["Name"], c["Path"], c["Args"]), (one["Id"], "/" + name, "/pause", ["a b", "c"]), ref)
+    eq((c["State"]["Running"], c["State"]["Pid"] > 0, c["Config"]["Env"], c["Config"]["Image"]),
+       (True, True, ["X=1"], "pause:latest"))
+    eq([(m["Type"], m["Name"], m["Destination"], m["RW"]) for m in c["Mounts"]], [("volume", "boxvol", "/v", True)])
+    says(s, "POST", "/containers/%s/stop" % name, 501, "container %s belongs to a service: change the service instead" % name)
+    vols = s.api.get("/volumes")
+    eq((vols["Warnings"], [(v["Name"], v["Labels"], v["Driver"]) for v in vols["Volumes"]]), (None, [("boxvol", {"l": "2"}, "local")]))
+    eq(s.api.get("/volumes/boxvol"), vols["Volumes"][0])
+    eq(s.api.get("/volumes?filters=" + quote('{"name":["zz"]}'))["Volumes"], [])
+    s.remove("box")
+    eq(listed(), [])
+
+
+def test_image_names_that_were_asked_for(s):
+    s.api.post("/images/pause/tag?repo=other&tag=v1", None)
+
+    def tags(ref):
+        return [i["RepoTags"] for i in s.api.get("/images/json?filters=" + quote(json.dumps({"reference": [ref]})))]
+    eq(tags("other"), [["other:v1"]])
+    eq(tags("oth*:v?"), [["other:v1"]])
+    eq(tags("pause:latest"), [["pause:latest"]])
+    eq(tags("nosuch"), [])
+    s.api.delete("/images/other:v1")
+
+
+def test_old_pinned_versions(s):
+    """What lazydocker and others that pin 1.24 or 1.25 ask for at once."""
+    for v in ("1.24", "1.25", "1.41", "1.50"):
+        for path, kind in (("/containers/json", list), ("/images/json", list), ("/volumes", dict), ("/networks", list),
+                           ("/info", dict), ("/services", list)):
+            eq(type(s.api.get(path, version="/v" + v)), kind, v + path)
+    for v, message in (("1.51", "client version 1.51 is too new. Maximum supported API version is 1.50"),
+                       ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your "
+                        "client to a newer version")):
+        got, data, _ = s.api.raw("GET", "/info", version="/v" + v)
+        eq((got, json.loads(data)["message"]), (400, message))
+
+
 def test_spec_comes_back_as_posted(s):
     posted = {
         "Name": "full", "Labels": {"com.example.l": "1"},

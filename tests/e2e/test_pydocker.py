@@ -79,6 +79,25 @@ def test_logs(s):
     sv.remove()
 
 
+def test_containers_of_tasks(s):
+    c = client(s)
+    c.services.create("busybox:latest", ["sh", "-c", "echo from-the-container; exec sleep 1000"], name="pc",
+                      stop_grace_period=10 ** 8, container_labels={"k": "v"})
+    s.wait_running("pc")
+    eq([x.labels["k"] for x in c.containers.list(filters={"label": "com.docker.swarm.service.name=pc"})], ["v"])
+    x = c.containers.list(filters={"name": "pc"})[0]
+    eq((x.status, x.attrs["Path"], x.image.tags), ("running", "sh", ["busybox:latest"]))
+    s.wait(lambda: b"from-the-container" in x.logs() or None, "the log line")
+    eq(c.volumes.list(), [])
+    try:
+        x.stop()
+    except docker.errors.APIError as e:
+        contains(e.explanation, "belongs to a service")
+    else:
+        raise st.Failure("a container of a service was stopped")
+    s.remove("pc")
+
+
 def test_nodes(s):
     c = client(s)
     n = c.nodes.list()[0]
