@@ -34,7 +34,7 @@
 #define MESH_PAUSE_MIN_MS 20
 #define MESH_PAUSE_MAX_MS 1000
 #define MEMORY_MIN (6ll << 20) /* Docker's: with less, the runtime itself is killed while it makes the container */
-#define SMALL_TREE 256 /* so many files are removed in place, more by a program */
+#define SMALL_TREE 256         /* so many files are removed in place, more by a program */
 
 static void slots_run(struct agent *ag);
 static void start_go_on(struct atask *t);
@@ -261,7 +261,8 @@ static void start_failed(struct atask *t, const struct err *e, int exit_code)
     bool worded = strncmp(e->msg, "starting container failed", 25) == 0;
     snprintf(text, sizeof text, "%s%s", worded ? "" : "starting container failed: ", e->msg);
     t->run_no++;
-    task_event(t, (struct task_event){ .type = TE_START_FAILED, .text = text, .exit_code = exit_code ? exit_code : 128 });
+    task_event(t,
+               (struct task_event){ .type = TE_START_FAILED, .text = text, .exit_code = exit_code ? exit_code : 128 });
     slot_release(t);
 }
 
@@ -329,6 +330,23 @@ static int plan_copy(struct atask *t, int rootfs_fd, struct str target, const ch
     return 0;
 }
 
+/*
+ * check_subpath - containers write to a volume, so a link in it may lead anywhere on the host.
+ * XXX A container that has the volume already may exchange a folder for a link between this look and crun's mount.
+ */
+static int check_subpath(const char *volume, struct str subpath, struct err *e)
+{
+    char sub[4097] = "";
+    _cleanup_(closep) int dir = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return err_errno(e, errno, "open volume %s", volume);
+    _cleanup_(closep) int fd = str_copy(sub, sizeof sub, subpath) ? fs_open_beneath(dir, sub) : -ENAMETOOLONG;
+    if (fd == -ENOENT)
+        return err_set(e, ERR_INVALID, "cannot access path in the volume: %.300s: no such file or directory", sub);
+    return fd < 0 ? err_set(e, ERR_INVALID, "volume subpath %.300s must stay inside the volume, without links", sub)
+                  : 0;
+}
+
 /* one volume mount; @name empty: anonymous */
 static int add_volume(struct atask *t, int rootfs_fd, const struct tspec_mount *m, struct str target,
                       struct oci_mount *out, struct err *e)
@@ -356,12 +374,14 @@ static int add_volume(struct atask *t, int rootfs_fd, const struct tspec_mount *
     }
     struct tspec_mount plain = { .Type = STR("bind"), .ReadOnly = m->ReadOnly };
     out->type = STR("bind");
-    if (v && v->Subpath.n)
+    if (v && v->Subpath.n) {
+        r = check_subpath(path, v->Subpath, e);
+        if (r < 0)
+            return r;
         out->source = str_from(arena_printf(&t->run, "%s/" STR_FMT, path, STR_ARG(v->Subpath)));
-    else
+    } else {
         out->source = arena_str(&t->run, str_from(path));
-    if (memmem(out->source.p, out->source.n, "/../", 4))
-        return err_set(e, ERR_INVALID, "volume subpath must stay inside the volume");
+    }
     r = oci_mount_options(&plain, &t->run, &out->options, e);
     if (r == 0 && empty && !(v && (v->NoCopy || v->Subpath.n)))
         r = plan_copy(t, rootfs_fd, target, path, e);
@@ -372,7 +392,8 @@ static int add_volume(struct atask *t, int rootfs_fd, const struct tspec_mount *
 static int check_propagation(const struct tspec_mount *m, struct err *e)
 {
     struct str prop = m->BindOptions ? m->BindOptions->Propagation : (struct str){ 0, 0 };
-    bool shared = str_is(prop, "shared") || str_is(prop, "rshared"), slave = str_is(prop, "slave") || str_is(prop, "rslave");
+    bool shared = str_is(prop, "shared") || str_is(prop, "rshared"),
+         slave = str_is(prop, "slave") || str_is(prop, "rslave");
     char src[4097], real[4097], point[4097], kind[64];
     if (!shared && !slave)
         return 0;

@@ -487,6 +487,40 @@ static void image_loads(void **state)
     assert_int_equal(f.answer.code, 0);
 }
 
+/* layers that want out of their folder, and members that nobody can read to their end */
+static void hostile_images(void **state)
+{
+    static const char *const bad[] = { "fifo-manifest.json", "fifo-config.json", "fifo-layer.tar" };
+    static const char *const evil[] = { "link", "rel", "up", "hard", "white", "mark" };
+    char cmd[900], path[160];
+    (void)state;
+    NEEDS_ROOT();
+    snprintf(cmd, sizeof cmd, "agentd/testdata/hostile.py %s", f.dir);
+    assert_int_equal(system(cmd), 0);
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s.tar", f.dir, bad[i]);
+        load_image(path, bad[i]);
+        assert_int_equal(f.answer.code, ERR_INVALID);
+        print_message("# %s: %s\n", bad[i], f.answer.msg);
+    }
+    for (size_t i = 0; i < sizeof evil / sizeof evil[0]; i++) {
+        snprintf(path, sizeof path, "%s/evil-%s.tar", f.dir, evil[i]);
+        load_image(path, evil[i]);
+        print_message("# %s: %d %s\n", evil[i], f.answer.code, f.answer.msg);
+    }
+    assert_int_equal(f.answer.code, 0);
+    snprintf(cmd, sizeof cmd,
+             "cd %s/victim && test \"$(ls -A)\" = file && test \"$(cat file)\" = mine && "
+             "! getfattr -d -m - . 2>/dev/null | grep -q overlay",
+             f.dir);
+    assert_int_equal(system(cmd), 0);
+    snprintf(cmd, sizeof cmd,
+             "cd %s/images/layers && for d in */d; do python3 -c 'import os,sys; a=os.listxattr(sys.argv[1]); "
+             "sys.exit(\"user.kept\" not in a or any(\"overlay\" in x for x in a))' $d || exit 1; done",
+             f.state);
+    assert_int_equal(system(cmd), 0);
+}
+
 /* ---- a registry on loopback ---- */
 
 static int free_port(void)
@@ -730,6 +764,21 @@ static void spec_is_honoured(void **state)
     char path[200];
     snprintf(path, sizeof path, "%s/volumes/vol1/_data/seed", f.state);
     assert_int_equal(access(path, F_OK), 0);
+    snprintf(path, sizeof path, "%s/volumes/vol1/_data/out", f.state);
+    assert_int_equal(symlink("/etc", path), 0);
+    static const char *const sub[] = { "out", "..", "nothing" };
+    for (size_t i = 0; i < 3; i++) {
+        char members[200], id[16];
+        snprintf(id, sizeof id, "t-sub%zu", i);
+        snprintf(members, sizeof members,
+                 "\"Mounts\":[{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\","
+                 "\"VolumeOptions\":{\"Subpath\":\"%s\"}}]",
+                 sub[i]);
+        (void)run_sh(id, members, "ls /data");
+        assert_string_equal(ftask(id)->state, "failed");
+        assert_non_null(strstr(ftask(id)->err, "volume"));
+        drop(id);
+    }
     o = run_sh("t-seccomp", "\"CapabilityAdd\":[\"CAP_SYS_ADMIN\"]", "mount -t tmpfs x /tmp && echo mounted");
     assert_non_null(strstr(o, "mounted\n"));
     o = run_sh("t-noseccomp", "\"Privileges\":{\"Seccomp\":{\"Mode\":\"unconfined\"},\"NoNewPrivileges\":true}",
@@ -895,17 +944,10 @@ static void many_at_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_image_is_rejected),
-        cmocka_unit_test(image_loads),
-        cmocka_unit_test(runs_and_stops),
-        cmocka_unit_test(exit_codes),
-        cmocka_unit_test(spec_is_honoured),
-        cmocka_unit_test(limits_hold),
-        cmocka_unit_test(survives_restart),
-        cmocka_unit_test(logs_rotate),
-        cmocka_unit_test(one_after_the_other),
-        cmocka_unit_test(many_at_once),
-        cmocka_unit_test(pulls),
+        cmocka_unit_test(no_image_is_rejected), cmocka_unit_test(image_loads),      cmocka_unit_test(hostile_images),
+        cmocka_unit_test(runs_and_stops),       cmocka_unit_test(exit_codes),       cmocka_unit_test(spec_is_honoured),
+        cmocka_unit_test(limits_hold),          cmocka_unit_test(survives_restart), cmocka_unit_test(logs_rotate),
+        cmocka_unit_test(one_after_the_other),  cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
     };
     (void)argc;
     snprintf(f.agentd, sizeof f.agentd, "%.300s", argv[0]);

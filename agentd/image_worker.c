@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <jansson.h>
-#include <linux/openat2.h>
 #include <openssl/evp.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,12 +15,12 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "agentd/fsutil.h"
 #include "agentd/image_index.h"
 #include "agentd/image_ref.h"
 #include "common/util/cleanup.h"
@@ -49,13 +48,6 @@ static int read_fd(int fd, struct buf *out, size_t max, struct err *e)
         buf_put(out, chunk, (size_t)n);
     }
     return n < 0 ? err_errno(e, errno, "read") : 0;
-}
-
-/* open_inside - below `dir` whatever symbolic links the archive brought along */
-static int open_inside(int dir, const char *path)
-{
-    struct open_how how = { .flags = O_RDONLY | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
-    return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
 }
 
 static void hex_of(const unsigned char md[32], char hex[65])
@@ -122,9 +114,9 @@ static int run(const char *const *argv, int out_fd, int err_fd)
 static json_t *load_json_at(int dir, const char *path, struct str *ret_text, struct buf *text, struct err *e)
 {
     json_error_t je;
-    _cleanup_(closep) int fd = open_inside(dir, path);
+    _cleanup_(closep) int fd = fs_open_at(dir, path);
     if (fd < 0) {
-        err_set(e, ERR_INVALID, "invalid image archive: %s: %s", path, strerror(errno));
+        err_set(e, ERR_INVALID, "invalid image archive: %s: %s", path, strerror(-fd));
         return NULL;
     }
     if (read_fd(fd, text, CONFIG_MAX, e) < 0) {
@@ -253,6 +245,7 @@ static int extract(int fd, const char *dir, char hex[65], struct err *e)
                                 "--preserve-permissions",
                                 "--xattrs",
                                 "--xattrs-include=*",
+                                "--xattrs-exclude=trusted.*", /* overlayfs's own marks: only fix_entry() sets them */
                                 "--delay-directory-restore",
                                 "--warning=none",
                                 dirarg,
@@ -351,9 +344,9 @@ static int install_image(const struct job *j, int dir, struct str config, json_t
             break;
         }
         const char *lp = json_string_value(json_array_get(paths, i));
-        _cleanup_(closep) int fd = lp ? open_inside(dir, lp) : -1;
+        _cleanup_(closep) int fd = lp ? fs_open_at(dir, lp) : -ENOENT;
         if (fd < 0)
-            r = err_set(e, ERR_INVALID, "invalid image archive: layer %s: %s", lp ? lp : "?", strerror(errno));
+            r = err_set(e, ERR_INVALID, "invalid image archive: layer %s: %s", lp ? lp : "?", strerror(-fd));
         else
             r = install_layer(j, fd, d + 7, e);
         size += layer_bytes(j, d + 7);

@@ -592,11 +592,6 @@ int oci_spec_build(const struct oci_in *in, struct arena *a, json_t **ret, struc
     put(root, "hostname", jstr(in->hostname));
     put(root, "mounts", mounts_json(in));
     put(root, "linux", linux_json(in));
-    for (size_t i = 0; i < in->annotations.n; i++) {
-        char key[512];
-        if (str_copy(key, sizeof key, in->annotations.v[i].key))
-            put(ann, key, jstr(in->annotations.v[i].val));
-    }
     if (in->seccomp_b64.n)
         put(ann, "run.oci.seccomp_bpf_data", jstr(in->seccomp_b64));
     put(root, "annotations", ann);

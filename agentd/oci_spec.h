@@ -30,7 +30,6 @@ struct oci_in {
     const struct tspec *spec;
     const struct image_conf *image;
     const struct oci_user *user;
-    struct strmap annotations;
     const char *rootfs;      /* path of the mounted root */
     const char *netns;       /* NULL: the host's network */
     const char *cgroup_path; /* "/microswarm/<task>" */
