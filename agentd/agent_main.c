@@ -19,6 +19,7 @@ static const struct conf_item conf[] = {
     CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
     CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "500ms", 10, 60000,
             "longest pause between tries to open a session"),
+    CONF_UID("user_apid", &agent_conf.user_apid, "microswarm-apid", "who may ask for images and logs, besides root"),
     CONF_END,
 };
 

@@ -14,6 +14,8 @@
 #include "agentd/oci_seccomp.h"
 #include "common/proto/msg_agentd.h"
 #include "common/util/cleanup.h"
+#include "common/util/dir.h"
+#include "common/util/id.h"
 
 struct agent_conf agent_conf;
 static struct agent agent;
@@ -67,7 +69,8 @@ static int task_decode(struct atask *t, struct err *e)
 static struct atask *task_new(struct agent *ag, struct str id)
 {
     struct atask *t = calloc(1, sizeof *t);
-    if (!t || !str_copy(t->id, sizeof t->id, id) || strchr(t->id, '/') || t->id[0] == '.') {
+    /* it becomes part of paths, of mount options and of a control group's name */
+    if (!t || !id_ok(id) || !str_copy(t->id, sizeof t->id, id)) {
         free(t);
         return NULL;
     }
@@ -401,6 +404,18 @@ static bool log_state(void *arg, struct str id, bool *ret_ended)
 
 /* ---- start and stop ---- */
 
+static int make_run_dirs(struct agent *ag, struct err *e)
+{
+    static const char *const names[] = { "tasks", "crun", "exits" };
+    char path[400];
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", ag->run_dir, names[i]);
+        r = dir_own(path, 0700, e);
+    }
+    return r;
+}
+
 static int open_parts(struct agent *ag, struct err *e)
 {
     struct images_conf ic = { .state_dir = ag->state_dir,
@@ -413,7 +428,9 @@ static int open_parts(struct agent *ag, struct err *e)
                            .crun = agent_conf.crun,
                            .run_dir = ag->run_dir,
                            .cgroup_root = agent_conf.cgroup_root };
-    int r = agent_db_open(&ag->db, ag->state_dir, e);
+    int r = make_run_dirs(ag, e);
+    if (r == 0)
+        r = agent_db_open(&ag->db, ag->state_dir, e);
     if (r == 0)
         r = images_open(&ag->images, ag->loop, &ic, e);
     if (r == 0)
@@ -502,37 +519,59 @@ void agent_stop(void)
 
 /* ---- operations ---- */
 
+/* permitted - every daemon of the host may connect; images, logs and leaving are for users, who come through apid. */
+static bool permitted(struct rpc_call *c)
+{
+    return rpc_permit(c, agent_conf.user_apid, "apid");
+}
+
 static void op_logs(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     agent_logs_op(agent.logs, c, req);
 }
 static void op_image_load(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_load(agent.images, c, req);
 }
 static void op_image_pull(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_pull(agent.images, c, req);
 }
 static void op_image_list(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     (void)req;
     images_op_list(agent.images, c);
 }
 static void op_image_inspect(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_inspect(agent.images, c, req);
 }
 static void op_image_remove(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_remove(agent.images, c, req);
 }
 static void op_image_tag(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_tag(agent.images, c, req);
 }
 static void op_image_resolve(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     images_op_resolve(agent.images, c, req);
 }
 
@@ -546,6 +585,8 @@ static size_t count(enum task_phase from, enum task_phase to)
 
 static void op_info(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     (void)req;
     struct agent_info rep = {
         .Containers = count(TP_STARTING, TP_CLEANING),
@@ -562,15 +603,21 @@ static void op_info(struct rpc_call *c, const void *req)
 
 static void op_containers(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     view_op_containers(&agent, c, req);
 }
 static void op_volumes(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     view_op_volumes(&agent, c, req);
 }
 
 static void op_leave(struct rpc_call *c, const void *req)
 {
+    if (!permitted(c))
+        return;
     (void)req;
     if (agent.leaving) {
         rpc_fail(c, ERR_CONFLICT, "the node is leaving already");

@@ -8,6 +8,7 @@ struct agent_conf {
         cgroup_root[CONF_TEXT_MAX], insecure_registries[CONF_TEXT_MAX];
     bool default_init;
     uint64_t starts_max, log_size_max, log_files, backoff_max_ms;
+    uid_t user_apid;
 };
 extern struct agent_conf agent_conf;
 extern const struct route agent_routes[];

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "apid/api.h"
 #include "common/util/check.h"
@@ -172,6 +173,22 @@ static struct str origin_form(const char *uri)
     return s;
 }
 
+/*
+ * The run folder's group may use the API: people are added to it. The daemons have it as their own group, to reach each
+ * other, and what is refused to them elsewhere they must not get here: root's rights on every node, by way of a
+ * service.
+ */
+static bool is_daemon(struct api_conn *c)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct ucred peer;
+    socklen_t n = sizeof peer;
+
+    if (!i || getsockopt(i->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
+        return true; /* nobody we know */
+    return peer.uid != 0 && peer.uid != geteuid() && peer.gid == getegid();
+}
+
 /* Path, query, version and route out of the request line; on error the request is answered. */
 static void begin(struct api_conn *c, const char *method)
 {
@@ -183,6 +200,10 @@ static void begin(struct api_conn *c, const char *method)
     struct str raw_query = { q ? q + 1 : NULL, q ? uri.n - raw_path.n - 1 : 0 };
 
     r->head = strcmp(method, "HEAD") == 0;
+    if (is_daemon(c)) {
+        api_error(r, 403, "the API is for people, not for daemons");
+        return;
+    }
     if (percent_decode(raw_path, false, &r->arena, &path, &e) < 0 ||
         query_parse(&r->query, raw_query, &r->arena, &e) < 0) {
         api_fail(r, &e);

@@ -58,11 +58,7 @@ static void arm(void)
 /* permitted - on this host's socket only agentd speaks for this node. */
 static bool permitted(struct rpc_call *c)
 {
-    uid_t uid = rpc_peer_uid(c);
-    if (uid == 0 || uid == disp_conf.user_agentd)
-        return true;
-    rpc_fail(c, ERR_DENIED, "only agentd may speak for its node");
-    return false;
+    return rpc_permit(c, disp_conf.user_agentd, "agentd");
 }
 
 static void on_session(struct rpc_call *c, const void *req)

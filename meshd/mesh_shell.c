@@ -56,15 +56,10 @@ static void forget(void *arg)
         log_warn("%s", e.msg);
 }
 
-/* permitted - every daemon's group may connect, but only this node's agentd, root as we are, has sandboxes. */
+/* permitted - every daemon of the host may connect, but only this node's agentd, root as we are, has sandboxes. */
 static bool permitted(struct rpc_call *c)
 {
-    uid_t uid = rpc_peer_uid(c);
-    if (uid == 0 || uid == geteuid())
-        return true;
-    log_warn("refused pid=%d uid=%u", (int)rpc_peer_pid(c), uid);
-    rpc_fail(c, ERR_DENIED, "only agentd may ask for sandboxes");
-    return false;
+    return rpc_permit(c, geteuid(), "agentd");
 }
 
 static void on_up(struct rpc_call *c, const void *req)

@@ -34,6 +34,9 @@ void rpc_fail_err(struct rpc_call *c, const struct err *e);
 struct arena *rpc_arena(struct rpc_call *c); /* freed with the call */
 uid_t rpc_peer_uid(const struct rpc_call *c);
 pid_t rpc_peer_pid(const struct rpc_call *c);
+/* rpc_permit - is the peer root or @uid? If not, the call is answered with ERR_DENIED: "only <who> may <what>". The
+ * socket itself is open to the group of all daemons. */
+bool rpc_permit(struct rpc_call *c, uid_t uid, const char *only_who);
 
 struct rpc_server;
 /* rpc_server_open - listens on ipc://<run>/<name>.sock, mode 0660. At most max_calls in flight; more wait in nng. */

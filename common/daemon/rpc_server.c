@@ -10,7 +10,11 @@
 #include "common/daemon/rpc.h"
 #include "common/util/check.h"
 
-#define CALL_ARENA_BYTES (512u << 20)
+/* What peers can make a daemon reserve: requests being answered together, and for each one the memory to decode it into
+ * and to put the reply together. */
+#define CALLS_BYTES (256u << 20)
+#define CALL_ARENA_BYTES (128u << 20)
+#define CALL_ARENA_PER_BYTE 4u
 
 /* One slot is one nng context: it receives, has one call out, sends the answer, and receives again. */
 enum slot_state { SLOT_RECEIVING, SLOT_CALLED, SLOT_SENDING, SLOT_DEAD };
@@ -35,6 +39,7 @@ struct rpc_server {
     const struct route *routes;
     struct rpc_call *slots;
     unsigned nslots, max_slots, nreceiving;
+    size_t bytes; /* of all requests being answered */
     bool closing;
 };
 
@@ -63,8 +68,10 @@ static void slot_receive(struct rpc_call *c)
 static void slot_clear(struct rpc_call *c)
 {
     arena_done(&c->arena);
-    if (c->msg)
+    if (c->msg) {
+        c->server->bytes -= nng_msg_len(c->msg);
         nng_msg_free(c->msg);
+    }
     c->msg = NULL;
 }
 
@@ -135,6 +142,15 @@ pid_t rpc_peer_pid(const struct rpc_call *c)
     return c->pid;
 }
 
+bool rpc_permit(struct rpc_call *c, uid_t uid, const char *only_who)
+{
+    if (c->uid == 0 || (uid != (uid_t)-1 && c->uid == uid))
+        return true;
+    log_warn("refused op=%s pid=%d uid=%u", c->op->name, (int)c->pid, c->uid);
+    rpc_fail(c, ERR_DENIED, "%s: only %s may ask for this", c->op->name, only_who);
+    return false;
+}
+
 static const struct route *find_route(const struct rpc_server *s, struct str name)
 {
     for (const struct route *r = s->routes; r && r->op; r++) {
@@ -163,13 +179,17 @@ static void dispatch(struct rpc_call *c)
     struct str in = { nng_msg_body(c->msg), nng_msg_len(c->msg) };
     c->op = NULL;
     c->id = 0;
-    arena_init(&c->arena, CALL_ARENA_BYTES);
+    arena_init(&c->arena, CALL_ARENA_BYTES + CALL_ARENA_PER_BYTE * in.n);
     read_peer(c);
     if (fields_decode(&rq, rpc_request_fields, sizeof rq, in, FIELDS_STRICT, &c->arena, &e) < 0) {
         rpc_fail(c, ERR_INVALID, "request: %s", e.msg);
         return;
     }
     c->id = rq.id;
+    if (c->server->bytes > CALLS_BYTES) {
+        rpc_fail(c, ERR_UNAVAILABLE, "too many large requests at a time");
+        return;
+    }
     const struct route *rt = find_route(c->server, rq.op);
     if (rq.v != RPC_VERSION) {
         rpc_fail(c, ERR_INVALID, "request: v: must be %u", RPC_VERSION);
@@ -220,6 +240,7 @@ static void on_inbox(struct inbox_item *item)
     }
     c->state = SLOT_CALLED;
     c->msg = nng_aio_get_msg(c->aio);
+    s->bytes += nng_msg_len(c->msg);
     nng_aio_set_msg(c->aio, NULL);
     if (s->nreceiving == 0 && s->nslots < s->max_slots) {
         struct err e = ERR_INIT;

@@ -223,5 +223,42 @@ def test_message_bus_refuses_strangers(s):
     eq(len(s.running("fixed")), 1)
 
 
+def mp(v):
+    """msgpack of small maps, texts and numbers; as text for a command line."""
+    def b(v):
+        if isinstance(v, dict):
+            return bytes([0x80 | len(v)]) + b"".join(b(k) + b(x) for k, x in v.items())
+        if isinstance(v, str):
+            return bytes([0xa0 | len(v)]) + v.encode()
+        return bytes([v])
+    return os.fsdecode(b(v))
+
+
+def test_daemons_hear_only_whom_they_serve(s):
+    """Every daemon's user is in the group that may open the sockets; what it asks for is another matter."""
+    for daemon, op, allowed in (("meshd", "list", ()), ("agentd", "info", ("apid",)), ("agentd", "leave", ("apid",)),
+                                ("agentd", "image_list", ("apid",)), ("raftd", "reset", ("apid",))):
+        for user, uid in st.UIDS.items():
+            if user in allowed and op in ("leave", "reset"):
+                continue
+            out = s.m1.sh("setpriv", "--reuid", str(uid), "--regid", str(st.GID), "--clear-groups", "nngcat", "--req0",
+                          "--dial", "ipc:///run/microswarm/%s.sock" % daemon, "--data",
+                          mp({"v": 1, "id": 7, "op": op, "body": {}}), "--raw", "--recv-timeout", "5", check=False)
+            refused_it = "only " in out or "may not" in out
+            eq(refused_it, user not in allowed, "%s asks %s for %s: %r" % (user, daemon, op, out))
+    eq(len(s.running("fixed")), 1)
+
+
+def test_daemons_do_not_use_the_api(s):
+    """Through it anybody is root on every node; the socket's group, that the daemons share, must not be enough for them."""
+    def ask(*who):
+        return s.m1.sh("setpriv", *who, "curl", "-s", "--unix-socket", "/run/microswarm/docker.sock", "http://d/_ping", check=False)
+    for user, uid in st.UIDS.items():
+        if user != "apid":
+            contains(ask("--reuid", str(uid), "--regid", str(st.GID), "--clear-groups"), "not for daemons", user)
+    eq(ask("--reuid", "65534", "--regid", "65534", "--groups", str(st.GID)), "OK", "a person")
+    eq(ask("--reuid", "65534", "--regid", "65534", "--clear-groups"), "", "a stranger")
+
+
 if __name__ == "__main__":
     st.main(setup)
