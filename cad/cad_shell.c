@@ -9,8 +9,6 @@
 #include "common/store/controller.h"
 #include "common/util/id.h"
 
-#define CA_KEY_ID "ca-key"
-
 static struct controller *controller;
 static bool dirty; /* the cluster object needs a look */
 static uint64_t roots_made, tokens_made;
@@ -95,11 +93,11 @@ static void make_root(struct controller_pass *p, struct str id, struct str doc, 
         goto out;
     }
     mp_map(&b, 2);
-    mp_kv_cstr(&b, "ID", CA_KEY_ID);
+    mp_kv_cstr(&b, "ID", STORE_CA_KEY_ID);
     mp_cstr(&b, "Data");
     mp_bin(&b, buf_str(&root.key_pem));
-    txn_purge(p->txn, KIND_CREDENTIAL, STR(CA_KEY_ID));
-    txn_create(p->txn, KIND_CREDENTIAL, STR(CA_KEY_ID), txn_doc(p->txn, &b));
+    txn_purge(p->txn, KIND_CREDENTIAL, STR(STORE_CA_KEY_ID));
+    txn_create(p->txn, KIND_CREDENTIAL, STR(STORE_CA_KEY_ID), txn_doc(p->txn, &b));
     OPENSSL_cleanse(b.p, b.n);
     buf_clear(&b);
     mp_map(&b, 3);

@@ -130,6 +130,9 @@ int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
         return err_set(e, ERR_INVALID, "there is no kind \"" STR_FMT "\"", STR_ARG(ch->Kind));
     if (op == 'u' || op == 'm')
         return patch_check(who, k, ch->Doc, e);
+    /* the key of the swarm's root is not one of the credentials that come and go with services */
+    if (k == KIND_CREDENTIAL && str_is(ch->ID, STORE_CA_KEY_ID))
+        who &= 1u << WHO_CAD;
     if (may(who, k, op == 'c' ? MAY_CREATE : MAY_REMOVE))
         return 0;
     return err_set(e, ERR_DENIED, "%s may not %s a %s", authority_names(who, names), op == 'c' ? "create" : "remove",

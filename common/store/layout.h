@@ -82,6 +82,7 @@ extern const struct index_info index_info[IX_COUNT];
  *   ones; two that share 303 bytes and the hash count as equal;
  * - a 0x00 inside a value becomes 0x01; fold_case lowers A-Z; an empty or absent value is not indexed.
  */
+#define STORE_CA_KEY_ID "ca-key" /* the credential that holds the key of the swarm's root: cad's alone */
 #define STORE_ID_MAX 128u
 #define STORE_KEY_MAX 320u
 #define STORE_ENTRY_MAX (STORE_KEY_MAX + 1 + STORE_ID_MAX)
