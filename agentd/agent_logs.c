@@ -227,9 +227,11 @@ static unsigned streams_of(const struct agent_logs *req)
 }
 
 /* where reading begins: *ret_gen and the offset in it */
-static size_t start_at(const struct agent_logs *req, const struct gen *g, size_t n, size_t *ret_gen)
+static size_t start_at(const struct agent_logs *req, const struct gen *g, size_t n, bool ended, size_t *ret_gen,
+                       size_t *ret_done)
 {
     struct log_cursor c;
+    *ret_done = 0;
     *ret_gen = n - 1;
     if (log_cursor_parse(req->Cursor, &c)) {
         for (size_t i = 0; i < n; i++) {
@@ -237,7 +239,10 @@ static size_t start_at(const struct agent_logs *req, const struct gen *g, size_t
                 continue;
             *ret_gen = i;
             /* an inode may be used again for a new file: then its first record differs */
-            return c.offset <= g[i].text.n && (c.first_ns == g[i].first_ns || c.offset == 0) ? c.offset : 0;
+            if (c.offset > g[i].text.n || (c.first_ns != g[i].first_ns && c.done != 0))
+                return 0;
+            *ret_done = c.done;
+            return c.offset;
         }
         return 0; /* rotated away meanwhile: from the oldest that is left */
     }
@@ -245,7 +250,7 @@ static size_t start_at(const struct agent_logs *req, const struct gen *g, size_t
         return 0;
     uint64_t left = (uint64_t)req->Tail;
     for (size_t i = 0; i < n; i++) {
-        size_t off = log_tail(g[i].text, streams_of(req), &left);
+        size_t off = log_tail(g[i].text, streams_of(req), i == 0 && ended, &left);
         *ret_gen = i;
         if (left == 0)
             return off;
@@ -282,37 +287,101 @@ static bool page_add(struct page *p, struct arena *a, const struct log_rec *r)
     return true;
 }
 
-/* reads forward from (gen, off); returns the cursor after the last record */
-static struct log_cursor fill(const struct agent_logs *req, const struct gen *g, size_t gen, size_t off, struct page *p,
-                              struct arena *a, bool *ret_past_until)
+/* The beginning of a line whose end has not come yet. The writer's pieces are put together again, as Docker does: what
+ * a program writes bit by bit is one line, with one time and one name in front. */
+struct unfinished {
+    struct buf text;
+    size_t start; /* offset of its first record */
+    struct log_rec last;
+};
+
+#define LINE_MAX_BYTES 16384 /* longer lines come in pieces of about this size */
+
+struct reading {
+    const struct agent_logs *req;
+    struct page *page;
+    struct arena *a;
+    struct unfinished open[2]; /* stdout, stderr */
+    size_t done;               /* lines that end up to here were given out before */
+};
+
+/* false: no memory for more */
+static bool give_line(struct reading *rd, struct unfinished *u, const struct log_rec *last, size_t end)
+{
+    struct log_rec r = *last;
+    bool wanted = (streams_of(rd->req) & (1u << (r.stream - 1))) && (!rd->req->Since || r.time.ns >= rd->req->Since);
+    if (u->text.n)
+        r.text = buf_str(&u->text);
+    bool ok = end <= rd->done || !wanted || page_add(rd->page, rd->a, &r);
+    buf_clear(&u->text);
+    return ok;
+}
+
+static bool take_record(struct reading *rd, const struct log_rec *r, size_t start, size_t end)
+{
+    struct unfinished *u = &rd->open[r->stream - 1];
+    if (!r->partial && u->text.n == 0)
+        return give_line(rd, u, r, end);
+    if (u->text.n == 0)
+        u->start = start;
+    u->last = *r;
+    buf_put(&u->text, r->text.p, r->text.n);
+    return (r->partial && u->text.n < LINE_MAX_BYTES) || give_line(rd, u, r, end);
+}
+
+static struct log_cursor position(const struct reading *rd, const struct gen *f, size_t at)
+{
+    struct log_cursor c = {
+        .inode = f->inode, .offset = at, .first_ns = f->first_ns, .done = at > rd->done ? at : rd->done
+    };
+    for (size_t i = 0; i < 2; i++)
+        if (rd->open[i].text.n && rd->open[i].start < c.offset)
+            c.offset = rd->open[i].start;
+    return c;
+}
+
+/* one file, from off; false: the page is full or time is up, *ret tells where to go on */
+static bool read_gen(struct reading *rd, const struct gen *f, size_t off, bool flush, struct log_cursor *ret,
+                     bool *ret_past)
+{
+    struct str s = { f->text.p ? f->text.p + off : NULL, f->text.n - off };
+    struct log_rec r;
+    for (;;) {
+        size_t at = f->text.n - s.n;
+        *ret = position(rd, f, at);
+        rd->page->full = rd->page->bytes >= AGENT_LOG_BYTES_MAX / 2 || rd->page->n >= 20000;
+        if (rd->page->full)
+            return false;
+        if (log_next(&s, &r) == 0)
+            break;
+        *ret_past = rd->req->Until && r.time.ns > rd->req->Until;
+        if (*ret_past)
+            return false;
+        if (!take_record(rd, &r, at, f->text.n - s.n)) {
+            rd->page->full = true;
+            return false;
+        }
+    }
+    for (size_t i = 0; flush && i < 2; i++) /* no more comes into this file */
+        if (rd->open[i].text.n && !give_line(rd, &rd->open[i], &rd->open[i].last, f->text.n + 1))
+            rd->page->full = true;
+    *ret = position(rd, f, f->text.n - s.n);
+    return !rd->page->full;
+}
+
+/* reads forward from (gen, off); returns the cursor after the last line */
+static struct log_cursor fill(struct reading *rd, const struct gen *g, size_t gen, size_t off, bool ended,
+                              bool *ret_past_until)
 {
     struct log_cursor cur = { 0 };
     *ret_past_until = false;
     for (size_t i = gen + 1; i > 0; i--) {
-        const struct gen *f = &g[i - 1];
-        struct str s = { f->text.p ? f->text.p + off : NULL, f->text.n - off };
-        struct log_rec r;
-        for (;;) {
-            if (p->bytes >= AGENT_LOG_BYTES_MAX / 2 || p->n >= 20000) {
-                p->full = true;
-                return cur;
-            }
-            cur = (struct log_cursor){ f->inode, (uint64_t)(f->text.n - s.n), f->first_ns };
-            if (log_next(&s, &r) == 0)
-                break;
-            if (req->Until && r.time.ns > req->Until) {
-                *ret_past_until = true;
-                return cur;
-            }
-            bool wanted = (streams_of(req) & (1u << (r.stream - 1))) && (!req->Since || r.time.ns >= req->Since);
-            if (wanted && !page_add(p, a, &r)) {
-                p->full = true;
-                return cur;
-            }
-            cur.offset = (uint64_t)(f->text.n - s.n);
-        }
-        off = 0;
+        if (!read_gen(rd, &g[i - 1], off, i > 1 || ended, &cur, ret_past_until))
+            break;
+        off = rd->done = 0;
     }
+    buf_done(&rd->open[0].text);
+    buf_done(&rd->open[1].text);
     return cur;
 }
 
@@ -325,17 +394,19 @@ static bool answer(struct agent_logs_ctx *l, struct rpc_call *c, const struct ag
     struct page p = { 0 };
     struct arena *a = rpc_arena(c);
     bool ended = false, past = false;
-    char cursor[100] = "";
+    char cursor[120] = "";
     if (!l->state(l->arg, req->TaskID, &ended)) {
         rpc_fail(c, ERR_NOT_FOUND, "task " STR_FMT " not found", STR_ARG(req->TaskID));
         return true;
     }
     size_t n = gens_open(l, task, g);
     if (n > 0) {
-        size_t gen, off = start_at(req, g, n, &gen);
-        struct log_cursor cur = fill(req, g, gen, off, &p, a, &past);
+        struct reading rd = { .req = req, .page = &p, .a = a, .open = { { .text = BUF_INIT }, { .text = BUF_INIT } } };
+        size_t gen, off = start_at(req, g, n, ended, &gen, &rd.done);
+        struct log_cursor cur = fill(&rd, g, gen, off, ended, &past);
         if (cur.inode)
-            snprintf(cursor, sizeof cursor, "%" PRIu64 ":%" PRIu64 ":%" PRId64, cur.inode, cur.offset, cur.first_ns);
+            snprintf(cursor, sizeof cursor, "%" PRIu64 ":%" PRIu64 ":%" PRId64 ":%" PRIu64, cur.inode, cur.offset,
+                     cur.first_ns, cur.done);
     }
     rep.Lines = (struct list){ p.v, p.n };
     rep.Cursor = arena_str(a, cursor[0] ? str_from(cursor) : req->Cursor);
@@ -446,7 +517,8 @@ void agent_logs_remove(struct agent_logs_ctx *l, const char *task_id)
 
 /* ---- opening ---- */
 
-int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg, struct err *e)
+int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg,
+                    struct err *e)
 {
     struct agent_logs_ctx *l = calloc(1, sizeof *l);
     if (!l)

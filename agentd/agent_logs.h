@@ -16,7 +16,8 @@ struct agent_logs_ctx;
 /* Whether a task is known, and whether it will write no more. */
 typedef bool logs_state_fn(void *arg, struct str task_id, bool *ret_ended);
 
-int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg, struct err *e);
+int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *state_dir, logs_state_fn *state, void *arg,
+                    struct err *e);
 struct agent_logs_ctx *agent_logs_close(struct agent_logs_ctx *l);
 
 #define AGENT_LOG_FILES_MAX 31

@@ -206,14 +206,14 @@ static void test_log_records(void **state)
     struct log_rec r;
     uint64_t n = 2;
     (void)state;
-    assert_int_equal(log_tail(s, 3, &n), (size_t)(strstr(s.p, T "stderr P") - s.p));
+    assert_int_equal(log_tail(s, 3, false, &n), (size_t)(strstr(s.p, T "stderr P") - s.p));
     n = 1;
-    assert_int_equal(log_tail(s, 2, &n), (size_t)(strstr(s.p, T "stderr P") - s.p));
+    assert_int_equal(log_tail(s, 2, false, &n), (size_t)(strstr(s.p, T "stderr P") - s.p));
     n = 9;
-    assert_int_equal(log_tail(s, 3, &n), 0);
+    assert_int_equal(log_tail(s, 3, false, &n), 0);
     assert_int_equal(n, 6);
     n = 0;
-    assert_int_equal(log_tail(s, 3, &n), (size_t)(strstr(s.p, T "stdout F half") - s.p));
+    assert_int_equal(log_tail(s, 3, false, &n), (size_t)(strstr(s.p, T "stdout F half") - s.p));
     assert_int_equal(log_next(&s, &r), 1);
     assert_true(str_is(r.text, "one") && r.stream == 1 && !r.partial);
     assert_int_equal(r.time.ns % 1000000000, 500000000);
@@ -228,7 +228,16 @@ static void test_log_records(void **state)
     struct log_cursor c;
     assert_true(log_cursor_parse(STR("12:34:56"), &c));
     assert_int_equal(c.inode * 10000 + c.offset * 100 + (uint64_t)c.first_ns, 123456);
+    assert_int_equal(c.done, 34);
+    assert_true(log_cursor_parse(STR("12:34:56:78"), &c));
+    assert_int_equal(c.done, 78);
+    assert_false(log_cursor_parse(STR("12:34:56:x"), &c));
     assert_false(log_cursor_parse(STR("12:34"), &c));
+    s = STR(T "stdout F one\n" T "stdout P two\n" T "stdout P three\n");
+    n = 1; /* of a container that has ended, "twothree" is the last line */
+    assert_int_equal(log_tail(s, 3, true, &n), (size_t)(strstr(s.p, T "stdout P two") - s.p));
+    n = 1;
+    assert_int_equal(log_tail(s, 3, false, &n), 0);
     assert_false(log_cursor_parse(STR("a:1:1"), &c));
     assert_false(log_cursor_parse(STR(""), &c));
 }

@@ -41,8 +41,9 @@ int log_next(struct str *s, struct log_rec *ret)
     return 0;
 }
 
-size_t log_tail(struct str s, unsigned streams, uint64_t *n)
+size_t log_tail(struct str s, unsigned streams, bool ended, uint64_t *n)
 {
+    unsigned open_end = ended ? streams : 0; /* streams whose last record may be the end of a line without newline */
     size_t end = s.n, begin;
     while (end > 0 && s.p[end - 1] != '\n')
         end--; /* the record being written */
@@ -52,13 +53,15 @@ size_t log_tail(struct str s, unsigned streams, uint64_t *n)
         size_t start = nl ? (size_t)(nl - s.p) + 1 : 0;
         struct log_rec r;
         bool ok = parse_line((struct str){ s.p + start, end - 1 - start }, &r) && (streams & (1u << (r.stream - 1)));
-        if (ok && !r.partial) { /* the end of a line: one more, if it may be */
+        if (ok && (!r.partial || (open_end & (1u << (r.stream - 1))))) { /* the end of a line: one more, if it may be */
             if (*n == 0)
                 return begin;
             --*n;
         }
-        if (ok)
+        if (ok) {
             begin = start;
+            open_end &= ~(1u << (r.stream - 1));
+        }
         end = start;
     }
     return *n == 0 ? begin : 0;
@@ -78,7 +81,10 @@ bool log_cursor_parse(struct str text, struct log_cursor *ret)
 {
     uint64_t first;
     if (text.n == 0 || !number(&text, ':', &ret->inode) || !number(&text, ':', &ret->offset) ||
-        !number(&text, 0, &first) || first > INT64_MAX)
+        !number(&text, text.n && memchr(text.p, ':', text.n) ? ':' : 0, &first) || first > INT64_MAX)
+        return false;
+    ret->done = ret->offset;
+    if (text.n && !number(&text, 0, &ret->done))
         return false;
     ret->first_ns = (int64_t)first;
     return true;

@@ -21,13 +21,17 @@ struct log_rec {
  * stepped over. */
 int log_next(struct str *s, struct log_rec *ret);
 
-/* log_tail - where the last n complete lines of the wanted streams (bit 1: stdout, bit 2: stderr) begin. *n becomes the
- * number of lines that are still missing (0: all found). */
-size_t log_tail(struct str s, unsigned streams, uint64_t *n);
+/* log_tail - where the last n lines of the wanted streams (bit 1: stdout, bit 2: stderr) begin. *n becomes the number
+ * of lines that are still missing (0: all found). @ended: a last line without its newline counts, too. */
+size_t log_tail(struct str s, unsigned streams, bool ended, uint64_t *n);
 
-/* A position in the log: "inode:offset:time of the first record of that file". */
+/*
+ * A position in the log: "inode:offset:time of the first record of that file:done". Reading goes on at @offset, where
+ * the first line begins that was incomplete; what ends before @done was read already (a line of the other stream).
+ */
 struct log_cursor {
     uint64_t inode, offset;
     int64_t first_ns;
+    uint64_t done;
 };
 bool log_cursor_parse(struct str text, struct log_cursor *ret);

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct str all = { (const char *)data + 1, size - 1 }, s = all;
     uint64_t want = data[0] >> 2, left = want, lines = 0;
     unsigned streams = data[0] & 3u;
-    size_t off = log_tail(all, streams, &left);
+    size_t off = log_tail(all, streams, streams & 4, &left);
     CHECK(off <= all.n && left <= want);
     while (log_next(&s, &r) == 1)
         CHECK(r.text.p >= all.p && r.text.p + r.text.n <= all.p + all.n && (r.stream == 1 || r.stream == 2));

@@ -18,8 +18,8 @@ int fs_read_at(int dir, const char *path, size_t max, struct buf *out); /* insid
 int fs_write(const char *path, struct str text, mode_t mode, struct err *e);
 int fs_write_atomic(const char *path, struct str text, mode_t mode, struct err *e); /* synced, then renamed */
 bool fs_empty_dir(int fd);                                                          /* takes fd */
-/* fs_mount_of - which mount @path (real, absolute) lies on: its mount point (at least 4097 bytes), and "shared", "slave"
- * or "private" in kind (at least 8 bytes). */
+/* fs_mount_of - which mount @path (real, absolute) lies on: its mount point (at least 4097 bytes), and "shared",
+ * "slave" or "private" in kind (at least 8 bytes). */
 int fs_mount_of(const char *path, char *point, char *kind, struct err *e);
 void fs_remove_tree(const char *path);                     /* best effort, stays on one file system; for small trees */
 size_t fs_count_entries(const char *path, size_t stop_at); /* files below path, up to stop_at */

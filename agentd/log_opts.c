@@ -15,8 +15,8 @@ static bool one_of(struct str s, const char *const *names)
 
 int log_opts_known(const struct tspec_driver *d, struct err *e)
 {
-    static const char *const json_file[] = { "max-file", "max-size",     "compress", "labels", "labels-regex",
-                                             "env",      "env-regex",    "tag",      "mode",   "max-buffer-size",
+    static const char *const json_file[] = { "max-file", "max-size",  "compress", "labels", "labels-regex",
+                                             "env",      "env-regex", "tag",      "mode",   "max-buffer-size",
                                              NULL };
     static const char *const local[] = { "max-file", "max-size", "compress", "mode", "max-buffer-size", NULL };
     bool is_local = d && str_is(d->Name, "local");

@@ -13,7 +13,7 @@ struct log_opts {
 int log_opts_known(const struct tspec_driver *d, struct err *e);
 
 /*
- * log_opts_read - what to keep of a task's output. @dflt holds when the service does not say; a service that only limits
- * the size of a file means one file, as with Docker. json-file and local are kept in the same way.
+ * log_opts_read - what to keep of a task's output. @dflt holds when the service does not say; a service that only
+ * limits the size of a file means one file, as with Docker. json-file and local are kept in the same way.
  */
 int log_opts_read(const struct tspec_driver *d, const struct log_opts *dflt, struct log_opts *ret, struct err *e);

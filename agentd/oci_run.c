@@ -72,8 +72,7 @@ static const char *find(struct str s, const char *needle)
     return s.n ? memmem(s.p, s.n, needle, strlen(needle)) : NULL;
 }
 
-#define START_FAILED \
-    "starting container failed: failed to create task for container: OCI runtime create failed: "
+#define START_FAILED "starting container failed: failed to create task for container: OCI runtime create failed: "
 
 /* the name in crun's "executable file `name` not found in $PATH" */
 static struct str missing_name(struct str crun)
@@ -107,8 +106,8 @@ void oci_error_text(struct str crun, const char *command, char *out, size_t cap)
     else if (denied)
         snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": permission denied", STR_ARG(name));
     else
-        snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": stat " STR_FMT ": no such file or directory", STR_ARG(name),
-                 STR_ARG(name));
+        snprintf(out, cap, START_FAILED "exec: \"" STR_FMT "\": stat " STR_FMT ": no such file or directory",
+                 STR_ARG(name), STR_ARG(name));
 }
 
 /* ---- cgroups ---- */

@@ -126,8 +126,8 @@ static int spawn(struct proc *p, const struct proc_spec *spec, int in_fd)
     posix_spawn_file_actions_init(&fa);
     posix_spawnattr_init(&at);
     sigemptyset(&none);
-    /* not sigfillset(): it leaves out the C library's own 32 and 33, and posix_spawn() then has the program, and so every
-     * container, ignore them */
+    /* not sigfillset(): it leaves out the C library's own 32 and 33, and posix_spawn() then has the program, and so
+     * every container, ignore them */
     memset(&all, 0xff, sizeof all);
     posix_spawnattr_setsigmask(&at, &none);
     posix_spawnattr_setsigdefault(&at, &all);

@@ -55,7 +55,8 @@ int volume_name_check(struct str name, struct err *e)
 {
     if (name.n == 1)
         return err_set(e, ERR_INVALID,
-                       "create " STR_FMT ": volume name is too short, names should be at least two alphanumeric characters",
+                       "create " STR_FMT
+                       ": volume name is too short, names should be at least two alphanumeric characters",
                        STR_ARG(name));
     if (!volume_name_ok(name))
         return err_set(e, ERR_INVALID,
