@@ -10,12 +10,15 @@
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
+#include "common/daemon/inbox.h"
 #include "common/util/check.h"
 #include "common/util/clock.h"
 
 struct probe_server {
+    struct inbox_item item; /* first: it is what the inbox hands back */
     nng_socket sock;
-    sd_event_source *source;
+    nng_aio *aio;
+    bool sending; /* else receiving */
     const struct daemon_spec *spec;
 };
 
@@ -121,26 +124,52 @@ void probe_answer(const struct daemon_spec *spec, struct str line, struct buf *o
     }
 }
 
-static int on_readable(sd_event_source *s, int fd, uint32_t revents, void *arg)
+/*
+ * One line at a time: receive, answer, send, receive again. Not nng's receive descriptor: when a peer goes with a
+ * request that nobody has taken yet, nng 1.5.2 leaves the descriptor readable although there is nothing to receive, and
+ * the loop would spin.
+ */
+static void receive(struct probe_server *p)
+{
+    p->sending = false;
+    nng_recv_aio(p->sock, p->aio);
+}
+
+static void answer(struct probe_server *p, nng_msg *m)
+{
+    struct buf out = BUF_INIT;
+    probe_answer(p->spec, (struct str){ nng_msg_body(m), nng_msg_len(m) }, &out);
+    nng_msg_clear(m);
+    if (out.failed || nng_msg_append(m, out.p, out.n) != 0)
+        nng_msg_append(m, "{\"error\":\"out of memory\"}", 25);
+    buf_done(&out);
+    p->sending = true;
+    nng_aio_set_msg(p->aio, m);
+    nng_send_aio(p->sock, p->aio);
+}
+
+static void on_inbox(struct inbox_item *item)
+{
+    struct probe_server *p = (struct probe_server *)item;
+    int r = nng_aio_result(p->aio);
+    nng_msg *m = nng_aio_get_msg(p->aio);
+    nng_aio_set_msg(p->aio, NULL);
+    if (r == NNG_ECLOSED) {
+        if (p->sending && m)
+            nng_msg_free(m);
+    } else if (!p->sending && r == 0) {
+        answer(p, m);
+    } else {
+        if (p->sending && r != 0 && m) /* the peer hung up: nobody wants it */
+            nng_msg_free(m);
+        receive(p);
+    }
+}
+
+static void on_aio(void *arg)
 {
     struct probe_server *p = arg;
-    nng_msg *m;
-    (void)s;
-    (void)fd;
-    (void)revents;
-    while (nng_recvmsg(p->sock, &m, NNG_FLAG_NONBLOCK) == 0) {
-        struct buf out = BUF_INIT;
-        probe_answer(p->spec, (struct str){ nng_msg_body(m), nng_msg_len(m) }, &out);
-        nng_msg_clear(m);
-        if (out.failed)
-            nng_msg_append(m, "{\"error\":\"out of memory\"}", 25);
-        else
-            nng_msg_append(m, out.p, out.n);
-        buf_done(&out);
-        if (nng_sendmsg(p->sock, m, NNG_FLAG_NONBLOCK) != 0)
-            nng_msg_free(m);
-    }
-    return 0;
+    inbox_post(&p->item);
 }
 
 int probe_open(struct probe_server **ret, sd_event *loop, const char *run_dir, const struct daemon_spec *spec,
@@ -148,16 +177,22 @@ int probe_open(struct probe_server **ret, sd_event *loop, const char *run_dir, c
 {
     char url[256];
     nng_listener l;
-    int r, fd;
+    int r;
     if (started.ms == 0)
         started = clock_mono();
     if (snprintf(url, sizeof url, "ipc://%s/%s.probe", run_dir, spec->name) >= (int)sizeof url)
         return err_set(e, ERR_INVALID, "run folder: name too long");
+    if ((r = inbox_ref(loop, e)) < 0)
+        return r;
     struct probe_server *p = calloc(1, sizeof *p);
     CHECK(p != NULL);
     p->spec = spec;
+    p->item.fn = on_inbox;
+    CHECK(nng_aio_alloc(&p->aio, on_aio, p) == 0);
     if ((r = nng_rep0_open(&p->sock)) != 0) {
+        nng_aio_free(p->aio);
         free(p);
+        inbox_unref();
         return err_set(e, ERR_INTERNAL, "open probe: %s", nng_strerror(r));
     }
     mode_t old = umask(0007);
@@ -166,24 +201,27 @@ int probe_open(struct probe_server **ret, sd_event *loop, const char *run_dir, c
         (r = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, 2 * PROBE_LINE_MAX)) == 0)
         r = nng_listener_start(l, 0);
     umask(old);
-    if (r == 0)
-        r = nng_socket_get_int(p->sock, NNG_OPT_RECVFD, &fd);
-    if (r == 0 && sd_event_add_io(loop, &p->source, fd, 1 /* EPOLLIN */, on_readable, p) < 0)
-        r = NNG_EINTERNAL;
     if (r != 0) {
         probe_close(p);
         return err_set(e, ERR_IO, "listen on %s: %s", url, nng_strerror(r));
     }
+    receive(p);
     *ret = p;
     return 0;
 }
 
 struct probe_server *probe_close(struct probe_server *p)
 {
-    if (p) {
-        sd_event_source_disable_unref(p->source);
-        nng_close(p->sock);
-        free(p);
-    }
+    if (!p)
+        return NULL;
+    nng_close(p->sock);
+    nng_aio_stop(p->aio); /* its callback has run when this returns */
+    inbox_forget(&p->item);
+    nng_msg *m = nng_aio_get_msg(p->aio);
+    if (m && p->sending == (nng_aio_result(p->aio) != 0))
+        nng_msg_free(m);
+    nng_aio_free(p->aio);
+    inbox_unref();
+    free(p);
     return NULL;
 }

@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
@@ -307,6 +309,42 @@ static void probes_answer_one_line(void **state)
     probe_is("log info", "{\"log\":\"info\"}");
 }
 
+/* A peer that asks a lot at once and goes before it has an answer. */
+static void ask_and_go(unsigned n)
+{
+    static const char hello[] = "\0SP\0\0\x30\0", ask[] = "\1\0\0\0\0\0\0\0\x0b\x80\0\0\1version";
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct buf b = BUF_INIT;
+    buf_put(&b, hello, 8);
+    for (unsigned i = 0; i < n; i++)
+        buf_put(&b, ask, sizeof ask - 1);
+    snprintf(sa.sun_path, sizeof sa.sun_path, "%s/testd.probe", dir);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    assert_int_equal(send(fd, b.p, b.n, MSG_NOSIGNAL), (ssize_t)b.n);
+    close(fd);
+    buf_done(&b);
+}
+
+static void a_probe_rests_when_its_peers_have_gone(void **state)
+{
+    (void)state;
+    struct err e = ERR_INIT;
+    struct probe_server *p = NULL;
+    assert_int_equal(probe_open(&p, loop, dir, &spec, &e), 0);
+    for (unsigned i = 0; i < 400; i++) {
+        ask_and_go(51);
+        if (i % 8 == 7)
+            for (unsigned j = 0; j < 100; j++)
+                (void)sd_event_run(loop, 0);
+    }
+    unsigned rounds = 0; /* with nothing left to do, the loop must wait: 300 ms in which nothing happens */
+    while (rounds < 100000 && sd_event_run(loop, 300000) > 0)
+        rounds++;
+    assert_true(rounds < 100000);
+    probe_close(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +360,7 @@ int main(void)
         cmocka_unit_test(a_client_may_go_with_requests_in_flight),
         cmocka_unit_test(sync_calls_need_no_loop_of_their_own),
         cmocka_unit_test(probes_answer_one_line),
+        cmocka_unit_test(a_probe_rests_when_its_peers_have_gone),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
