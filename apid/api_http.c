@@ -495,7 +495,7 @@ static int listen_unix(const char *path, struct err *e)
     umask(old);
     if (r < 0)
         return err_errno(e, errno, "bind %s", path);
-    if (listen(fd, 512) < 0)
+    if (listen(fd, SOMAXCONN) < 0)
         return err_errno(e, errno, "listen on %s", path);
     return TAKE_FD(fd);
 }

@@ -345,6 +345,31 @@ static void put_taskspec(struct txn *t, struct change *c, struct str spec, struc
     txn_create(t, KIND_TASKSPEC, str_from(c->taskspec_id), txn_doc(t, b));
 }
 
+/*
+ * Ports that are named are taken in the same transaction, so that of two services that want one at the same moment the
+ * second gets its answer here (the look at the store after the conflict finds the first). One that is still held by a
+ * service that is gone is left to allocatord, which frees it soon and gives it to whom the store says.
+ */
+static void take_ports(struct req *r, struct txn *t, struct store_snap *snap, struct change *c, struct buf *b)
+{
+    struct spec_port *p = arena_array(&r->arena, PORTS_MAX, sizeof *p);
+    size_t n = p ? spec_ports(c->spec, p, PORTS_MAX) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct str doc, id = str_from(arena_printf(&t->arena, "port/" STR_FMT "/%llu", STR_ARG(p[i].protocol),
+                                                   (unsigned long long)p[i].published));
+        if (p[i].host || id.n == 0 || store_get(snap, KIND_RESERVATION, id, &doc) == 0)
+            continue;
+        buf_clear(b);
+        mp_map(b, 4);
+        mp_kv_str(b, "ID", id);
+        mp_kv_cstr(b, "OwnerID", c->id);
+        mp_kv_str(b, "Protocol", p[i].protocol);
+        mp_kv_u64(b, "Port", p[i].published);
+        txn_create(t, KIND_RESERVATION, id, txn_doc(t, b));
+    }
+}
+
 static int attempt_create(struct req *r, struct txn *t, struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
@@ -363,6 +388,7 @@ static int attempt_create(struct req *r, struct txn *t, struct err *e)
             r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT " already exists", STR_ARG(name));
     if (check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0)
         return -1;
+    take_ports(r, t, snap, c, &b);
     if (c->auth.n > 0)
         put_credential(t, c, &b);
     put_taskspec(t, c, buf_str(&c->packed), str_from(c->id), c->auth.n > 0 ? str_from(c->credential_id) : STR(""), &b);
@@ -509,6 +535,8 @@ static void put_update(struct req *r, struct txn *t, struct store_snap *snap, st
         put_credential(t, c, &b);
         credential = str_from(c->credential_id);
     }
+    if (!c->rollback)
+        take_ports(r, t, snap, c, &b);
     if (find_taskspec(snap, id, text_at(doc, "TaskSpecID"), spec, credential, &taskspec)) {
         taskspec = arena_str(&t->arena, taskspec);
         txn_require_exists(t, KIND_TASKSPEC, taskspec);

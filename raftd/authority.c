@@ -35,6 +35,7 @@ static const struct right rights[] = {
     { WHO_APID, KIND_SECRET_DATA, MAY_CREATE | MAY_REMOVE, "*" },
     { WHO_APID, KIND_CONFIG, MAY_CREATE | MAY_REMOVE, " Spec " },
     { WHO_APID, KIND_CREDENTIAL, MAY_CREATE, NULL },
+    { WHO_APID, KIND_RESERVATION, MAY_CREATE, NULL },
     /* Identities. */
     { WHO_CAD, KIND_CLUSTER, 0, " RootCA JoinTokens TLSInfo RootRotationInProgress NetworkKeys " },
     { WHO_CAD, KIND_NODE, 0, " Certificate Role " },

@@ -315,6 +315,57 @@ def test_clients_that_hang_up_are_forgotten(s):
     s.remove("quiet")
 
 
+def test_more_clients_than_are_served_at_once(s):
+    """connections_max is 1024; the rest wait in the socket's queue and are served when others go."""
+    clients = []
+    for _ in range(1500):
+        c = socket.socket(socket.AF_UNIX)
+        c.settimeout(10)
+        c.connect(s.m1.sock)
+        clients.append(c)
+    for c in clients[:1000]:
+        c.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    for c in clients[:1000]:
+        contains(c.recv(4096).decode(), "200 OK")
+    late = clients.pop()
+    late.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+    for c in clients:
+        c.close()
+    contains(late.recv(4096).decode(), "200 OK")
+    late.close()
+
+
+def test_http_as_it_should_not_be(s):
+    def talk(data):
+        c = socket.socket(socket.AF_UNIX)
+        c.settimeout(10)
+        c.connect(s.m1.sock)
+        c.sendall(data)
+        c.shutdown(socket.SHUT_WR)
+        out = b""
+        try:
+            while len(out) < 100000:
+                piece = c.recv(4096)
+                if not piece:
+                    break
+                out += piece
+        except ConnectionResetError:
+            pass
+        c.close()
+        return out.decode(errors="replace")
+    head = "POST /v1.41/services/create HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    for bad, words in (("GET /v1.41/services/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "400 Bad Request"),
+                       ("PATCH /v1.41/services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "page not found"),
+                       (head + "Content-Length: -1\r\n\r\n{}", "400 Bad Request"),
+                       (head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{\r\n", "400 Bad Request"),
+                       (head + "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", "mismatched Runtime"),
+                       (head + "Content-Length: 100000\r\n\r\n" + "[" * 100000, "nested more than 32 deep"),
+                       ("\x16\x03\x01garbage\r\n\r\n", ""), ("GET\r\n\r\n", ""), (head + "Content-Length: 50\r\n\r\n{}", "")):
+        contains(talk(bad.encode("latin-1")), words, bad[:60])
+    eq(talk(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n" * 3).count("200 OK"), 3, "requests sent together")
+    eq(s.api.get("/services"), [])
+
+
 def test_a_client_that_does_not_read_holds_nobody_up(s):
     slow = open_stream(s, "/events")
     for i in range(400):

@@ -3,6 +3,7 @@
 
 import os
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import swarmtest as st  # noqa: E402
@@ -142,6 +143,50 @@ def test_our_table_only(s):
     s.m1.wait_ready(30 * st.SLOW)
     eq(s.m1.sh("nft", "list table inet users"), before)
     s.m1.sh("nft", "delete table inet users")
+
+
+def test_one_port_for_many_at_once(s):
+    """Of services that want the same port at the same moment one gets it; the others hear who has it."""
+    def spec(name, port):
+        return {"Name": name, "TaskTemplate": {"ContainerSpec": {"Image": "echo:latest"}},
+                "Mode": {"Replicated": {"Replicas": 0}},
+                "EndpointSpec": {"Ports": [{"TargetPort": 8080, "PublishedPort": port}] if port else []}}
+
+    def at_once(calls):
+        out = [None] * len(calls)
+
+        def run(i):
+            out[i] = s.api.raw(*calls[i])[:2]
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        return out
+    for rnd in range(10):
+        port = 8300 + rnd
+        got = at_once([("POST", "/services/create", spec("many%d-%d" % (rnd, i), port)) for i in range(6)])
+        eq(sorted(g[0] for g in got), [201] + [400] * 5)
+        for status, data in got:
+            if status == 400:
+                contains(data.decode(), "port '%d' is already in use by service 'many%d-" % (port, rnd))
+                contains(data.decode(), "as an ingress port")
+    s.remove(*[x["Spec"]["Name"] for x in s.api.get("/services")])
+    # the same for updates, and a port is free again at once when its service goes
+    for i in range(4):
+        s.api.post("/services/create", spec("upd%d" % i, 0))
+    ver = {x["Spec"]["Name"]: x["Version"]["Index"] for x in s.api.get("/services")}
+    got = at_once([("POST", "/services/upd%d/update?version=%d" % (i, ver["upd%d" % i]), spec("upd%d" % i, 8300))
+                   for i in range(4)])
+    eq(sorted(g[0] for g in got), [200, 400, 400, 400])
+    s.remove(*["upd%d" % i for i in range(4)])
+    for _ in range(10):
+        s.api.post("/services/create", spec("again", 8300))
+        s.api.delete("/services/again")
+    s.create("again", "echo:latest", "-p", "8300:8080")
+    s.wait_running("again")
+    contains(s.http("http://%s:8300/" % ADDR), "host=")
+    s.remove("again")
 
 
 if __name__ == "__main__":
