@@ -76,7 +76,7 @@ def test_image_overridden(s):
 def test_user_and_groups(s):
     t = up(s, "u", "--user", "app", "--group", "extra", "--group", "3000")
     eq((status(s, t, "Uid").split()[0], status(s, t, "Gid").split()[0]), ("1000", "1000"))
-    eq(sorted(set(status(s, t, "Groups").split()) - {"1000"}), ["2000", "3000"])
+    eq(sorted(status(s, t, "Groups").split()), ["1000", "2000", "3000"], "the primary group is among them")
     s.remove("u")
     s.create("nouser", "busybox:latest", "--user", "nobodyknows", "--restart-condition", "none", args=("sleep", "9"))
     t = s.wait(lambda: next((t for t in s.tasks("nouser") if t["Status"]["State"] in ("failed", "rejected")), None), "refusal")
@@ -103,6 +103,67 @@ def test_bind_mount(s):
     eq(s.m1.sh("cat", "/run/bind-src/g").strip(), "back")
     eq(sh(s, t, "echo no 2>/dev/null > /mnt/ro/h && echo wrote || echo refused"), "refused")
     s.remove("b")
+
+
+def test_mount_order_and_tmpfs_mode(s):
+    s.m1.sh("mkdir", "-p", "/run/bind-src")
+    t = up(s, "mo", "--mount", "type=tmpfs,dst=/b/deep", "--mount", "type=bind,src=/run/bind-src,dst=/b",
+           "--mount", "type=tmpfs,dst=/home")
+    contains(sh(s, t, "cat /proc/mounts"), " /b/deep tmpfs ")
+    eq(sh(s, t, "touch /b/deep/x && stat -c %a /home"), "755", "the mode of the folder below")
+    s.remove("mo")
+
+
+def test_propagation(s):
+    s.m1.sh("sh", "-c", "mkdir -p /run/prop && mount -t tmpfs prop /run/prop && mount --make-shared /run/prop && mkdir /run/prop/sub")
+    t = up(s, "pr", "--mount", "type=bind,src=/run/prop,dst=/p,bind-propagation=rslave")
+    s.m1.sh("sh", "-c", "mount -t tmpfs late /run/prop/sub && touch /run/prop/sub/late")
+    eq(sh(s, t, "ls /p/sub"), "late", "a later mount of the host is seen")
+    s.remove("pr")
+    s.m1.sh("umount", "-R", "/run/prop")
+    s.m1.sh("sh", "-c", "mount -t tmpfs own /run/prop && mount --make-private /run/prop")
+    s.create("pp", "busybox:latest", "--mount", "type=bind,src=/run/prop,dst=/p,bind-propagation=rshared", "--restart-condition",
+             "none", args=("sleep", "9"))
+    t = s.wait_state("pp", "failed")
+    contains(t["Status"]["Err"], "path /run/prop is mounted on /run/prop but it is not a shared mount")
+    eq(t["Status"]["ContainerStatus"]["ExitCode"], 128)
+    s.remove("pp")
+    s.m1.sh("umount", "/run/prop")
+
+
+def refused(s, *options, image="busybox:latest", args=("sleep", "9"), state="failed"):
+    """Status of a task that never runs."""
+    s.create("no", image, *options, "--restart-condition", "none", args=args)
+    t = s.wait_state("no", state)
+    s.remove("no")
+    return t["Status"]
+
+
+def test_what_cannot_be_executed(s):
+    s.load("busybox", "-t", "noexec:latest", "--file", "/bin/noexec=hello")
+    for command, code, text in (("nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+                                ("/no/such", 127, 'exec: "/no/such": stat /no/such: no such file or directory'),
+                                ("/bin/noexec", 126, 'exec: "/bin/noexec": permission denied'),
+                                ("noexec", 127, 'exec: "noexec": executable file not found in $PATH'),
+                                ("/etc", 126, 'exec: "/etc": permission denied')):
+        st_ = refused(s, image="noexec:latest", args=(command,))
+        contains(st_["Err"], text)
+        eq(st_["ContainerStatus"]["ExitCode"], code, command)
+
+
+def test_rejected(s):
+    for options, text in ((("--workdir", "rel/dir"), "the working directory 'rel/dir' is invalid, it needs to be an absolute path"),
+                          (("--limit-memory", "4m"), "Minimum memory limit allowed is 6MB"),
+                          (("--cap-add", "NOSUCH"), 'invalid CapAdd: unknown capability: "CAP_NOSUCH"'),
+                          (("--mount", "type=volume,src=x,dst=/v"), "volume name is too short"),
+                          (("--stop-signal", "SIGNOSUCH"), "Invalid signal: SIGNOSUCH"),
+                          (("--log-driver", "json-file", "--log-opt", "nosuch=1"),
+                           "unknown log opt 'nosuch' for json-file log driver")):
+        st_ = refused(s, *options, state="rejected")
+        contains(st_["Err"], text)
+        eq(st_["ContainerStatus"], {"ContainerID": "", "PID": 0, "ExitCode": 0})
+    contains(refused(s, "--log-driver", "json-file", "--log-opt", "max-file=0")["Err"], "max-file cannot be less than 1")
+    contains(refused(s, "--user", "0:nogrp")["Err"], "unable to find group nogrp: no matching entries in group file")
 
 
 def test_bind_source_missing(s):
@@ -152,6 +213,9 @@ def test_limits(s):
         eq(s.m1.sh("cat", base + "/pids.max").strip(), "20")
     contains(proc(s, t, "limits"), "Max open files            100                  200")
     s.remove("l")
+    t = up(s, "l2", "--ulimit", "stack=-1")
+    contains(proc(s, t, "limits"), "Max stack size            unlimited            unlimited")
+    s.remove("l2")
 
 
 def test_out_of_memory(s):
@@ -161,6 +225,8 @@ def test_out_of_memory(s):
     contains(t["Status"]["Err"], "137")
     eq(t["Status"]["ContainerStatus"]["ExitCode"], 137)
     s.remove("oom")
+    # the monitor leaves a file "oom" where it stands: in the task's own folder, which is gone
+    eq(s.m1.sh("find", "/", "-xdev", "-maxdepth", "2", "-name", "oom", "-newer", s.m1.path("ctl")), "")
 
 
 def test_capabilities_and_seccomp(s):
@@ -168,6 +234,7 @@ def test_capabilities_and_seccomp(s):
     eq(hex(int(status(s, t, "CapEff"), 16)), hex(DOCKER_CAPS), "Docker's default capabilities")
     eq(hex(int(status(s, t, "CapBnd"), 16)), hex(DOCKER_CAPS))
     eq(status(s, t, "Seccomp"), "2")
+    eq(int(status(s, t, "SigIgn"), 16) >> 31, 0, "no signal from 32 on is ignored")
     s.remove("c")
     t = up(s, "c2", "--cap-add", "NET_ADMIN", "--cap-drop", "CAP_CHOWN")
     caps = int(status(s, t, "CapEff"), 16)
@@ -206,10 +273,11 @@ def test_sysctl(s):
 
 
 def test_dns_and_hosts(s):
-    t = up(s, "d", "--dns", "9.9.9.9", "--dns-search", "example.org", "--dns-option", "ndots:3", "--host", "other:1.2.3.4")
-    resolv = sh(s, t, "cat /etc/resolv.conf")
-    for part in ("9.9.9.9", "example.org", "ndots:3"):
-        contains(resolv, part)
+    t = up(s, "d", "--dns", "9.9.9.9", "--dns-search", "example.org", "--dns-option", "ndots:3", "--host", "other:1.2.3.4",
+           "--hostname", "full.example.org")
+    eq(sh(s, t, "cat /etc/resolv.conf"), "search example.org\nnameserver 9.9.9.9\noptions ndots:3")
+    contains(sh(s, t, "cat /etc/hosts"), "\tfull.example.org full")
+    eq(sh(s, t, "readlink /etc/mtab; ls -a / | grep dockerenv"), "/proc/mounts\n.dockerenv")
     hosts = sh(s, t, "cat /etc/hosts")
     contains(hosts, "other")
     contains(hosts, "1.2.3.4")
@@ -230,6 +298,27 @@ def test_tty(s):
     eq(sh(s, t, "readlink /proc/1/fd/0").startswith("/dev/"), True)
     s.wait(lambda: "/dev/" in s.logs("t") or None, "the terminal's name in the log")
     s.remove("t")
+
+
+def test_lines_of_logs(s):
+    s.create("ln", "busybox:latest", "--restart-condition", "none", args=(
+        "sh", "-c", "printf one; sleep 0.1; echo err >&2; printf two; sleep 0.1; echo; head -c 40000 /dev/zero | tr '\\0' x; echo; "
+        "printf end"))
+    s.wait_state("ln", "complete")
+    eq(s.logs("ln"), "onetwo\n" + "x" * 40000 + "\nenderr\n")
+    named = s.docker("service", "logs", "--no-task-ids", "ln").splitlines()
+    eq(named[0].split("|")[1], " onetwo", "pieces are one line")
+    eq(s.logs("ln", "--tail", "1"), "end")
+    s.remove("ln")
+    # kept as many files as asked for
+    big = "i=0; while [ $i -lt 3000 ]; do echo line $i 01234567890123456789012345678901234567890123456789; i=$((i+1)); done"
+    s.create("lr", "busybox:latest", "--restart-condition", "none", "--log-driver", "json-file", "--log-opt", "max-size=20k",
+             "--log-opt", "max-file=1", args=("sh", "-c", big))
+    s.wait_state("lr", "complete")
+    lines = s.logs("lr").splitlines()
+    contains(lines[-1], "line 2999 ")
+    eq(len(lines) < 400, True, "%d lines in one file of 20k" % len(lines))
+    s.remove("lr")
 
 
 def test_stop_signal_and_grace(s):
