@@ -37,6 +37,7 @@ static struct {
     struct api_conn *open;
     int fd;
     char path[108];
+    bool closing; /* no request begins any more */
 } http = { .fd = -1 };
 
 /* ---- suspend, resume ---- */
@@ -409,7 +410,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
     struct api_conn *c = *con_cls;
 
     (void)cls, (void)url, (void)version, (void)mhd;
-    if (!c || c->lost)
+    if (!c || c->lost || http.closing)
         return MHD_NO;
     if (!c->begun) {
         c->begun = true;
@@ -544,6 +545,7 @@ void api_http_close(void)
 {
     if (!http.mhd)
         return;
+    http.closing = true; /* else MHD_run() lets clients in that wait, and one more is suspended: MHD aborts over that */
     for (struct api_conn *c = http.open; c; c = c->next) {
         c->lost = true;
         resume(c);
