@@ -404,13 +404,19 @@ static bool log_state(void *arg, struct str id, bool *ret_ended)
 
 /* ---- start and stop ---- */
 
-static int make_run_dirs(struct agent *ag, struct err *e)
+/* nobody but root looks into containers and volumes, or makes these folders for us */
+static int make_dirs(struct agent *ag, struct err *e)
 {
-    static const char *const names[] = { "tasks", "crun", "exits" };
+    static const char *const run[] = { "tasks", "crun", "exits" };
+    static const char *const state[] = { "agent", "images", "tasks", "volumes" };
     char path[400];
     int r = 0;
-    for (size_t i = 0; r == 0 && i < sizeof names / sizeof names[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s", ag->run_dir, names[i]);
+    for (size_t i = 0; r == 0 && i < sizeof run / sizeof run[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", ag->run_dir, run[i]);
+        r = dir_own(path, 0700, e);
+    }
+    for (size_t i = 0; r == 0 && i < sizeof state / sizeof state[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", ag->state_dir, state[i]);
         r = dir_own(path, 0700, e);
     }
     return r;
@@ -428,7 +434,7 @@ static int open_parts(struct agent *ag, struct err *e)
                            .crun = agent_conf.crun,
                            .run_dir = ag->run_dir,
                            .cgroup_root = agent_conf.cgroup_root };
-    int r = make_run_dirs(ag, e);
+    int r = make_dirs(ag, e);
     if (r == 0)
         r = agent_db_open(&ag->db, ag->state_dir, e);
     if (r == 0)

@@ -13,6 +13,7 @@
 #include "common/daemon/daemon.h"
 #include "common/util/check.h"
 #include "common/util/clock.h"
+#include "common/util/dir.h"
 #include "common/util/id.h"
 #include "raftd/pub.h"
 
@@ -775,9 +776,7 @@ static int dir_make(struct err *e)
     snprintf(node.run_dir, sizeof node.run_dir, "%s", daemon_run_dir());
     if ((size_t)snprintf(node.dir, sizeof node.dir, "%s/raft", daemon_state_dir()) > 300)
         return err_set(e, ERR_INVALID, "state folder: path is too long");
-    if (mkdir(node.dir, 0700) < 0 && errno != EEXIST)
-        return err_errno(e, errno, "create %s", node.dir);
-    return 0;
+    return dir_own(node.dir, 0700, e);
 }
 
 int node_start(struct err *e)
