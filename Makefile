@@ -10,8 +10,7 @@ B        ?= build$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 PREFIX   ?= /usr
 DESTDIR  ?=
 
-PKGS     := msgpack lmdb libcrypto libsystemd libmicrohttpd libcurl jansson yaml-0.1 libnl-3.0 libnl-route-3.0 \
-            libnftnl libmnl cmocka libseccomp
+PKGS     := msgpack lmdb libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \

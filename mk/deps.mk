@@ -1,9 +1,10 @@
 # The Debian 12 packages needed to build, run and test. `make deps` installs those that are missing (as root), and says
 # which they are otherwise.
 DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev libssl-dev libsystemd-dev \
-              libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libyaml-dev libnl-3-dev libnl-route-3-dev \
-              libnftnl-dev libmnl-dev libldns-dev libcmocka-dev libseccomp-dev
-DEPS_RUN   := crun conmon skopeo umoci nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates
+              libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libnftnl-dev libmnl-dev libcmocka-dev \
+              libseccomp-dev
+DEPS_RUN   := crun conmon skopeo nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates \
+              tar gzip bzip2 xz-utils zstd
 DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps clang libclang-rt-dev llvm clang-tidy \
               clang-format cppcheck shellcheck
 DEPS       := $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_TEST)
