@@ -608,15 +608,6 @@ int mesh_nft_apply(struct mesh_nft *t, const struct mesh_plan *p, struct err *e)
     return r < 0 ? r : apply_half(t, &p->later, e);
 }
 
-int mesh_nft_remove(struct mesh_nft *t, struct err *e)
-{
-    table_clear(&t->chains);
-    begin(t);
-    put_table(t, NFT_MSG_NEWTABLE, NLM_F_CREATE);
-    put_table(t, NFT_MSG_DELTABLE, 0);
-    return commit(t, "remove nftables table " TABLE, NULL, e);
-}
-
 /* ---- reading back ---- */
 
 struct reading {

@@ -47,9 +47,6 @@ int mesh_nft_rebuild(struct mesh_nft *t, const struct mesh_edits *now, struct er
 /* mesh_nft_apply - the plan in two transactions; an empty half costs nothing. */
 int mesh_nft_apply(struct mesh_nft *t, const struct mesh_plan *p, struct err *e);
 
-/* mesh_nft_remove - takes the table away. Not there: fine. */
-int mesh_nft_remove(struct mesh_nft *t, struct err *e);
-
 /* mesh_nft_watch_read - reads what happened; true when someone else changed our table, or events were lost. */
 bool mesh_nft_watch_read(struct mesh_nft *t);
 

@@ -95,18 +95,6 @@ int map_publish(struct map *m, struct err *e)
     return 0;
 }
 
-void map_remove(struct map *m)
-{
-    static const char *const names[] = { STORE_DATA_FILE, LOCK_FILE };
-    char path[PATH_SIZE];
-    const char *sub = m->published ? "" : NEW_DIR;
-    map_close(m);
-    for (unsigned i = 0; i < 2; i++) {
-        path_of(m, sub, names[i], path);
-        unlink(path);
-    }
-}
-
 /* ---- opening ---- */
 
 static int dbi_open(struct map *m, const char *name, unsigned flags, MDB_dbi *ret)

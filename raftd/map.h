@@ -40,9 +40,6 @@ int map_create(struct map *m, uint64_t size, struct err *e);
 int map_publish(struct map *m, struct err *e);
 void map_close(struct map *m);
 
-/* map_remove - closes, and removes the files. */
-void map_remove(struct map *m);
-
 int map_begin(struct map *m, struct err *e);
 int map_commit(struct map *m, struct err *e);
 void map_abort(struct map *m);

@@ -78,7 +78,6 @@ struct sm_snap; /* both maps at one applied index; may be used by one other thre
 int sm_snap_begin(struct sm *sm, struct sm_snap **ret, struct err *e);
 struct sm_snap *sm_snap_end(struct sm_snap *snap);
 uint64_t sm_snap_index(const struct sm_snap *snap);
-uint64_t sm_snap_term(const struct sm_snap *snap);
 void sm_snap_cancel(struct sm_snap *snap); /* from another thread: sm_snap_write() ends soon, with an error */
 int sm_snap_write(struct sm_snap *snap, const char *dir, const struct seal_key *key, struct err *e);
 

@@ -62,11 +62,6 @@ uint64_t sm_snap_index(const struct sm_snap *s)
     return s->index;
 }
 
-uint64_t sm_snap_term(const struct sm_snap *s)
-{
-    return s->term;
-}
-
 void sm_snap_cancel(struct sm_snap *s)
 {
     atomic_store(&s->cancelled, true);

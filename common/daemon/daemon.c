@@ -18,7 +18,6 @@
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
 #include "common/util/clock.h"
-#include "common/util/dir.h"
 
 #define CONF_FILE_MAX (1u << 20)
 #define STOP_PATIENCE_US 500000 /* for releasing things, after the last request */
@@ -28,7 +27,7 @@ static struct {
     sd_event *loop;
     struct rpc_server *server;
     struct probe_server *probe;
-    char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], own_state[CONF_TEXT_MAX + 40], log_level[CONF_TEXT_MAX];
+    char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], log_level[CONF_TEXT_MAX];
     bool stopping;
 } self;
 
@@ -44,11 +43,6 @@ sd_event *daemon_loop(void)
     return self.loop;
 }
 
-const char *daemon_name(void)
-{
-    return self.spec->name;
-}
-
 const char *daemon_run_dir(void)
 {
     return self.run_dir;
@@ -56,7 +50,7 @@ const char *daemon_run_dir(void)
 
 const char *daemon_state_dir(void)
 {
-    return self.spec->writes_state ? self.own_state : self.state_dir;
+    return self.state_dir;
 }
 
 void daemon_exit(int code)
@@ -234,12 +228,6 @@ static int configure(const struct flags *f, struct err *e)
     return r;
 }
 
-static int make_state_dir(struct err *e)
-{
-    snprintf(self.own_state, sizeof self.own_state, "%s/%s", self.state_dir, self.spec->name);
-    return self.spec->writes_state ? dir_own(self.own_state, 0700, e) : 0;
-}
-
 /*
  * One instance per run folder. The lock is the process's own (fcntl): it ends with it, even while a child between fork
  * and exec still holds our old sockets open. So whoever has the lock may remove the sockets of the one before, instead
@@ -303,9 +291,7 @@ static void leave_now(int sig)
 static int run(struct err *e)
 {
     const struct daemon_spec *spec = self.spec;
-    int r = make_state_dir(e);
-    if (r == 0)
-        r = take_over(e);
+    int r = take_over(e);
     if (r == 0)
         r = open_loop(e);
     if (r == 0)

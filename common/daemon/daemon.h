@@ -33,7 +33,6 @@ struct daemon_spec {
     const struct route *routes;       /* may be NULL: then only probes are answered */
     const struct probe *probes;       /* besides help, version, status, metrics, log; may be NULL */
     unsigned max_calls;               /* 0: 64 */
-    bool writes_state;                /* make <state>/<name> if missing (0700) */
     int (*start)(struct err *e);      /* everything open and the loop about to run; READY=1 follows */
     void (*stop)(void);               /* SIGTERM: no more requests come in; release */
     void (*status)(struct buf *out);  /* appends `,"key":value...` pairs to the status object; may be NULL */
@@ -46,9 +45,8 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec);
 
 /* Valid from start() to stop(). */
 sd_event *daemon_loop(void);
-const char *daemon_name(void);
 const char *daemon_run_dir(void);
-const char *daemon_state_dir(void); /* <state>/<name> when writes_state, else <state> */
+const char *daemon_state_dir(void); /* others may write to either: see dir_own() */
 void daemon_drained(void);
 void daemon_exit(int code); /* leaves the loop; for fatal findings at run time */
 

@@ -162,7 +162,6 @@ const struct field view_service_fields[] = {
     TEXT(struct view_service, TaskSpecID),
     FIELD_OBJ(struct view_service, Endpoint, endpoint_fields, struct view_endpoint),
     FIELD_OBJ(struct view_service, UpdateStatus, update_status_fields, struct view_update_status),
-    FIELD_BOOL(struct view_service, PendingDelete),
     FIELD_END,
 };
 

@@ -124,7 +124,6 @@ struct view_service {
     struct str TaskSpecID; /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
     struct view_endpoint Endpoint;
     struct view_update_status UpdateStatus;
-    bool PendingDelete; /* removed by its user; goes when its tasks are gone */
 };
 
 /* ---- taskspec: immutable; written by apid with the service, deleted by orchestratord when unused ---- */

@@ -248,16 +248,6 @@ void controller_kick(struct controller *c)
     c->io.kick(c->io.arg);
 }
 
-bool controller_active(const struct controller *c)
-{
-    return c->active;
-}
-
-bool controller_busy(const struct controller *c)
-{
-    return c->inflight;
-}
-
 struct store *controller_store(struct controller *c)
 {
     return c->store;

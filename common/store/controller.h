@@ -75,8 +75,6 @@ void controller_kick(struct controller *c);
 void controller_turn(struct controller *c);
 void controller_due(struct controller *c);
 
-bool controller_active(const struct controller *c); /* leader, and acting */
-bool controller_busy(const struct controller *c);   /* a transaction is in flight */
 struct store *controller_store(struct controller *c);
 
 void controller_status(const struct controller *c, struct buf *out);  /* `,"key":value` pairs for the status probe */
