@@ -117,7 +117,7 @@ def test_change_of_ports(s):
 def test_outbound(s):
     """A container reaches what lies outside of its node, with the node's address."""
     listener = ("import socket\nl=socket.socket()\nl.setsockopt(1,2,1)\nl.bind(('10.77.0.1',9999))\nl.listen(1)\nprint('up',flush=True)\n"
-                "c,a=l.accept()\nprint(a[0],flush=True)\nc.sendall(b'hello')\n")
+                "c,a=l.accept()\nprint(a[0],flush=True)\nc.sendall(b'hello\\n')\n")
     import subprocess
     p = subprocess.Popen(s.cluster.outside("/usr/bin/python3", "-c", listener), stdout=subprocess.PIPE, text=True)
     try:
