@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """Power cuts and damaged disks."""
 
+import http.client
 import os
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import swarmtest as st  # noqa: E402
@@ -60,6 +62,37 @@ def test_shutdown_in_order(s):
     containers(s, 1)
     s.wait_running("hl", 1, 60)
     s.remove("hl")
+
+
+def test_shutdown_among_requests(s):
+    """Clients that ask on and on do not keep apid from stopping in order: an abort would be found in the log."""
+    done = threading.Event()
+
+    def ask(i):
+        while not done.is_set():
+            try:
+                s.api.post("/services/create", {"Name": "sh%d" % i, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                                "Mode": {"Replicated": {"Replicas": 0}}})
+                s.api.delete("/services/sh%d" % i)
+            except (OSError, st.Failure, http.client.HTTPException):
+                pass
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(16)]
+    for t in threads:
+        t.start()
+    try:
+        for _ in range(15):
+            s.m1.hold("apid")
+            s.m1.release("apid")
+            s.m1.wait_ready(30 * st.SLOW)
+            s.wait(lambda: s.api.get("/info"), "the API")
+    finally:
+        done.set()
+        for t in threads:
+            t.join()
+    s.remove_all()
+    if "signal 6" in s.m1.logs("init"):
+        raise st.Failure("a daemon was aborted")
 
 
 def test_restart_delay_survives(s):
