@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -463,7 +464,14 @@ static void test_balance_and_drain(void **state)
 
 #define CHURN_CONNS 3000
 
-/* churn_clients - one connection after another; how many failed or needed a second SYN (a second later). */
+static bool sent_twice(int c)
+{
+    struct tcp_info ti;
+    socklen_t n = sizeof ti;
+    return getsockopt(c, IPPROTO_TCP, TCP_INFO, &ti, &n) < 0 || ti.tcpi_total_retrans > 0;
+}
+
+/* churn_clients - one connection after another; how many failed or needed a second SYN. */
 static int churn_clients(const int *s, int n)
 {
     struct linger hard = { .l_onoff = 1 };
@@ -471,10 +479,11 @@ static int churn_clients(const int *s, int n)
     for (int i = 0; i < CHURN_CONNS; i++) {
         char peer[64];
         int c = -1, a = -1;
-        if (dial(out_ns, HOST_ADDR, 8080, 700, &c) != 0) {
+        if (dial(out_ns, HOST_ADDR, 8080, 10000, &c) != 0) {
             lost++;
             continue;
         }
+        lost += sent_twice(c);
         accept_one(s, n, &a, peer);
         setsockopt(c, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
         close(c);
