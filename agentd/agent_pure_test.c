@@ -252,7 +252,8 @@ static void test_small_texts(void **state)
     assert_false(exit_file_parse(STR(""), &code));
     assert_false(exit_file_parse(STR("-1"), &code));
     assert_false(exit_file_parse(STR("256"), &code));
-    oci_error_text(STR("executable file `foo` not found in $PATH: No such file or directory\n"), "foo", out, sizeof out);
+    oci_error_text(STR("executable file `foo` not found in $PATH: No such file or directory\n"), "foo", out,
+                   sizeof out);
     assert_non_null(strstr(out, "exec: \"foo\": executable file not found in $PATH"));
     oci_error_text(STR("cannot find /x\n"), "", out, sizeof out);
     assert_non_null(strstr(out, "OCI runtime create failed: cannot find /x"));

@@ -75,14 +75,14 @@ static void json_to_mp(struct buf *b, json_t *j)
     const char *k;
     if (json_is_object(j)) {
         mp_map(b, json_object_size(j));
-        json_object_foreach(j, k, v)
-        {
+        json_object_foreach (j, k, v) {
             mp_cstr(b, k);
             json_to_mp(b, v);
         }
     } else if (json_is_array(j)) {
         mp_array(b, json_array_size(j));
-        json_array_foreach(j, i, v) json_to_mp(b, v);
+        json_array_foreach (j, i, v)
+            json_to_mp(b, v);
     } else if (json_is_string(j)) {
         mp_cstr(b, json_string_value(j));
     } else if (json_is_integer(j)) {

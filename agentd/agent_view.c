@@ -115,8 +115,7 @@ static void read_labels(int dir_fd, struct strmap *ret, struct arena *a)
         return;
     o = json_loadfd(fd, 0, NULL);
     ret->v = arena_array(a, json_object_size(o) + 1, sizeof *ret->v);
-    json_object_foreach(o, key, v)
-    {
+    json_object_foreach (o, key, v) {
         if (!ret->v || !json_is_string(v))
             continue;
         ret->v[ret->n++] =

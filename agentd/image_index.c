@@ -22,7 +22,9 @@ static bool strings(json_t *arr)
     json_t *v;
     if (!json_is_array(arr))
         return false;
-    json_array_foreach(arr, i, v) if (!json_is_string(v)) return false;
+    json_array_foreach (arr, i, v)
+        if (!json_is_string(v))
+            return false;
     return true;
 }
 
@@ -42,8 +44,9 @@ int image_index_check_one(json_t *img, struct err *e)
         !strings(json_object_get(img, "Layers")) || !json_is_integer(json_object_get(img, "Size")) ||
         !json_is_integer(json_object_get(img, "Created")))
         return err_set(e, ERR_CORRUPT, "image %.19s: fields are missing or wrong", id);
-    json_array_foreach(json_object_get(img, "Layers"), i, v) if (!hex64(json_string_value(v))) return err_set(
-        e, ERR_CORRUPT, "image %.19s: bad layer %zu", id, i);
+    json_array_foreach (json_object_get(img, "Layers"), i, v)
+        if (!hex64(json_string_value(v)))
+            return err_set(e, ERR_CORRUPT, "image %.19s: bad layer %zu", id, i);
     return 0;
 }
 
@@ -55,8 +58,7 @@ int image_index_parse(struct str text, json_t **ret, struct err *e)
     if (!root)
         return err_set(e, ERR_CORRUPT, "line %d: %s", je.line, je.text);
     int r = json_is_array(root) ? 0 : err_set(e, ERR_CORRUPT, "not an array");
-    json_array_foreach(root, i, v)
-    {
+    json_array_foreach (root, i, v) {
         if (r == 0 && (r = image_index_check_one(v, e)) < 0)
             err_wrap(e, "entry %zu", i);
     }
@@ -72,7 +74,9 @@ static size_t find_string(json_t *arr, const char *s)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(arr, i, v) if (strcmp(json_string_value(v), s) == 0) return i;
+    json_array_foreach (arr, i, v)
+        if (strcmp(json_string_value(v), s) == 0)
+            return i;
     return SIZE_MAX;
 }
 
@@ -80,7 +84,9 @@ static json_t *by_name(json_t *index, const char *list, const char *name)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(index, i, v) if (find_string(json_object_get(v, list), name) != SIZE_MAX) return v;
+    json_array_foreach (index, i, v)
+        if (find_string(json_object_get(v, list), name) != SIZE_MAX)
+            return v;
     return NULL;
 }
 
@@ -88,8 +94,7 @@ static int by_id(json_t *index, struct str hex, json_t **ret, struct err *e)
 {
     size_t i;
     json_t *v, *hit = NULL;
-    json_array_foreach(index, i, v)
-    {
+    json_array_foreach (index, i, v) {
         if (strncmp(image_id(v) + 7, hex.p, hex.n) != 0)
             continue;
         if (hit)
@@ -140,16 +145,20 @@ static void merge_names(json_t *to, json_t *from)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(from, i, v) if (find_string(to, json_string_value(v)) == SIZE_MAX)
-        json_array_append_new(to, json_string(json_string_value(v)));
+    json_array_foreach (from, i, v)
+        if (find_string(to, json_string_value(v)) == SIZE_MAX)
+            json_array_append_new(to, json_string(json_string_value(v)));
 }
 
 void image_index_add(json_t *index, json_t *img)
 {
     size_t i;
     json_t *v, *same = NULL;
-    json_array_foreach(json_object_get(img, "RepoTags"), i, v) drop_tag(index, json_string_value(v));
-    json_array_foreach(index, i, v) if (strcmp(image_id(v), image_id(img)) == 0) same = v;
+    json_array_foreach (json_object_get(img, "RepoTags"), i, v)
+        drop_tag(index, json_string_value(v));
+    json_array_foreach (index, i, v)
+        if (strcmp(image_id(v), image_id(img)) == 0)
+            same = v;
     if (!same) {
         json_array_append_new(index, json_deep_copy(img));
         return;
@@ -202,8 +211,7 @@ static size_t repositories(json_t *img)
     size_t i, n = 0;
     json_t *v, *tags = json_object_get(img, "RepoTags");
     const char *first = NULL;
-    json_array_foreach(tags, i, v)
-    {
+    json_array_foreach (tags, i, v) {
         const char *s = json_string_value(v), *c = strrchr(s, ':');
         size_t len = c ? (size_t)(c - s) : strlen(s);
         if (!first || strncmp(first, s, len + 1) != 0)
@@ -217,7 +225,8 @@ static void take_names(json_t *list, json_t *untagged)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(list, i, v) json_array_append(untagged, v);
+    json_array_foreach (list, i, v)
+        json_array_append(untagged, v);
     json_array_clear(list);
 }
 
@@ -252,7 +261,9 @@ int image_index_remove(json_t *index, struct str ref, bool force, bool in_use, j
             image_id(img) + 7);
     take_names(tags, untagged);
     take_names(digests, untagged);
-    json_array_foreach(index, i, v) if (v == img) break;
+    json_array_foreach (index, i, v)
+        if (v == img)
+            break;
     *ret_deleted = json_incref(img);
     json_array_remove(index, i);
     return 0;
@@ -262,6 +273,8 @@ bool image_index_uses_layer(json_t *index, const char *layer)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(index, i, v) if (find_string(json_object_get(v, "Layers"), layer) != SIZE_MAX) return true;
+    json_array_foreach (index, i, v)
+        if (find_string(json_object_get(v, "Layers"), layer) != SIZE_MAX)
+            return true;
     return false;
 }

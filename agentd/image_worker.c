@@ -334,8 +334,7 @@ static int install_image(const struct job *j, int dir, struct str config, json_t
         r = err_set(e, ERR_INVALID, "invalid image archive: layers from manifest don't match image configuration");
     else if (os && strcmp(os, "linux") != 0)
         r = err_set(e, ERR_INVALID, "cannot load %s image on linux", os);
-    json_array_foreach(diff, i, v)
-    {
+    json_array_foreach (diff, i, v) {
         const char *d = json_string_value(v);
         if (r < 0)
             break;
@@ -381,8 +380,7 @@ static json_t *familiar_tags(json_t *tags)
     json_t *out = json_array(), *v;
     size_t i;
     struct err e = ERR_INIT;
-    json_array_foreach(tags, i, v)
-    {
+    json_array_foreach (tags, i, v) {
         struct image_ref r;
         char name[IMAGE_REF_MAX + 130];
         if (json_is_string(v) && image_ref_parse(str_from(json_string_value(v)), &r, &e) == 0 && r.tag[0]) {
@@ -405,8 +403,7 @@ static int load_docker(const struct job *j, int dir, json_t *images, struct err 
         return -e->code;
     if (!json_is_array(manifest) || json_array_size(manifest) == 0)
         r = err_set(e, ERR_INVALID, "invalid image archive: manifest.json lists no image");
-    json_array_foreach(manifest, i, m)
-    {
+    json_array_foreach (manifest, i, m) {
         _cleanup_(buf_done) struct buf ctext = BUF_INIT;
         const char *cpath = json_string_value(json_object_get(m, "Config"));
         json_t *conf = r == 0 ? load_json_at(dir, cpath ? cpath : "Config", &s, &ctext, e) : NULL;
@@ -470,8 +467,7 @@ static int install_manifest(const struct job *j, int dir, json_t *manifest, bool
     if (strcmp(hex, cd + 7) != 0)
         return err_set(e, ERR_INVALID, "invalid image archive: the configuration's digest is wrong");
     json_t *paths = json_array();
-    json_array_foreach(layers, i, l)
-    {
+    json_array_foreach (layers, i, l) {
         const char *d = json_string_value(json_object_get(l, "digest"));
         if (oci_layout)
             blob_path(d ? d : "", path);
@@ -499,8 +495,7 @@ static int load_oci_entry(const struct job *j, int dir, json_t *desc, json_t *ta
         r = -e->code;
     } else if (is_index(desc) || json_is_array(json_object_get(m, "manifests"))) {
         r = err_set(e, ERR_INVALID, "no image for linux/%s in the archive", arch_name());
-        json_array_foreach(json_object_get(m, "manifests"), i, v)
-        {
+        json_array_foreach (json_object_get(m, "manifests"), i, v) {
             json_t *p = json_object_get(v, "platform");
             const char *a = json_string_value(json_object_get(p, "architecture"));
             if (depth < 4 && (!a || strcmp(a, arch_name()) == 0)) {
@@ -527,8 +522,7 @@ static int load_oci(const struct job *j, int dir, json_t *images, struct err *e)
     int r = 0;
     if (json_array_size(json_object_get(index, "manifests")) == 0)
         r = err_set(e, ERR_INVALID, "invalid image archive: index.json lists no image");
-    json_array_foreach(json_object_get(index, "manifests"), i, v)
-    {
+    json_array_foreach (json_object_get(index, "manifests"), i, v) {
         json_t *ann = json_object_get(v, "annotations");
         json_t *name = json_object_get(ann, "io.containerd.image.name");
         json_t *ref = name ? name : json_object_get(ann, "org.opencontainers.image.ref.name");
@@ -725,8 +719,7 @@ static bool known(json_t *list, const char *digest)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(list, i, v)
-    {
+    json_array_foreach (list, i, v) {
         const char *s = json_string_value(v), *at = s ? strrchr(s, '@') : NULL;
         if (at && strcmp(at + 1, digest) == 0)
             return true;

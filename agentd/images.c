@@ -126,11 +126,11 @@ static bool layer_referenced(struct images *im, const char *name)
 {
     size_t i, k;
     json_t *img, *l;
-    json_array_foreach(im->index, i, img) json_array_foreach(json_object_get(img, "Layers"), k, l)
-    {
-        if (strncmp(json_string_value(l), name, LAYER_NAME_LEN) == 0)
-            return true;
-    }
+    json_array_foreach (im->index, i, img)
+        json_array_foreach (json_object_get(img, "Layers"), k, l) {
+            if (strncmp(json_string_value(l), name, LAYER_NAME_LEN) == 0)
+                return true;
+        }
     return false;
 }
 
@@ -138,7 +138,9 @@ static bool config_referenced(struct images *im, const char *hex)
 {
     size_t i;
     json_t *img;
-    json_array_foreach(im->index, i, img) if (strcmp(image_id(img) + 7, hex) == 0) return true;
+    json_array_foreach (im->index, i, img)
+        if (strcmp(image_id(img) + 7, hex) == 0)
+            return true;
     return false;
 }
 
@@ -296,7 +298,9 @@ json_t *images_by_id(struct images *im, const char *id)
 {
     size_t i;
     json_t *img;
-    json_array_foreach(im->index, i, img) if (strcmp(image_id(img), id) == 0) return json_incref(img);
+    json_array_foreach (im->index, i, img)
+        if (strcmp(image_id(img), id) == 0)
+            return json_incref(img);
     return NULL;
 }
 
@@ -390,14 +394,15 @@ static void reply_loaded(struct rpc_call *c, json_t *images)
     struct arena *a = rpc_arena(c);
     size_t i, k, n = 0;
     json_t *img, *t;
-    json_array_foreach(images, i, img) n += 1 + json_array_size(json_object_get(img, "RepoTags"));
+    json_array_foreach (images, i, img)
+        n += 1 + json_array_size(json_object_get(img, "RepoTags"));
     rep.Loaded.v = arena_array(a, n + 1, sizeof(struct str));
-    json_array_foreach(images, i, img)
-    {
+    json_array_foreach (images, i, img) {
         json_t *tags = json_object_get(img, "RepoTags");
         if (json_array_size(tags) == 0)
             rep.Loaded.v[rep.Loaded.n++] = str_from(image_id(img));
-        json_array_foreach(tags, k, t) rep.Loaded.v[rep.Loaded.n++] = str_from(json_string_value(t));
+        json_array_foreach (tags, k, t)
+            rep.Loaded.v[rep.Loaded.n++] = str_from(json_string_value(t));
     }
     rpc_reply(c, &rep);
 }
@@ -444,9 +449,12 @@ static int take_result(struct images *im, json_t *res, struct err *e)
     }
     if (!images)
         return 0;
-    json_array_foreach(images, i, img) if (image_index_check_one(img, e) < 0) return err_wrap(e, "image worker");
+    json_array_foreach (images, i, img)
+        if (image_index_check_one(img, e) < 0)
+            return err_wrap(e, "image worker");
     json_t *old = json_deep_copy(im->index);
-    json_array_foreach(images, i, img) image_index_add(im->index, img);
+    json_array_foreach (images, i, img)
+        image_index_add(im->index, img);
     int r = save(im, e);
     if (r < 0) { /* the disk is full: as if it had not happened */
         json_decref(im->index);
@@ -722,8 +730,9 @@ static struct strs strs_of(json_t *arr, struct arena *a)
     struct strs r = { arena_array(a, json_array_size(arr) + 1, sizeof(struct str)), 0 };
     size_t i;
     json_t *v;
-    json_array_foreach(arr, i, v) if (r.v && json_is_string(v)) r.v[r.n++] =
-        arena_str(a, str_from(json_string_value(v)));
+    json_array_foreach (arr, i, v)
+        if (r.v && json_is_string(v))
+            r.v[r.n++] = arena_str(a, str_from(json_string_value(v)));
     return r;
 }
 
@@ -732,8 +741,9 @@ static struct strmap map_of(json_t *obj, struct arena *a)
     struct strmap r = { arena_array(a, json_object_size(obj) + 1, sizeof(struct strpair)), 0 };
     const char *k;
     json_t *v;
-    json_object_foreach(obj, k, v) if (r.v && json_is_string(v)) r.v[r.n++] =
-        (struct strpair){ arena_str(a, str_from(k)), arena_str(a, str_from(json_string_value(v))) };
+    json_object_foreach (obj, k, v)
+        if (r.v && json_is_string(v))
+            r.v[r.n++] = (struct strpair){ arena_str(a, str_from(k)), arena_str(a, str_from(json_string_value(v))) };
     return r;
 }
 
@@ -763,7 +773,8 @@ void images_op_list(struct images *im, struct rpc_call *c)
         rpc_fail(c, ERR_NOMEM, "images: out of memory");
         return;
     }
-    json_array_foreach(im->index, i, img) describe(im, img, a, &v[i]);
+    json_array_foreach (im->index, i, img)
+        describe(im, img, a, &v[i]);
     rep.Images = (struct list){ v, json_array_size(im->index) };
     rpc_reply(c, &rep);
 }
@@ -776,15 +787,15 @@ static void pack_json(struct buf *b, json_t *j)
     switch (json_typeof(j)) {
     case JSON_OBJECT:
         mp_map(b, json_object_size(j));
-        json_object_foreach(j, k, v)
-        {
+        json_object_foreach (j, k, v) {
             mp_cstr(b, k);
             pack_json(b, v);
         }
         break;
     case JSON_ARRAY:
         mp_array(b, json_array_size(j));
-        json_array_foreach(j, i, v) pack_json(b, v);
+        json_array_foreach (j, i, v)
+            pack_json(b, v);
         break;
     case JSON_STRING:
         mp_str(b, (struct str){ json_string_value(j), json_string_length(j) });
@@ -838,9 +849,9 @@ void images_op_remove(struct images *im, struct rpc_call *c, const struct agent_
     }
     if (r == 0 && deleted) {
         json_array_append_new(gone, json_string(image_id(deleted)));
-        json_array_foreach(json_object_get(deleted, "Layers"), i,
-                           l) if (!image_index_uses_layer(im->index, json_string_value(l)))
-            json_array_append_new(gone, json_sprintf("sha256:%s", json_string_value(l)));
+        json_array_foreach (json_object_get(deleted, "Layers"), i, l)
+            if (!image_index_uses_layer(im->index, json_string_value(l)))
+                json_array_append_new(gone, json_sprintf("sha256:%s", json_string_value(l)));
         json_object_del(im->configs, image_id(deleted));
     }
     if (r == 0) {

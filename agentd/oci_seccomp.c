@@ -334,9 +334,9 @@ static bool names_hold(json_t *filter, uint64_t caps, bool all)
     size_t i;
     json_t *v, *arches = json_object_get(filter, "arches");
     bool arch_hit = false, cap_hit = false;
-    json_array_foreach(arches, i, v) arch_hit |= json_is_string(v) && strcmp(json_string_value(v), arch) == 0;
-    json_array_foreach(json_object_get(filter, "caps"), i, v)
-    {
+    json_array_foreach (arches, i, v)
+        arch_hit |= json_is_string(v) && strcmp(json_string_value(v), arch) == 0;
+    json_array_foreach (json_object_get(filter, "caps"), i, v) {
         int c = json_is_string(v) ? capability_by_name(str_from(json_string_value(v))) : -1;
         bool have = c >= 0 && (caps & (1ull << c));
         if (all && !have)
@@ -351,8 +351,7 @@ static int custom_args(json_t *args, struct scmp_arg_cmp out[6], unsigned *ret_n
     size_t i;
     json_t *a;
     *ret_n = 0;
-    json_array_foreach(args, i, a)
-    {
+    json_array_foreach (args, i, a) {
         int op = compare_of(json_string_value(json_object_get(a, "op")));
         json_int_t idx = json_integer_value(json_object_get(a, "index"));
         if (op < 0 || idx < 0 || idx > 5 || *ret_n == 6)
@@ -382,8 +381,7 @@ static int custom_rule(scmp_filter_ctx ctx, json_t *rule, uint64_t caps, uint32_
     size_t i;
     if (r < 0 || act == def)
         return r;
-    json_array_foreach(names, i, v)
-    {
+    json_array_foreach (names, i, v) {
         int nr = json_is_string(v) ? seccomp_syscall_resolve_name(json_string_value(v)) : __NR_SCMP_ERROR;
         if (nr != __NR_SCMP_ERROR && (r = seccomp_rule_add_array(ctx, act, nr, nargs, args)) < 0)
             return err_errno(e, -r, "seccomp profile: rule for %s", json_string_value(v));
@@ -409,8 +407,7 @@ int seccomp_custom(struct str json, uint64_t caps, struct buf *b64, struct err *
         r = err_set(e, ERR_NOMEM, "seccomp: out of memory");
     if (r == 0) {
         add_arches(ctx);
-        json_array_foreach(json_object_get(root, "syscalls"), i, rule)
-        {
+        json_array_foreach (json_object_get(root, "syscalls"), i, rule) {
             if ((r = custom_rule(ctx, rule, caps, def, e)) < 0)
                 break;
         }

@@ -28,8 +28,9 @@ static struct strs strs_of(json_t *arr, struct arena *a)
     json_t *v;
     if (!r.v)
         return r;
-    json_array_foreach(arr, i, v) if (json_is_string(v)) r.v[r.n++] =
-        (struct str){ json_string_value(v), json_string_length(v) };
+    json_array_foreach (arr, i, v)
+        if (json_is_string(v))
+            r.v[r.n++] = (struct str){ json_string_value(v), json_string_length(v) };
     return r;
 }
 
@@ -56,7 +57,8 @@ int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, stru
     ret->Volumes.v = arena_array(a, json_object_size(vols) + 1, sizeof(struct str));
     if (!ret->Volumes.v)
         return err_set(e, ERR_NOMEM, "image configuration: out of memory");
-    json_object_foreach(vols, key, v) ret->Volumes.v[ret->Volumes.n++] = str_from(key);
+    json_object_foreach (vols, key, v)
+        ret->Volumes.v[ret->Volumes.n++] = str_from(key);
     return 0;
 }
 
@@ -326,7 +328,9 @@ static bool env_has(json_t *arr, const char *prefix)
 {
     size_t i;
     json_t *v;
-    json_array_foreach(arr, i, v) if (strncmp(json_string_value(v), prefix, strlen(prefix)) == 0) return true;
+    json_array_foreach (arr, i, v)
+        if (strncmp(json_string_value(v), prefix, strlen(prefix)) == 0)
+            return true;
     return false;
 }
 

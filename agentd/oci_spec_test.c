@@ -33,14 +33,14 @@ static void pack(struct buf *b, json_t *j)
     const char *k;
     if (json_is_object(j)) {
         mp_map(b, json_object_size(j));
-        json_object_foreach(j, k, v)
-        {
+        json_object_foreach (j, k, v) {
             mp_cstr(b, k);
             pack(b, v);
         }
     } else if (json_is_array(j)) {
         mp_array(b, json_array_size(j));
-        json_array_foreach(j, i, v) pack(b, v);
+        json_array_foreach (j, i, v)
+            pack(b, v);
     } else if (json_is_string(j)) {
         mp_cstr(b, json_string_value(j));
     } else if (json_is_integer(j)) {

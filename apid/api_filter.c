@@ -32,11 +32,13 @@ static int take_values(struct filter *x, json_t *v, struct arena *a, struct err 
     if (!x->vals)
         return err_set(e, ERR_NOMEM, "filters are too large");
     if (json_is_object(v)) {
-        json_object_foreach(v, key, item) if (!json_is_boolean(item)) return err_set(e, ERR_INVALID, "invalid filter");
-        else if ((r = take_value(x, key, strlen(key), a, e)) < 0) return r;
+        json_object_foreach (v, key, item)
+            if (!json_is_boolean(item))
+                return err_set(e, ERR_INVALID, "invalid filter");
+            else if ((r = take_value(x, key, strlen(key), a, e)) < 0)
+                return r;
     } else {
-        json_array_foreach(v, i, item)
-        {
+        json_array_foreach (v, i, item) {
             if (!json_is_string(item))
                 return err_set(e, ERR_INVALID, "invalid filter");
             if ((r = take_value(x, json_string_value(item), json_string_length(item), a, e)) < 0)
@@ -61,8 +63,7 @@ int filters_parse(struct filters *f, struct str json, struct arena *a, struct er
         return err_set(e, ERR_INVALID, "invalid filter");
     if (json_object_size(root) > FILTER_KEYS_MAX)
         return err_set(e, ERR_INVALID, "invalid filter: more than %d keys", FILTER_KEYS_MAX);
-    json_object_foreach(root, key, v)
-    {
+    json_object_foreach (root, key, v) {
         struct filter *x = &f->v[f->n];
         int r;
         if (!json_is_object(v) && !json_is_array(v))

@@ -299,8 +299,7 @@ static int check_objects(struct req *r, struct store_snap *snap, json_t *list, e
     json_t *o;
     size_t i;
 
-    json_array_foreach(list, i, o)
-    {
+    json_array_foreach (list, i, o) {
         struct str doc, id = str_from(json_string_value(json_object_get(o, id_key)));
         if (store_get(snap, kind, id, &doc) < 0)
             return api_rpc_refuse(r, RPC_INVALID, "%s not found: %s", kind_info[kind].name,

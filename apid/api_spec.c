@@ -69,8 +69,9 @@ static int check_mount_types(json_t *container, struct spec_fault *f)
     json_t *m;
     size_t i;
 
-    json_array_foreach(at(container, "Mounts"), i, m) if (!one_of(text(m, "Type"), types)) return fault(
-        f, FAULT_PLAIN, "invalid MountType: \"%s\"", text(m, "Type"));
+    json_array_foreach (at(container, "Mounts"), i, m)
+        if (!one_of(text(m, "Type"), types))
+            return fault(f, FAULT_PLAIN, "invalid MountType: \"%s\"", text(m, "Type"));
     return 0;
 }
 
@@ -95,8 +96,7 @@ static int check_config_targets(json_t *container, struct spec_fault *f)
     json_t *c;
     size_t i;
 
-    json_array_foreach(at(container, "Configs"), i, c)
-    {
+    json_array_foreach (at(container, "Configs"), i, c) {
         if (at(c, "File") && at(c, "Runtime"))
             return fault(f, FAULT_PLAIN, "invalid Config: cannot specify both File and Runtime");
         if (!at(c, "File") && !at(c, "Runtime"))
@@ -236,8 +236,9 @@ static int check_placement(json_t *p, struct spec_fault *f)
     json_t *c;
     size_t i;
 
-    json_array_foreach(at(p, "Constraints"), i,
-                       c) if (json_is_string(c) && check_constraint(json_string_value(c), f) < 0) return -1;
+    json_array_foreach (at(p, "Constraints"), i, c)
+        if (json_is_string(c) && check_constraint(json_string_value(c), f) < 0)
+            return -1;
     return 0;
 }
 
@@ -260,8 +261,7 @@ static int check_mount_targets(json_t *container, struct spec_fault *f)
     size_t i;
     int r = 0;
 
-    json_array_foreach(mounts, i, m)
-    {
+    json_array_foreach (mounts, i, m) {
         const char *target = text(m, "Target");
         if (json_object_get(seen, target))
             r = fault(f, FAULT_INVALID, "ContainerSpec: duplicate mount point: %s", target);
@@ -341,10 +341,12 @@ static int check_templates(json_t *container, struct spec_fault *f)
 
     if (check_template(text(container, "Hostname"), "hostname", f) < 0)
         return -1;
-    json_array_foreach(at(container, "Env"), i,
-                       v) if (json_is_string(v) && check_template(json_string_value(v), "env", f) < 0) return -1;
-    json_array_foreach(at(container, "Mounts"), i, v) if (check_template(text(v, "Source"), "mount", f) < 0 ||
-                                                          check_template(text(v, "Target"), "mount", f) < 0) return -1;
+    json_array_foreach (at(container, "Env"), i, v)
+        if (json_is_string(v) && check_template(json_string_value(v), "env", f) < 0)
+            return -1;
+    json_array_foreach (at(container, "Mounts"), i, v)
+        if (check_template(text(v, "Source"), "mount", f) < 0 || check_template(text(v, "Target"), "mount", f) < 0)
+            return -1;
     return 0;
 }
 
@@ -390,13 +392,13 @@ static int check_endpoint(json_t *ep, struct spec_fault *f)
     json_t *ports = at(ep, "Ports"), *p, *q;
     size_t i, k;
 
-    json_array_foreach(ports, i, p) if (strcmp(text(ep, "Mode"), "dnsrr") == 0 && !is_host(p)) return fault(
-        f, FAULT_INVALID, "EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
-    json_array_foreach(ports, i, p)
-    {
+    json_array_foreach (ports, i, p)
+        if (strcmp(text(ep, "Mode"), "dnsrr") == 0 && !is_host(p))
+            return fault(f, FAULT_INVALID,
+                         "EndpointSpec: port published with ingress mode can't be used with dnsrr mode");
+    json_array_foreach (ports, i, p) {
         int64_t number = json_integer_value(at(p, "PublishedPort"));
-        json_array_foreach(ports, k, q)
-        {
+        json_array_foreach (ports, k, q) {
             if (k >= i)
                 break;
             if (number != 0 && number == json_integer_value(at(q, "PublishedPort")) &&
@@ -412,15 +414,13 @@ static int check_references(json_t *list, const char *kind, const char *name, st
     json_t *a, *b;
     size_t i, k;
 
-    json_array_foreach(list, i, a)
-    {
+    json_array_foreach (list, i, a) {
         const char *target = text(at(a, "File"), "Name");
         if (at(a, "Runtime"))
             continue;
         if (!*target)
             return fault(f, FAULT_INVALID, "malformed %s reference, no target provided", kind);
-        json_array_foreach(list, k, b)
-        {
+        json_array_foreach (list, k, b) {
             if (k >= i)
                 break;
             if (strcmp(target, text(at(b, "File"), "Name")) == 0)
@@ -465,8 +465,7 @@ int spec_unbuilt(json_t *spec, struct spec_fault *f)
 
     if (strcmp(mode, "Replicated") != 0)
         return fault(f, FAULT_UNIMPLEMENTED, "service mode %s is not supported by this version of microswarm", mode);
-    json_array_foreach(at(at(spec, "TaskTemplate"), "Networks"), i, n)
-    {
+    json_array_foreach (at(at(spec, "TaskTemplate"), "Networks"), i, n) {
         const char *target = text(n, "Target");
         if (strcmp(target, "ingress") == 0)
             return fault(f, FAULT_INVALID, "Service cannot be explicitly attached to the ingress network \"ingress\"");
@@ -530,12 +529,12 @@ void spec_normalise(json_t *spec, unsigned version)
         json_object_set(task, "Networks", at(spec, "Networks"));
     json_object_del(spec, "Networks");
     normalise_mode(spec);
-    json_array_foreach(at(at(spec, "EndpointSpec"), "Ports"), i, p)
-    {
+    json_array_foreach (at(at(spec, "EndpointSpec"), "Ports"), i, p) {
         set_default_text(p, "Protocol", "tcp");
         set_default_text(p, "PublishMode", "ingress");
     }
-    json_array_foreach(at(at(task, "ContainerSpec"), "Mounts"), i, m) set_default_text(m, "Type", "volume");
+    json_array_foreach (at(at(task, "ContainerSpec"), "Mounts"), i, m)
+        set_default_text(m, "Type", "volume");
     set_default_text(at(spec, "UpdateConfig"), "FailureAction", "pause");
     set_default_text(at(spec, "UpdateConfig"), "Order", "stop-first");
     set_default_text(at(spec, "RollbackConfig"), "FailureAction", "pause");
@@ -567,8 +566,7 @@ size_t spec_ports(json_t *spec, struct spec_port *ret, size_t max)
     json_t *p;
     size_t i, n = 0;
 
-    json_array_foreach(at(at(spec, "EndpointSpec"), "Ports"), i, p)
-    {
+    json_array_foreach (at(at(spec, "EndpointSpec"), "Ports"), i, p) {
         int64_t number = json_integer_value(at(p, "PublishedPort"));
         if (number > 0 && n < max)
             ret[n++] = (struct spec_port){ str_from(protocol(p)), (uint64_t)number, is_host(p) };

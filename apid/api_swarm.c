@@ -197,8 +197,7 @@ static void keep_unset(json_t *spec, json_t *old)
     const char *key;
     json_t *v;
 
-    json_object_foreach(old, key, v)
-    {
+    json_object_foreach (old, key, v) {
         json_t *have = json_object_get(spec, key);
         bool zero = !have || (json_is_integer(have) && json_integer_value(have) == 0 &&
                               strcmp(key, "TaskHistoryRetentionLimit") != 0 && strcmp(key, "KeepOldSnapshots") != 0);
@@ -218,8 +217,7 @@ static int check_swarm_spec(struct req *r, json_t *spec)
 
     if (*name && strcmp(name, "default") != 0)
         return api_refuse(r, 400, "swarm spec must be named \"default\"");
-    json_array_foreach(json_object_get(ca, "ExternalCAs"), i, x)
-    {
+    json_array_foreach (json_object_get(ca, "ExternalCAs"), i, x) {
         const char *protocol = json_string_value(json_object_get(x, "Protocol")) ?: "";
         if (*protocol && strcasecmp(protocol, "cfssl") != 0)
             return api_refuse(r, 400, "invalid protocol: \"%s\"", protocol);
@@ -323,8 +321,7 @@ static int check_pools(struct req *r, json_t *pools, uint64_t size)
 
     if (size > 29)
         return api_refuse(r, 400, "subnet size is out of range: %llu", (unsigned long long)size);
-    json_array_foreach(pools, k, p)
-    {
+    json_array_foreach (pools, k, p) {
         const char *text = json_string_value(p) ?: "";
         const char *slash = strchr(text, '/');
         char host[ADDR_TEXT_MAX];
@@ -374,7 +371,8 @@ static int pack_cluster(struct req *r, struct init *i)
         mp_array(b, npools);
         if (!pools)
             mp_cstr(b, "10.0.0.0/8");
-        json_array_foreach(pools, k, p) mp_cstr(b, json_string_value(p));
+        json_array_foreach (pools, k, p)
+            mp_cstr(b, json_string_value(p));
     }
     buf_done(&packed);
     return 0;

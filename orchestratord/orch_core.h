@@ -48,7 +48,7 @@ struct orch_service {
     enum orch_update update;
     uint64_t parallelism; /* 0: all at once */
     int64_t update_delay_ns;
-    int64_t monitor_ns;   /* an update is complete when its last task has run for so long */
+    int64_t monitor_ns; /* an update is complete when its last task has run for so long */
     bool start_first;
 };
 

@@ -106,9 +106,12 @@ static void *begin(void)
     struct scenario *sc = calloc(1, sizeof *sc);
     CHECK(sc != NULL);
     arena_init(&sc->arena, 16 << 20);
-    sc->svc = (struct orch_service){
-        .exists = true, .replicas = 1, .history_limit = 5, .parallelism = 1, .monitor_ns = ORCH_MONITOR_NS, .restart = { .delay_ns = 5000000000ll }
-    };
+    sc->svc = (struct orch_service){ .exists = true,
+                                     .replicas = 1,
+                                     .history_limit = 5,
+                                     .parallelism = 1,
+                                     .monitor_ns = ORCH_MONITOR_NS,
+                                     .restart = { .delay_ns = 5000000000ll } };
     sc->now = 100 * 1000000000ll;
     return sc;
 }

@@ -688,8 +688,7 @@ static int resolve_node_filter(struct cli *c, json_t *filters)
     const char *key;
     int r = 0;
 
-    json_object_foreach(nodes, key, v)
-    {
+    json_object_foreach (nodes, key, v) {
         if (r == 0 && (r = node_ref(c, key, &id)) == 0)
             json_object_set_new(out, buf_cstr(&id), json_true());
     }

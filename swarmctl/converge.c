@@ -189,8 +189,7 @@ static bool all_run(json_t *picked)
     const char *key;
     json_t *t;
 
-    json_object_foreach(picked, key, t)
-    {
+    json_object_foreach (picked, key, t) {
         if (actual(t) != STATE_RUNNING)
             return false;
     }
@@ -281,8 +280,7 @@ static bool global(struct converge *cv, json_t *tasks, json_t *active)
     cv->started = true;
     if (cv->done && !all_run(picked))
         cv->done = false;
-    json_object_foreach(picked, key, t)
-    {
+    json_object_foreach (picked, key, t) {
         if (!json_object_get(active, key))
             continue;
         running += runs(t);
@@ -362,8 +360,7 @@ static bool replicated_job(struct converge *cv, json_t *service, json_t *tasks)
     }
     cv->started = true;
     picked = job_tasks(cv, tasks, false);
-    json_object_foreach(picked, key, t)
-    {
+    json_object_foreach (picked, key, t) {
         snprintf(id, sizeof id, "%" PRId64 "/%" PRId64, jint(t, "Slot") + 1, cv->total);
         if (cv->total <= BARS_MAX)
             emit_task(cv, id, t, STATE_COMPLETE);
@@ -392,8 +389,7 @@ static bool global_job(struct converge *cv, json_t *tasks, json_t *active)
         emit_job(cv, 0);
     }
     cv->started = true;
-    json_object_foreach(picked, key, t)
-    {
+    json_object_foreach (picked, key, t) {
         if (!json_object_get(cv->job_nodes, key))
             continue;
         if (cv->total <= BARS_MAX)

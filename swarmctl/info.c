@@ -215,8 +215,7 @@ static void put_registries(struct buf *b, json_t *config)
 
     if (jlen(config, "InsecureRegistryCIDRs") || jlen(config, "IndexConfigs"))
         buf_puts(b, " Insecure Registries:\n");
-    json_object_foreach(jget(config, "IndexConfigs"), key, item)
-    {
+    json_object_foreach (jget(config, "IndexConfigs"), key, item) {
         if (!jbool(item, "Secure"))
             buf_printf(b, "  %s\n", jstr(item, "Name"));
     }
@@ -244,8 +243,7 @@ void info_print(struct buf *b, json_t *info)
     put_swarm(b, info);
     if (jlen(info, "Runtimes")) {
         buf_puts(b, " Runtimes:");
-        json_object_foreach(jget(info, "Runtimes"), key, item)
-        {
+        json_object_foreach (jget(info, "Runtimes"), key, item) {
             buf_printf(b, " %s", key);
         }
         buf_printf(b, "\n Default Runtime: %s\n", jstr(info, "DefaultRuntime"));

@@ -140,8 +140,7 @@ const char **jkeys_sorted(json_t *obj, size_t *ret_n)
     json_t *v;
 
     CHECK(keys);
-    json_object_foreach(obj, key, v)
-    {
+    json_object_foreach (obj, key, v) {
         keys[n++] = key; /* cppcheck-suppress nullPointerRedundantCheck */
     }
     /* cppcheck-suppress nullPointerRedundantCheck */

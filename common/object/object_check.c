@@ -196,8 +196,7 @@ static int check_list(const struct obj_field *f, json_t *v, struct obj_path *p, 
     size_t i;
     json_t *item;
     int r = check_count(f, json_array_size(v), p, e);
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         if (r < 0)
             return r;
         size_t mark = obj_path_push_index(p, i);

@@ -44,15 +44,13 @@ static void pack_any(json_t *v, struct buf *out)
         return;
     case JSON_ARRAY:
         mp_array(out, json_array_size(v));
-        json_array_foreach(v, i, item)
-        {
+        json_array_foreach (v, i, item) {
             pack_any(item, out);
         }
         return;
     case JSON_OBJECT:
         mp_map(out, json_object_size(v));
-        json_object_foreach(v, key, item)
-        {
+        json_object_foreach (v, key, item) {
             mp_cstr(out, key);
             pack_any(item, out);
         }
@@ -85,8 +83,7 @@ static int pack_list(const struct obj_field *f, json_t *v, struct buf *out)
     json_t *item;
     int r = 0;
     mp_array(out, json_array_size(v));
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         r = json_is_object(item) ? pack_object(f->sub, item, out) : -ERR_INVALID;
         if (r < 0)
             break;
@@ -120,10 +117,10 @@ static int pack_object(const struct obj_type *t, json_t *obj, struct buf *out)
     json_t *v;
     size_t n = 0;
     int hint = 0;
-    json_object_foreach(obj, key, v) n += !json_is_null(v);
+    json_object_foreach (obj, key, v)
+        n += !json_is_null(v);
     mp_map(out, n);
-    json_object_foreach(obj, key, v)
-    {
+    json_object_foreach (obj, key, v) {
         if (json_is_null(v))
             continue;
         int i = obj_field_find(t, key, strlen(key), hint);

@@ -32,8 +32,7 @@ int obj_defaults(const struct obj_type *t, json_t *doc, struct err *e)
         if (f->type == OT_OBJ && json_is_object(v))
             r = obj_defaults(f->sub, v, e);
         else if (f->type == OT_LIST && json_is_array(v))
-            json_array_foreach(v, i, item)
-            {
+            json_array_foreach (v, i, item) {
                 if (r == 0 && json_is_object(item))
                     r = obj_defaults(f->sub, item, e);
             }
@@ -91,12 +90,10 @@ static void diff_map(struct differ *d, const struct obj_field *f, json_t *a, jso
 {
     const char *key;
     json_t *v;
-    json_object_foreach(a, key, v)
-    {
+    json_object_foreach (a, key, v) {
         diff_key(d, f, key, v, json_object_get(b, key));
     }
-    json_object_foreach(b, key, v)
-    {
+    json_object_foreach (b, key, v) {
         if (json_object_get(a, key) == NULL)
             diff_key(d, f, key, NULL, v);
     }
@@ -148,13 +145,11 @@ static void diff_object(struct differ *d, const struct obj_type *t, json_t *a, j
     json_t *v;
     for (const struct obj_field *f = t->fields; f->name != NULL; f++)
         diff_field(d, f, json_object_get(a, f->name), json_object_get(b, f->name));
-    json_object_foreach(a, key, v)
-    {
+    json_object_foreach (a, key, v) {
         if (obj_field_find(t, key, strlen(key), 0) < 0)
             diff_key(d, NULL, key, v, json_object_get(b, key));
     }
-    json_object_foreach(b, key, v)
-    {
+    json_object_foreach (b, key, v) {
         if (obj_field_find(t, key, strlen(key), 0) < 0 && json_object_get(a, key) == NULL)
             diff_key(d, NULL, key, NULL, v);
     }

@@ -362,8 +362,7 @@ int obj_rule_cidr_list(json_t *v, const char *path, struct err *e)
     json_t *item;
     struct net net;
     (void)path;
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         const char *s = json_string_value(item);
         if (s != NULL && !cidr_parse(s, &net))
             return err_set(e, ERR_INVALID, "invalid CIDR address: %.100s", s);
@@ -593,8 +592,7 @@ int obj_rule_constraint_list(json_t *v, const char *path, struct err *e)
     size_t i;
     json_t *item;
     (void)path;
-    json_array_foreach(v, i, item)
-    {
+    json_array_foreach (v, i, item) {
         const char *s = json_string_value(item);
         int r = s ? constraint_check(s, e) : 0;
         if (r < 0)
@@ -693,8 +691,7 @@ static int env_check(const json_t *env, struct err *e)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(env, i, item)
-    {
+    json_array_foreach (env, i, item) {
         const char *s = json_string_value(item);
         int r = s ? template_check(s, "env", e) : 0;
         if (r < 0)
