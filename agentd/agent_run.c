@@ -324,6 +324,10 @@ static int plan_copy(struct atask *t, int rootfs_fd, struct str target, const ch
     int r = volume_copy_plan(rootfs_fd, tgt, path, &fd, e);
     if (r <= 0)
         return r;
+    if (volume_fill_begin(path, e) < 0) {
+        close(fd);
+        return -e->code;
+    }
     t->copies[t->ncopies].from_fd = fd;
     snprintf(t->copies[t->ncopies].to, sizeof t->copies[0].to, "%s/", path);
     t->ncopies++;
@@ -509,9 +513,13 @@ static void on_copied(void *arg, int status, struct str out, struct str errtext)
     (void)out;
     t->proc = NULL;
     close(t->copies[t->copied].from_fd);
+    if (status == 0)
+        volume_fill_done(t->copies[t->copied].to);
     t->copied++;
     if (status != 0) {
         size_t n = errtext.n > 200 ? 200 : errtext.n;
+        while (n && errtext.p[n - 1] == '\n')
+            n--;
         err_set(&e, ERR_IO, "copy image content to volume: %.*s", (int)n, n ? errtext.p : "");
         start_failed(t, &e, 0);
         return;

@@ -67,6 +67,17 @@ int volume_name_check(struct str name, struct err *e)
     return 0;
 }
 
+/* ".../_data" or ".../_data/" to ".../filling" */
+static void mark_path(const char *path, char mark[VOLUME_PATH_MAX])
+{
+    size_t n = strlen(path);
+    while (n > 0 && path[n - 1] == '/')
+        n--;
+    while (n > 0 && path[n - 1] != '/')
+        n--;
+    snprintf(mark, VOLUME_PATH_MAX, "%.*sfilling", (int)n, path);
+}
+
 int volume_ensure(const char *state_dir, struct str name, const struct strmap *labels, char path[VOLUME_PATH_MAX],
                   bool *ret_empty, struct err *e)
 {
@@ -89,8 +100,24 @@ int volume_ensure(const char *state_dir, struct str name, const struct strmap *l
         if (fd < 0)
             return err_errno(e, errno, "open volume %s", path);
     }
-    *ret_empty = fs_empty_dir(fd);
+    char mark[VOLUME_PATH_MAX];
+    mark_path(path, mark);
+    *ret_empty = fs_empty_dir(fd) || access(mark, F_OK) == 0;
     return 0;
+}
+
+int volume_fill_begin(const char *path, struct err *e)
+{
+    char mark[VOLUME_PATH_MAX];
+    mark_path(path, mark);
+    return fs_write(mark, STR(""), 0600, e);
+}
+
+void volume_fill_done(const char *path)
+{
+    char mark[VOLUME_PATH_MAX];
+    mark_path(path, mark);
+    (void)unlink(mark);
 }
 
 void volume_remove(const char *state_dir, const char *name)

@@ -16,9 +16,14 @@ int volume_name_check(struct str name, struct err *e); /* -ERR_INVALID in Docker
 
 void volume_anonymous_name(char name[65]);
 
-/* volume_ensure - makes it when missing; *ret_path: the data folder; *ret_empty: it may take the image's content. */
+/* volume_ensure - makes it when missing; path: the data folder; *ret_empty: it takes the image's content. */
 int volume_ensure(const char *state_dir, struct str name, const struct strmap *labels, char path[VOLUME_PATH_MAX],
                   bool *ret_empty, struct err *e);
+
+/* volume_fill_begin, _done - around the copying of an image's content. What was interrupted, or found no more room on
+ * the disk, is done again at the next start, instead of passing for a volume that has content. */
+int volume_fill_begin(const char *path, struct err *e);
+void volume_fill_done(const char *path);
 
 void volume_remove(const char *state_dir, const char *name);
 

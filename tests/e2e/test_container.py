@@ -194,6 +194,24 @@ def test_volume(s):
     s.remove("v3")
 
 
+def test_full_disk(s):
+    state = "/var/lib/microswarm"
+    # the image's content does not fit: the next start does not take the half for the whole
+    s.m1.sh("sh", "-c", "mkdir -p %s/volumes/small && mount -t tmpfs -o size=64k small %s/volumes/small" % (state, state))
+    options = ("--mount", "type=volume,src=small,dst=/bin")
+    contains(refused(s, *options)["Err"], "copy image content to volume: ")
+    s.m1.sh("mount", "-o", "remount,size=64m", state + "/volumes/small")
+    t = up(s, "fv", *options)
+    eq(sh(s, t, "cmp /bin/busybox /proc/1/exe && ls /bin | wc -l") != "", True)
+    s.remove("fv")
+    s.m1.sh("umount", state + "/volumes/small")
+    # no room for the task's own folder
+    s.m1.sh("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "full", state + "/tasks")
+    contains(refused(s)["Err"], "No space left on device")
+    eq(s.m1.sh("ls", "-A", state + "/tasks"), "")
+    s.m1.sh("umount", state + "/tasks")
+
+
 def test_limits(s):
     t = up(s, "l", "--limit-memory", "64m", "--limit-cpu", "0.5", "--limit-pids", "20", "--ulimit", "nofile=100:200")
     pid = s.container_pid(t)
