@@ -1368,6 +1368,13 @@ static void look_task(struct agent *ag, const char *id)
         leftover_task(ag, id);
 }
 
+static void look_cgroup(void *arg, const char *id)
+{
+    struct agent *ag = arg;
+    if (!task_find(ag, str_from(id)))
+        oci_cgroups_remove(ag->oci, id);
+}
+
 static void look_exit(struct agent *ag, const char *id)
 {
     char path[512];
@@ -1417,5 +1424,6 @@ void run_leftovers(struct agent *ag)
     each_entry(ag, dir, look_task);
     snprintf(dir, sizeof dir, "%s/exits", ag->run_dir);
     each_entry(ag, dir, look_exit);
+    oci_cgroups_each(ag->oci, look_cgroup, ag);
     rpc_send(ag->mesh, &op_mesh_list, &none, MESH_TIMEOUT_MS, on_mesh_list, ag);
 }

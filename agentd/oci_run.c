@@ -2,6 +2,7 @@
 #include "agentd/oci_run.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -638,6 +639,41 @@ int ctr_adopt(struct ctr **ret, struct oci_env *env, const struct ctr_spec *spec
 
 /* ---- removing ---- */
 
+#define TASK_ID_LEN 25 /* what else somebody keeps in our group is not ours to judge */
+
+void oci_cgroups_each(const struct oci_env *env, void (*fn)(void *arg, const char *task_id), void *arg)
+{
+    char path[300];
+    struct dirent *d;
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s%.200s", env->cgroup2 ? "" : "/pids", env->conf.cgroup_root);
+    DIR *dp = opendir(path);
+    while (dp && (d = readdir(dp)))
+        if (d->d_type == DT_DIR && strlen(d->d_name) == TASK_ID_LEN && isalnum((unsigned char)d->d_name[0]))
+            fn(arg, d->d_name);
+    if (dp)
+        closedir(dp);
+}
+
+void oci_cgroups_remove(const struct oci_env *env, const char *task_id)
+{
+    char path[600];
+    struct dirent *d;
+    snprintf(path, sizeof path, "/sys/fs/cgroup%.200s/%s", env->conf.cgroup_root, task_id);
+    if (env->cgroup2) {
+        (void)rmdir(path);
+        return;
+    }
+    DIR *dp = opendir("/sys/fs/cgroup");
+    while (dp && (d = readdir(dp))) {
+        if (d->d_type != DT_DIR || d->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/sys/fs/cgroup/%s%.200s/%s", d->d_name, env->conf.cgroup_root, task_id);
+        (void)rmdir(path);
+    }
+    if (dp)
+        closedir(dp);
+}
+
 static void on_deleted(void *arg, int status, struct str out, struct str errtext)
 {
     struct ctr *c = arg;
@@ -648,6 +684,8 @@ static void on_deleted(void *arg, int status, struct str out, struct str errtext
         log_warn("container %.12s: delete: " STR_FMT, c->id, STR_ARG(errtext));
     snprintf(path, sizeof path, "%s/%s", c->env->exit_dir, c->id);
     (void)unlink(path);
+    if (status != 0) /* killed between making the groups and writing down that it did, crun knows nothing of them */
+        oci_cgroups_remove(c->env, c->task_id);
     if (!c->env->cgroup2) { /* crun makes a folder with a file there even where nothing is mounted, and forgets it */
         snprintf(path, sizeof path, "/sys/fs/cgroup/unified%s/%s/cgroup.procs", c->env->conf.cgroup_root, c->task_id);
         (void)unlink(path);

@@ -26,6 +26,11 @@ struct oci_env *oci_env_close(struct oci_env *env);
 bool oci_cgroup2(const struct oci_env *env);    /* the host has only cgroup v2 */
 bool oci_swap_limit(const struct oci_env *env); /* the memory controller counts swap */
 
+/* oci_cgroups_each - the tasks that have control groups; _remove - takes away those of a task, as far as they are
+ * empty. */
+void oci_cgroups_each(const struct oci_env *env, void (*fn)(void *arg, const char *task_id), void *arg);
+void oci_cgroups_remove(const struct oci_env *env, const char *task_id);
+
 struct ctr_spec {
     const char *id, *task_id;
     const char *bundle;

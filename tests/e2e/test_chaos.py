@@ -79,6 +79,24 @@ def test_random_kills_while_scaling(s):
     s.wait(lambda: count_containers(s) == want + 3 or None, "%d containers on the node" % (want + 3))
     s.remove("keep", "vary")
     s.wait(lambda: count_containers(s) == 0 or None, "no container on the node")
+    s.wait(lambda: not task_cgroups(s) or None, "no control group of a task")
+
+
+def task_cgroups(s):
+    return s.m1.sh("find", "/sys/fs/cgroup", "-type", "d", "-path", "*/microswarm/*", "-name", "?" * 25).split()
+
+
+def test_control_groups_of_a_killed_runtime(s):
+    """crun killed between making a container's groups and writing that down leaves them behind; agentd finds them."""
+    s.create("cg", "pause:latest")
+    s.wait_running("cg")
+    mine = task_cgroups(s)
+    s.m1.hold("agentd", 9)
+    s.m1.sh("mkdir", *[os.path.join(os.path.dirname(d), "z" * 25) for d in mine])
+    s.m1.release("agentd")
+    s.wait(lambda: sorted(task_cgroups(s)) == sorted(mine) or None, "the groups of no task are gone")
+    s.remove("cg")
+    s.wait(lambda: not task_cgroups(s) or None, "no group is left")
 
 
 def scale(s, service, n):
