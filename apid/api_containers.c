@@ -225,11 +225,12 @@ static json_t *summary(const struct container *x)
     json_t *ports = json_array(), *all = host_ports(x), *p;
     size_t i;
 
-    json_array_foreach (all, i, p)
+    json_array_foreach (all, i, p) {
         json_array_append_new(ports,
                               json_pack("{s:s, s:O, s:O, s:O}", "IP", "0.0.0.0", "PrivatePort",
                                         json_object_get(p, "TargetPort"), "PublicPort",
                                         json_object_get(p, "PublishedPort"), "Type", json_object_get(p, "Protocol")));
+    }
     json_decref(all);
     return json_pack("{s:o, s:[o], s:s, s:o, s:o, s:I, s:o, s:O, s:o, s:o, s:{s:s}, s:{s:o}, s:o}", "Id",
                      json_text(x->c->ID), "Names", json_sprintf("/%s", x->name), "Image", image_name(x), "ImageID",
