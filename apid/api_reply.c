@@ -11,6 +11,8 @@ struct api api;
 const char api_not_in_swarm[] =
     "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to "
     "connect this node to swarm and try again.";
+static const char api_no_store[] =
+    "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.";
 const char api_no_leader[] =
     "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too "
     "few managers are online. Make sure more than half of the managers are online.";
@@ -298,7 +300,7 @@ int api_snap(struct req *r, struct store_snap **ret, struct store_meta *meta)
     if (store_begin(api.store, &snap, &e) < 0) {
         if (e.code != ERR_UNAVAILABLE)
             log_error("snapshot: %s", e.msg);
-        return api_refuse(r, 503, "%s", api_not_in_swarm);
+        return api_refuse(r, 503, "%s", api_no_store); /* raftd makes a map even outside of a swarm: it is not up */
     }
     if (store_meta(snap, meta, &e) < 0) {
         api_fail(r, &e);

@@ -123,6 +123,16 @@ def raft_files(s):
     return sorted(out)
 
 
+def api_says(s, status, text):
+    try:
+        s.api.get("/services")
+    except st.ApiError as e:
+        return e.status == status and text in str(e)
+    except OSError:
+        pass  # apid is on its way up
+    return None
+
+
 def test_altered_disk_is_refused(s):
     """raftd says what is wrong with its disk and does not start on it; with the bytes restored it does."""
     s.create("al", "pause:latest", "--replicas", "0")
@@ -144,6 +154,7 @@ def test_altered_disk_is_refused(s):
         s.m1.start()
         st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 20, "raftd refuses (%s)" % what)
         said.append(s.m1.logs("raftd")[mark:])
+        s.wait(lambda: api_says(s, 503, "trouble connecting to the cluster"), "the API says that the manager is in trouble")
         s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
         s.m1.power_off()
         st.run("rm", "-rf", s.m1.path("state"))
