@@ -770,6 +770,8 @@ class Swarm:
                 break
         for line in self.m1.logs("init").splitlines():
             m = re.match(r"node_init: (\w+) ended: (signal|exit code) (\d+)", line)
+            if m and m.group(2, 3) == ("exit code", "1") and "starting over" in self.m1.logs(m.group(1)):
+                continue  # nng was deaf: common/daemon/rpc_client.c
             if m and m.group(2, 3) not in (("signal", "9"), ("signal", "15"), ("exit code", "0")) and (m.group(1), int(m.group(3))) not in self.expected:
                 bad.append(line)
         return bad
