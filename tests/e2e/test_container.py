@@ -341,7 +341,7 @@ def test_lines_of_logs(s):
 
 def test_stop_signal_and_grace(s):
     script = "trap 'echo got-usr1; exit 0' USR1; echo ready; while true; do sleep 0.05; done"
-    t = up(s, "sig", "--stop-signal", "SIGUSR1", "--mount", "type=volume,src=sigvol,dst=/v",
+    t = up(s, "sig", "--stop-signal", "SIGUSR1", "--stop-grace-period", "10s", "--mount", "type=volume,src=sigvol,dst=/v",
            args=("sh", "-c", script.replace("echo got-usr1", "echo got-usr1 > /v/f")))
     s.wait(lambda: "ready" in s.logs("sig") or None, "trap set")
     s.remove("sig")
