@@ -443,6 +443,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
 
 /* ---- the loop ---- */
 
+/* At its limit libmicrohttpd stops listening, and listens again in the MHD_run() after one that closed a connection:
+ * nothing else may happen that makes us call it. */
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **ctx, enum MHD_ConnectionNotificationCode code)
+{
+    (void)cls, (void)mhd, (void)ctx;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+        kick();
+}
+
 static void run(void)
 {
     MHD_UNSIGNED_LONG_LONG ms;
@@ -520,12 +529,12 @@ int api_http_open(const char *path, unsigned connections_max, struct err *e)
         return r;
     http.fd = r;
     (void)str_copy(http.path, sizeof http.path, str_from(path));
-    http.mhd =
-        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, NULL,
-                         MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, http.fd,
-                         MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT,
-                         connections_max, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_END);
+    http.mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
+                                NULL, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, http.fd,
+                                MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                                NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
+                                MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_LIMIT,
+                                connections_max, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_END);
     if (!http.mhd)
         return err_set(e, ERR_INTERNAL, "libmicrohttpd does not start on %s", path);
     const union MHD_DaemonInfo *i = MHD_get_daemon_info(http.mhd, MHD_DAEMON_INFO_EPOLL_FD);
