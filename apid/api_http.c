@@ -402,6 +402,22 @@ void api_body_more(struct req *r)
         resume(r->conn);
 }
 
+/*
+ * libmicrohttpd takes a short read for "nothing more to come" until epoll's next edge. When the client's end of sending
+ * came together with these bytes there is no next edge, and a body that was cut short would wait for the idle timeout.
+ * A resumed connection is read again.
+ */
+static void read_again_at_end(struct api_conn *c)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    char byte;
+
+    if (i && recv(i->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+        suspend(c);
+        resume(c);
+    }
+}
+
 /* MHD's access handler: once with the headers, then with each piece of the body, then without one; and again each time
  * a suspended connection is resumed. */
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method,
@@ -423,6 +439,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
             return MHD_NO;
         if (c->paused)
             suspend(c);
+        else
+            read_again_at_end(c);
         return MHD_YES;
     }
     if (!c->dispatched) {
