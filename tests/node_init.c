@@ -120,38 +120,30 @@ static void parse_daemon(char *rest)
 
 static void read_conf(void)
 {
+    static char text[65536]; /* everything that is kept points into it */
     FILE *f = fopen("node.conf", "re");
     if (!f)
         die("node.conf");
-    char *line = NULL;
-    size_t cap = 0;
-    for (ssize_t len; (len = getline(&line, &cap, f)) > 0;) {
-        if (line[len - 1] == '\n')
-            line[len - 1] = '\0';
-        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what is kept points into it until the end */
-        char *copy = strdup(line), *rest = copy ? strchr(copy, ' ') : NULL;
-        if (!rest) {
-            free(copy);
-            continue;
-        }
-        *rest++ = '\0';
-        if (strcmp(copy, "hostname") == 0)
-            hostname = rest;
-        else if (strcmp(copy, "run") == 0)
-            run_dir = rest;
-        else if (strcmp(copy, "state") == 0)
-            state_dir = rest;
-        else if (strcmp(copy, "etc") == 0)
-            etc_dir = rest;
-        else if (strcmp(copy, "env") == 0)
-            putenv(rest);
-        else if (strcmp(copy, "daemon") == 0)
-            parse_daemon(rest);
-        else
-            free(copy);
-    }
-    free(line);
+    text[fread(text, 1, sizeof text - 1, f)] = '\0';
     fclose(f);
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char *rest = strchr(line, ' ');
+        if (!rest)
+            continue;
+        *rest++ = '\0';
+        if (strcmp(line, "hostname") == 0)
+            hostname = rest;
+        else if (strcmp(line, "run") == 0)
+            run_dir = rest;
+        else if (strcmp(line, "state") == 0)
+            state_dir = rest;
+        else if (strcmp(line, "etc") == 0)
+            etc_dir = rest;
+        else if (strcmp(line, "env") == 0)
+            putenv(rest);
+        else if (strcmp(line, "daemon") == 0)
+            parse_daemon(rest);
+    }
     if (!hostname || !run_dir || !state_dir || !etc_dir) {
         errno = EINVAL;
         die("node.conf: hostname, run, state and etc are needed");
