@@ -18,8 +18,6 @@ lint-tidy:
 lint-cppcheck:
 	@cppcheck -q -j $(JOBS) --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --std=c11 -I. \
 		-D_GNU_SOURCE --suppress=missingIncludeSystem --suppress=invalidPointerCast \
-		'-Djson_array_foreach(a,i,v)=for (i = 0; (v = json_array_get(a, i)) != NULL; i++)' \
-		'-Djson_object_foreach(o,k,v)=for (void *it = json_object_iter(o); it; it = json_object_iter_next(o, it))' \
-		$(LINT_C) && echo "cppcheck: $(words $(LINT_C)) files"
+		--library=tests/cppcheck.cfg $(LINT_C) && echo "cppcheck: $(words $(LINT_C)) files"
 
 .PHONY: lint lint-lite lint-format lint-tidy lint-cppcheck
