@@ -58,12 +58,6 @@ void daemon_exit(int code)
     sd_event_exit(self.loop, code);
 }
 
-void daemon_drained(void)
-{
-    if (self.stopping)
-        sd_event_exit(self.loop, 0);
-}
-
 static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, void *arg)
 {
     (void)s;
@@ -73,8 +67,7 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
     self.stopping = true;
     log_info("stopping signal=%u", si->ssi_signo);
     sd_notify(0, "STOPPING=1");
-    if (!self.spec->drain || !self.spec->drain())
-        sd_event_exit(self.loop, 0);
+    sd_event_exit(self.loop, 0);
     return 0;
 }
 

@@ -37,8 +37,6 @@ struct daemon_spec {
     void (*stop)(void);               /* SIGTERM: no more requests come in; release */
     void (*status)(struct buf *out);  /* appends `,"key":value...` pairs to the status object; may be NULL */
     void (*metrics)(struct buf *out); /* appends Prometheus lines named microswarm_<daemon>_*; may be NULL */
-    /* Reached on SIGTERM before stop(): return true while work is still draining; call daemon_drained() when done. */
-    bool (*drain)(void);
 };
 
 int daemon_main(int argc, char **argv, const struct daemon_spec *spec);
@@ -47,8 +45,7 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec);
 sd_event *daemon_loop(void);
 const char *daemon_run_dir(void);
 const char *daemon_state_dir(void); /* others may write to either: see dir_own() */
-void daemon_drained(void);
-void daemon_exit(int code); /* leaves the loop; for fatal findings at run time */
+void daemon_exit(int code);         /* leaves the loop; for fatal findings at run time */
 
 /* A timer that is armed for a moment and then fires once. Arming again moves it; ms in mono time; UINT64_MAX disarms.
  */
