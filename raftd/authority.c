@@ -25,7 +25,7 @@ struct right {
 
 static const struct right rights[] = {
     /* What users declare. */
-    { WHO_APID, KIND_CLUSTER, 0, " Spec TokenEpoch " },
+    { WHO_APID, KIND_CLUSTER, 0, " Spec TokenEpoch UnlockKeyEpoch " },
     { WHO_APID, KIND_NODE, MAY_REMOVE, " Spec " },
     { WHO_APID, KIND_SERVICE, MAY_CREATE | MAY_REMOVE,
       " Spec PreviousSpec TaskSpecID PreviousTaskSpecID PendingDelete UpdateStatus " },
@@ -38,7 +38,7 @@ static const struct right rights[] = {
     { WHO_APID, KIND_RESERVATION, MAY_CREATE, NULL },
     /* Identities. */
     { WHO_CAD, KIND_CLUSTER, 0, " RootCA JoinTokens TLSInfo RootRotationInProgress NetworkKeys " },
-    { WHO_CAD, KIND_NODE, 0, " Certificate Role " },
+    { WHO_CAD, KIND_NODE, MAY_CREATE, " Certificate Role " },
     { WHO_CAD, KIND_CREDENTIAL, MAY_CREATE | MAY_REMOVE, "*" },
     /* Desired tasks. */
     { WHO_ORCHESTRATORD, KIND_TASK, MAY_CREATE | MAY_REMOVE, " DesiredState StartNotBefore ReplacesID " },

@@ -2,6 +2,8 @@
  * rpc.h - requests between daemons of one host: msgpack over nng REQ/REP on ipc://<run>/<daemon>.sock.
  *
  * Request: {"v": 1, "id": u64, "op": text, "body": map}. Reply: {"id": u64, "code": u64, "msg": text, "body": map}.
+ * A request to gatewayd that is for another node also has "to", "svc" and "ttl"; one that gatewayd hands to a daemon of
+ * its host on behalf of another node has "from". Daemons take "from" only from gatewayd's user.
  * Everything here runs on the daemon's event loop; nng's own threads only fill an inbox.
  *
  * A lost connection fails the request with ERR_UNAVAILABLE ("outcome unknown" if it had been sent); nothing is resent.
@@ -38,11 +40,30 @@ pid_t rpc_peer_pid(const struct rpc_call *c);
  * socket itself is open to the group of all daemons. */
 bool rpc_permit(struct rpc_call *c, uid_t uid, const char *only_who);
 
+/* Where a request comes from. Texts live as long as the call. */
+enum rpc_role { RPC_LOCAL, RPC_NOBODY, RPC_WORKER, RPC_MANAGER }; /* nobody: a node without a certificate */
+struct rpc_origin {
+    enum rpc_role role;
+    struct str node; /* by its certificate; empty for RPC_LOCAL (a daemon of this host) and RPC_NOBODY */
+    struct str svc;  /* the daemon that asks, as its node's gatewayd says; empty for RPC_LOCAL */
+    struct str addr; /* the address its node is seen at, without port; may be empty */
+};
+struct rpc_origin rpc_origin(const struct rpc_call *c);
+
 struct rpc_server;
 /* rpc_server_open - listens on ipc://<run>/<name>.sock, mode 0660. At most max_calls in flight; more wait in nng. */
 int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir, const char *name,
                     const struct route *routes, unsigned max_calls, struct err *e);
 struct rpc_server *rpc_server_free(struct rpc_server *s); /* unanswered calls are dropped */
+
+/* rpc_server_gateway - requests with "from" are taken from this user (and root) only; nobody before this is called. */
+void rpc_server_gateway(struct rpc_server *s, uid_t uid);
+
+/* For gatewayd: requests with "to" go to `relay`, undecoded, to be answered with rpc_reply_raw() or rpc_fail(). */
+struct rpc_request;
+typedef void rpc_relay_fn(struct rpc_call *c, const struct rpc_request *rq);
+void rpc_server_relay(struct rpc_server *s, rpc_relay_fn *relay);
+void rpc_reply_raw(struct rpc_call *c, int code, struct str msg, struct str body);
 
 /* ---- client side ---- */
 struct rpc_client;
@@ -60,15 +81,32 @@ struct rpc_client *rpc_client_free(struct rpc_client *c); /* outstanding request
 void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
               void *arg);
 
+/* rpc_send_via - as rpc_send(), to a daemon of another node: @gateway is a client of "gatewayd", @to a node's ID or
+ * "leader", @svc the daemon there ("dispatcherd"). This node is fine, too. ERR_UNAVAILABLE when there is no way. */
+void rpc_send_via(struct rpc_client *gateway, struct str to, const char *svc, const struct op *op, const void *req,
+                  unsigned timeout_ms, rpc_done_fn *done, void *arg);
+
+/* rpc_send_raw - for gatewayd: passes on what another node asked, undecoded. @op and @body are copied. `done` gets the
+ * daemon's code, text and body, or ours with an empty body; they live only during the call. */
+typedef void rpc_raw_fn(void *arg, int code, struct str msg, struct str body);
+void rpc_send_raw(struct rpc_client *c, struct str op, struct str body, const struct rpc_origin *from,
+                  unsigned timeout_ms, rpc_raw_fn *done, void *arg);
+
 /* rpc_call_sync - for tools and tests without a loop of their own: one request on a socket of its own.
  * The reply struct is decoded into *rep with the given arena. */
 int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, const void *req, unsigned timeout_ms,
                   void *rep, struct arena *a, struct err *e);
 
 /* Decoding and encoding of the envelope, shared with the fuzz targets. */
+struct rpc_from {
+    struct str node, role, svc, addr; /* role: "none", "worker", "manager" */
+};
 struct rpc_request {
     uint64_t v, id;
     struct str op, body;
+    struct str to, svc; /* empty: for the daemon that listens */
+    uint64_t ttl;       /* ms that the asker waits; with `to` */
+    struct rpc_from *from;
 };
 struct rpc_response {
     uint64_t id, code;

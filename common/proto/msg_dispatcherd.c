@@ -74,6 +74,12 @@ static const struct field status_reply_fields[] = {
     FIELD_STRS(struct disp_status_reply, Unknown, TASKS_MAX),
     FIELD_END,
 };
+static const struct field link_fields[] = {
+    FIELD_STR(struct disp_link, NodeID, 1, ID_MAX),
+    FIELD_BOOL(struct disp_link, Up),
+    FIELD_END,
+};
+static const struct field link_reply_fields[] = { FIELD_END };
 
 const struct op op_disp_session = { "session",
                                     "Opens an agent's session and stores the node's description.",
@@ -93,3 +99,9 @@ const struct op op_disp_status = { "status",
                                    sizeof(struct disp_status),
                                    status_reply_fields,
                                    sizeof(struct disp_status_reply) };
+const struct op op_disp_link = { "link",
+                                 "Hint: the link to a node came or went.",
+                                 link_fields,
+                                 sizeof(struct disp_link),
+                                 link_reply_fields,
+                                 sizeof(struct disp_link_reply) };

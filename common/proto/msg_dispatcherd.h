@@ -70,5 +70,15 @@ struct disp_status_reply {
     struct strs Unknown; /* ids of tasks that no longer exist: stop reporting them */
 };
 
+/* A hint from this host's gatewayd: the link to a node came or went. */
+struct disp_link {
+    struct str NodeID;
+    bool Up;
+};
+struct disp_link_reply {
+    char unused_;
+};
+
 extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
-extern const struct op op_disp_session, op_disp_assignments, op_disp_status;
+extern const struct op op_disp_session, op_disp_assignments, op_disp_status,
+    op_disp_link; /* disp_link -> disp_link_reply (gatewayd) */

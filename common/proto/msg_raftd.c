@@ -1,5 +1,8 @@
 #include "common/proto/msg_raftd.h"
 
+#define ADDR_MAX 300
+#define PAGE_MAX (1u << 20)
+
 const struct field txn_require_fields[] = {
     FIELD_STR(struct txn_require, Kind, 1, 32),
     FIELD_STR(struct txn_require, ID, 1, 256),
@@ -27,6 +30,7 @@ static const struct field txn_reply_fields[] = {
 static const struct field bootstrap_fields[] = {
     FIELD_STR(struct raftd_bootstrap, ClusterID, 1, 64),
     FIELD_STR(struct raftd_bootstrap, NodeID, 1, 64),
+    FIELD_STR(struct raftd_bootstrap, Addr, 0, ADDR_MAX),
     FIELD_LIST(struct raftd_bootstrap, Changes, txn_change_fields, struct txn_change, 1000),
     FIELD_END,
 };
@@ -42,6 +46,63 @@ static const struct field status_fields[] = {
     FIELD_U64(struct raftd_status, Revision, 0, UINT64_MAX),
     FIELD_U64(struct raftd_status, FirstIndex, 0, UINT64_MAX),
     FIELD_U64(struct raftd_status, LastIndex, 0, UINT64_MAX),
+    FIELD_END,
+};
+static const struct field member_fields[] = {
+    FIELD_U64(struct raftd_member, RaftID, 1, UINT64_MAX),
+    FIELD_STR(struct raftd_member, NodeID, 1, 64),
+    FIELD_STR(struct raftd_member, Addr, 0, ADDR_MAX),
+    FIELD_BOOL(struct raftd_member, Learner),
+    FIELD_BOOL(struct raftd_member, Leader),
+    FIELD_BOOL(struct raftd_member, Reachable),
+    FIELD_END,
+};
+static const struct field members_reply_fields[] = {
+    FIELD_LIST(struct raftd_members_reply, Members, member_fields, struct raftd_member, 64),
+    FIELD_END,
+};
+static const struct field member_add_fields[] = {
+    FIELD_STR(struct raftd_member_add, NodeID, 1, 64),
+    FIELD_STR(struct raftd_member_add, Addr, 1, ADDR_MAX),
+    FIELD_END,
+};
+static const struct field member_add_reply_fields[] = {
+    FIELD_U64(struct raftd_member_add_reply, RaftID, 1, UINT64_MAX),
+    FIELD_STR(struct raftd_member_add_reply, ClusterID, 1, 64),
+    FIELD_END,
+};
+static const struct field member_remove_fields[] = {
+    FIELD_STR(struct raftd_member_remove, NodeID, 1, 64),
+    FIELD_END,
+};
+static const struct field forward_fields[] = {
+    FIELD_STR(struct raftd_forward, Who, 1, 32),
+    FIELD_RAW_REQ(struct raftd_forward, Txn),
+    FIELD_END,
+};
+static const struct field unlock_fields[] = {
+    FIELD_STR(struct raftd_unlock, Key, 1, 256),
+    FIELD_END,
+};
+static const struct field backup_fields[] = {
+    FIELD_STR(struct raftd_backup, BackupID, 1, 64),
+    FIELD_STR(struct raftd_backup, Passphrase, 1, 1024),
+    FIELD_U64(struct raftd_backup, Offset, 0, UINT64_MAX),
+    FIELD_END,
+};
+static const struct field backup_reply_fields[] = {
+    FIELD_BIN(struct raftd_backup_reply, Data, 0, PAGE_MAX),
+    FIELD_BOOL(struct raftd_backup_reply, Last),
+    FIELD_END,
+};
+static const struct field restore_fields[] = {
+    FIELD_STR(struct raftd_restore, RestoreID, 1, 64),
+    FIELD_STR(struct raftd_restore, Passphrase, 1, 1024),
+    FIELD_U64(struct raftd_restore, Offset, 0, UINT64_MAX),
+    FIELD_BIN(struct raftd_restore, Data, 0, PAGE_MAX),
+    FIELD_BOOL(struct raftd_restore, Last),
+    FIELD_STR(struct raftd_restore, NodeID, 1, 64),
+    FIELD_STR(struct raftd_restore, Addr, 0, ADDR_MAX),
     FIELD_END,
 };
 
@@ -61,3 +122,31 @@ const struct op op_raftd_bootstrap = { "bootstrap",      "Starts a new swarm wit
 const struct op op_raftd_reset = { "reset", "Leaves the swarm: erases log, keys and map of this node.", EMPTY, EMPTY };
 const struct op op_raftd_status = { "status", "Role, term and log positions.", EMPTY, status_fields,
                                     sizeof(struct raftd_status) };
+const struct op op_raftd_members = { "members", "The managers in the Raft group, as the leader sees them.", EMPTY,
+                                     members_reply_fields, sizeof(struct raftd_members_reply) };
+const struct op op_raftd_member_add = { "member_add",
+                                        "Adds the asking manager to the Raft group, or notes its new address.",
+                                        member_add_fields,
+                                        sizeof(struct raftd_member_add),
+                                        member_add_reply_fields,
+                                        sizeof(struct raftd_member_add_reply) };
+const struct op op_raftd_member_remove = { "member_remove",
+                                           "Takes a manager out of the Raft group, unless that would cost the quorum.",
+                                           member_remove_fields, sizeof(struct raftd_member_remove), EMPTY };
+const struct op op_raftd_forward = {
+    "forward",        "A transaction that another manager's raftd passes on to the leader.",
+    forward_fields,   sizeof(struct raftd_forward),
+    txn_reply_fields, sizeof(struct raftd_txn_reply)
+};
+const struct op op_raftd_force_new = { "force_new", "Makes this node the only voter; what the others hold is lost.",
+                                       EMPTY, txn_reply_fields, sizeof(struct raftd_txn_reply) };
+const struct op op_raftd_unlock = { "unlock", "Opens a locked store with the swarm's unlock key.", unlock_fields,
+                                    sizeof(struct raftd_unlock), EMPTY };
+const struct op op_raftd_backup = { "backup",
+                                    "One page of a sealed copy of the store.",
+                                    backup_fields,
+                                    sizeof(struct raftd_backup),
+                                    backup_reply_fields,
+                                    sizeof(struct raftd_backup_reply) };
+const struct op op_raftd_restore = { "restore", "One page of a backup to start a swarm of one manager from.",
+                                     restore_fields, sizeof(struct raftd_restore), EMPTY };

@@ -37,6 +37,7 @@ struct raftd_txn_reply {
 /* Starts a swarm of one manager on a node without one. */
 struct raftd_bootstrap {
     struct str ClusterID, NodeID;
+    struct str Addr;     /* host:port that other managers reach this one at; "": none yet */
     struct list Changes; /* struct txn_change, applied as the first transaction */
 };
 
@@ -44,8 +45,63 @@ struct raftd_empty {
     char unused_;
 };
 
+/* One manager in the Raft group. */
+struct raftd_member {
+    uint64_t RaftID;
+    struct str NodeID, Addr;
+    bool Learner;           /* still catching up */
+    bool Leader, Reachable; /* as the leader sees it */
+};
+struct raftd_members_reply {
+    struct list Members; /* struct raftd_member */
+};
+/* Adds the asking node as a learner that becomes a voter once it has caught up; a member already: notes its address.
+ * Asked by the raftd of a manager, for itself. */
+struct raftd_member_add {
+    struct str NodeID, Addr;
+};
+struct raftd_member_add_reply {
+    uint64_t RaftID;
+    struct str ClusterID;
+};
+/* Refused with ERR_PRECONDITION when the rest would have no quorum. The leader hands over first and then refuses with
+ * ERR_UNAVAILABLE: ask again. Not a member: done already. */
+struct raftd_member_remove {
+    struct str NodeID;
+};
+
+/* What another manager's raftd passes on to the leader's: it has checked that its caller may do this. */
+struct raftd_forward {
+    struct str Who; /* "apid": which daemon asked */
+    struct str Txn; /* raw map: struct raftd_txn */
+};
+
+struct raftd_unlock {
+    struct str Key; /* SWMKEY-1-...; secret */
+};
+
+/* One page of a sealed backup. The first page (Offset 0) takes the snapshot. */
+struct raftd_backup {
+    struct str BackupID;   /* chosen by the caller */
+    struct str Passphrase; /* secret */
+    uint64_t Offset;
+};
+struct raftd_backup_reply {
+    struct str Data;
+    bool Last;
+};
+/* A backup arrives in order, in pieces; after the last one this node is the only manager of the restored swarm. */
+struct raftd_restore {
+    struct str RestoreID, Passphrase;
+    uint64_t Offset;
+    struct str Data;
+    bool Last;
+    struct str NodeID, Addr; /* of this node */
+};
+
 struct raftd_status {
-    struct str State; /* "uninitialized", "leader", "follower", "candidate" */
+    struct str
+        State; /* "uninitialized", "locked", "joining" (not in the group yet), "leader", "follower", "candidate" */
     struct str NodeID, ClusterID, LeaderID;
     uint64_t Term, Committed, Applied, Revision, FirstIndex, LastIndex;
 };
@@ -57,3 +113,9 @@ extern const struct op
 extern const struct op op_raftd_bootstrap; /* raftd_bootstrap -> raftd_txn_reply */
 extern const struct op op_raftd_reset;     /* raftd_empty -> raftd_empty: leave: erase log, keys and map (apid only) */
 extern const struct op op_raftd_status;    /* raftd_empty -> raftd_status */
+extern const struct op op_raftd_members;   /* raftd_empty -> raftd_members_reply; a follower asks the leader */
+extern const struct op op_raftd_member_add, op_raftd_member_remove; /* -> raftd_member_add_reply, raftd_empty (cad) */
+extern const struct op op_raftd_forward;   /* raftd_forward -> raftd_txn_reply (raftd of a manager) */
+extern const struct op op_raftd_force_new; /* raftd_empty -> raftd_txn_reply: the only voter from now on (apid) */
+extern const struct op op_raftd_unlock;    /* raftd_unlock -> raftd_empty (apid) */
+extern const struct op op_raftd_backup, op_raftd_restore; /* (apid) */

@@ -82,7 +82,8 @@ extern const struct index_info index_info[IX_COUNT];
  *   ones; two that share 303 bytes and the hash count as equal;
  * - a 0x00 inside a value becomes 0x01; fold_case lowers A-Z; an empty or absent value is not indexed.
  */
-#define STORE_CA_KEY_ID "ca-key" /* the credential that holds the key of the swarm's root: cad's alone */
+#define STORE_CA_KEY_ID "ca-key"         /* the credential that holds the key of the swarm's root: cad's alone */
+#define STORE_UNLOCK_KEY_ID "unlock-key" /* the credential that raftd wraps its data key with; cad makes it */
 #define STORE_ID_MAX 128u
 #define STORE_KEY_MAX 320u
 #define STORE_ENTRY_MAX (STORE_KEY_MAX + 1 + STORE_ID_MAX)
@@ -137,6 +138,7 @@ uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY]);
 #define META_NODE_ID "node_id"
 #define META_CLUSTER_ID "cluster_id"
 #define META_LEADER_ID "leader_id"
+#define META_MEMBERS "members" /* array of {"RaftID": u64, "NodeID", "Addr": text, "Learner": bool} */
 
 /* Wake-ups: ipc://<run>/raftd.wake, any message. */
 #define STORE_WAKE_SOCKET "raftd.wake"

@@ -36,6 +36,16 @@ struct store_meta {
 };
 int store_meta(struct store_snap *snap, struct store_meta *ret, struct err *e);
 
+/* The Raft group, as the newest applied membership entry says. */
+struct store_member {
+    uint64_t raft_id;
+    struct str node_id, addr; /* addr: host:port; may be empty */
+    bool learner;
+};
+#define STORE_MEMBERS_MAX 16u
+/* store_members - how many there are; 0 when this node is in no group (and in maps of older versions). */
+size_t store_members(struct store_snap *snap, struct store_member ret[STORE_MEMBERS_MAX]);
+
 /* store_get - 0, or -ERR_NOT_FOUND. The document is a msgpack map. */
 int store_get(struct store_snap *snap, enum kind kind, struct str id, struct str *ret_doc);
 
