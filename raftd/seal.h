@@ -7,8 +7,8 @@
  * salt that each process draws when it starts; the nonce counts up. So no nonce repeats under a key, without any state
  * that would have to survive a crash.
  *
- * The data key is kept wrapped by a key-encryption key. Both are files beside the log; autolock will take the latter
- * off the disk.
+ * The data key is kept wrapped by a key-encryption key (kek). Both are files beside the log; autolock takes the latter
+ * off the disk: then the swarm's unlock key is the kek, and nothing on the disk opens the log.
  */
 #pragma once
 
@@ -61,3 +61,25 @@ int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e);
 
 /* seal_keys_read - -ERR_CORRUPT when one is missing, cut, altered or does not belong to the other; names the file. */
 int seal_keys_read(const char *dir, struct seal_key *ret, struct err *e);
+
+/* seal_keys_locked - the kek is not on the disk, and is not meant to be. */
+bool seal_keys_locked(const char *dir);
+
+/* seal_keys_unlock - with a kek that somebody typed in; -ERR_DENIED "invalid key" when it is not the one. */
+int seal_keys_unlock(const char *dir, const struct seal_key *kek, struct seal_key *ret, struct err *e);
+
+/*
+ * seal_keys_rewrap - from now on the data key is wrapped by `kek`, which is not on the disk; NULL: by a new one that
+ * is.
+ *
+ * While it is under way data.key is wrapped twice: a crash leaves the old or the new kek good, or both.
+ */
+int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const struct seal_key *kek, struct err *e);
+
+/* seal_keys_wrapped_by - is this kek, and no other, what opens the data key now? */
+bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek);
+
+/* The unlock key as people see it: "SWMKEY-1-" and base64 without padding, as Docker's. */
+#define SEAL_UNLOCK_TEXT_SIZE 64u
+void seal_unlock_text(const struct seal_key *k, char text[SEAL_UNLOCK_TEXT_SIZE]);
+bool seal_unlock_parse(struct str text, struct seal_key *ret);

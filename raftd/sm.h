@@ -71,6 +71,10 @@ bool sm_torn(const struct sm *sm); /* one map has the batch and the other hasn't
 /* sm_set_role - what controllers go by. leader_id "" when unknown. */
 int sm_set_role(struct sm *sm, uint64_t term, bool leader, const char *leader_id, struct err *e);
 
+/* sm_members - appends the newest applied membership (META_MEMBERS); nothing when there is none. An entry of type
+ * RAFT_ENTRY_MEMBERS holds the whole new membership in that form; snapshots carry it. */
+void sm_members(struct sm *sm, struct buf *out);
+
 bool sm_room(const struct sm *sm, uint64_t bytes, struct err *e);
 
 /* ---- snapshots ---- */

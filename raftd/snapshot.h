@@ -32,5 +32,25 @@ int snapshot_read(const char *dir, const struct seal_key *key, uint64_t index, u
                   void *arg, struct err *e);
 int snapshot_verify(const char *dir, const struct seal_key *key, uint64_t index, uint64_t term, struct err *e);
 
+/*
+ * Between managers a snapshot travels as chunks of its content (the link is encrypted), and each node seals its own
+ * file with its own key. The parts count from 0, all but the last have SNAPSHOT_CHUNK bytes.
+ */
+struct snapshot_reader;
+/* snapshot_open - stays readable until it is closed, also when a newer snapshot has replaced it. */
+int snapshot_open(struct snapshot_reader **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                  uint64_t term, struct err *e);
+int snapshot_chunk(struct snapshot_reader *r, uint32_t part, struct buf *plain, bool *ret_last, struct err *e);
+uint64_t snapshot_size(const struct snapshot_reader *r); /* content in bytes */
+struct snapshot_reader *snapshot_reader_close(struct snapshot_reader *r);
+DEFINE_CLEANUP(struct snapshot_reader *, snapshot_reader_close)
+
+/* snapshot_receive - the writer for what arrives; snapshot_finish() when it is whole, then raft_log_install(). */
+int snapshot_receive(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                     uint64_t term, struct err *e);
+/* snapshot_put_chunk - the next part; -ERR_INVALID when it is not the one that is due, or of the wrong size. */
+int snapshot_put_chunk(struct snapshot_writer *w, uint32_t part, struct str plain, bool last, struct err *e);
+uint32_t snapshot_next_part(const struct snapshot_writer *w);
+
 /* snapshot_clean - removes every snapshot, whole or not, but the one that ends at `keep`. */
 void snapshot_clean(const char *dir, uint64_t keep);
