@@ -169,10 +169,7 @@ static int persist(const struct raft_effects *fx, struct err *e)
         .n_entries = entries_fill(fx),
         .hard_state = fx->hard_state_changed ? &hs : NULL,
     };
-    struct raft_event ev = {
-        .now = clock_mono(), .type = RAFT_EV_PERSISTED, .index = fx->append_to, .term = fx->append_term
-    };
-    uint64_t from = fx->append_from;
+    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_PERSISTED, .write = fx->write };
     CHECK(fx->append_from <= fx->append_to); /* a single voter votes only together with its first entry */
     int r = raft_log_write(node.log, &w, e);
     if (r == 0)
@@ -182,7 +179,7 @@ static int persist(const struct raft_effects *fx, struct err *e)
         return r;
     }
     struct err ignored = ERR_INIT;
-    ev = (struct raft_event){ .now = clock_mono(), .type = RAFT_EV_APPEND_FAILED, .index = from };
+    ev = (struct raft_event){ .now = clock_mono(), .type = RAFT_EV_WRITE_FAILED, .write = ev.write };
     (void)step(&ev, &ignored);
     return r;
 }
@@ -390,7 +387,6 @@ static void flush(void)
     struct raft_event ev = {
         .now = clock_mono(),
         .type = RAFT_EV_PROPOSE,
-        .entry_type = RAFT_ENTRY_DATA,
         .n_entries = (uint32_t)node.n_queued,
         .bytes = bytes,
     };
@@ -726,7 +722,7 @@ static uint64_t term_of(void *arg, uint64_t index)
 static int core_open(const struct raft_log_identity *id, struct raft_log_state *st, struct err *e)
 {
     struct raft_config c = {
-        .id = id->id, .members = { { id->id, false } }, .n_members = 1, .heartbeat_ms = 100, .election_ms = 1000
+        .id = id->id, .members = { 1, { { id->id, false } } }, .heartbeat_ms = 100, .election_ms = 1000
     };
     random_bytes(&c.seed, sizeof c.seed);
     st->applied = sm_applied(node.sm);

@@ -18,6 +18,7 @@ struct raft {
     bool hs_stable; /* the hard state is on disk */
     raft_id leader;
     uint64_t last;   /* highest index given out */
+    uint64_t write;  /* number of the last one */
     uint64_t stable; /* highest index on our disk */
     uint64_t commit; /* highest index on a majority of disks (Raft §5.3) */
     uint64_t applied;
@@ -92,11 +93,11 @@ static int config_check(const struct raft_config *c, struct err *e)
 {
     if (c->id == 0)
         return err_set(e, ERR_INVALID, "raft: a member's number is never 0");
-    if (c->n_members != 1)
-        return err_set(e, ERR_UNIMPLEMENTED, "raft: %zu members: this version runs a single voter", c->n_members);
-    if (c->members[0].id != c->id)
+    if (c->members.n != 1)
+        return err_set(e, ERR_UNIMPLEMENTED, "raft: %zu members: this version runs a single voter", c->members.n);
+    if (c->members.v[0].id != c->id)
         return err_set(e, ERR_INVALID, "raft: this node is not a member");
-    if (c->members[0].learner)
+    if (c->members.v[0].learner)
         return err_set(e, ERR_INVALID, "raft: the only member cannot be a learner");
     return 0;
 }
@@ -173,6 +174,7 @@ struct raft *raft_free(struct raft *r)
 
 static void append(struct raft *r, struct raft_effects *out, enum raft_entry_type type, uint64_t n)
 {
+    out->write = ++r->write;
     out->append_from = r->last + 1;
     out->append_to = r->last + n;
     out->append_term = r->hs.term;
@@ -225,11 +227,11 @@ static void reads_release(struct raft *r, struct raft_effects *out)
 
 static int on_persisted(struct raft *r, const struct raft_event *ev, struct raft_effects *out, struct err *e)
 {
-    if (ev->index > r->last || ev->index < r->stable ||
-        (ev->index >= r->first && raft_term_at(r, ev->index) != ev->term))
-        return err_set(e, ERR_INVALID, "raft: persisted up to %llu of term %llu, but the log is at %llu",
-                       (unsigned long long)ev->index, (unsigned long long)ev->term, (unsigned long long)r->last);
-    r->stable = ev->index;
+    if (ev->write > r->write)
+        return err_set(e, ERR_INVALID, "raft: write %llu was never asked for", (unsigned long long)ev->write);
+    if (ev->write < r->write)
+        return 0;
+    r->stable = r->last;
     r->hs_stable = true;
     if (r->role == RAFT_CANDIDATE && r->stable >= r->noop_index) {
         r->role = RAFT_LEADER;
@@ -243,12 +245,12 @@ static int on_persisted(struct raft *r, const struct raft_event *ev, struct raft
 }
 
 /* Nobody else has seen these entries, and a write that failed left nothing behind: they never were. */
-static int on_append_failed(struct raft *r, const struct raft_event *ev, struct raft_effects *out, struct err *e)
+static int on_write_failed(struct raft *r, const struct raft_event *ev, struct raft_effects *out, struct err *e)
 {
-    if (ev->index <= r->stable || ev->index > r->last)
-        return err_set(e, ERR_INVALID, "raft: entry %llu cannot have failed", (unsigned long long)ev->index);
-    runs_cut_tail(r, ev->index);
-    r->last = ev->index - 1;
+    if (ev->write > r->write || r->stable == r->last)
+        return err_set(e, ERR_INVALID, "raft: write %llu cannot have failed", (unsigned long long)ev->write);
+    runs_cut_tail(r, r->stable + 1);
+    r->last = r->stable;
     r->uncommitted_bytes = 0;
     if (r->role == RAFT_CANDIDATE) { /* not elected: the vote isn't on disk. The next tick tries again. */
         r->role = RAFT_FOLLOWER;
@@ -261,14 +263,14 @@ static int on_propose(struct raft *r, const struct raft_event *ev, struct raft_e
 {
     if (r->role != RAFT_LEADER)
         return err_set(e, ERR_UNAVAILABLE, "this node is not the leader");
-    if (ev->n_entries == 0 || ev->entry_type != RAFT_ENTRY_DATA)
-        return err_set(e, ERR_INVALID, "raft: only data entries are proposed this way");
+    if (ev->n_entries == 0)
+        return err_set(e, ERR_INVALID, "raft: nothing is proposed");
     if (r->conf.uncommitted_bytes_max != 0 && r->uncommitted_bytes != 0 &&
         (r->uncommitted_bytes >= r->conf.uncommitted_bytes_max ||
          ev->bytes > r->conf.uncommitted_bytes_max - r->uncommitted_bytes))
         return err_set(e, ERR_TOO_BIG, "too much is waiting for the disk already");
     r->uncommitted_bytes += ev->bytes;
-    append(r, out, ev->entry_type, ev->n_entries);
+    append(r, out, RAFT_ENTRY_DATA, ev->n_entries);
     return 0;
 }
 
@@ -324,8 +326,8 @@ static int dispatch(struct raft *r, const struct raft_event *ev, struct raft_eff
         return on_propose(r, ev, out, e);
     case RAFT_EV_PERSISTED:
         return on_persisted(r, ev, out, e);
-    case RAFT_EV_APPEND_FAILED:
-        return on_append_failed(r, ev, out, e);
+    case RAFT_EV_WRITE_FAILED:
+        return on_write_failed(r, ev, out, e);
     case RAFT_EV_APPLIED:
         return on_applied(r, ev, out, e);
     case RAFT_EV_READ:
@@ -339,7 +341,10 @@ static int dispatch(struct raft *r, const struct raft_event *ev, struct raft_eff
     case RAFT_EV_TRANSFER:
         return unimplemented("handing over leadership", e);
     case RAFT_EV_LINK_LOST:
-        return unimplemented("a link to another member", e);
+    case RAFT_EV_SNAPSHOT_SENT:
+    case RAFT_EV_SNAPSHOT_FAILED:
+    case RAFT_EV_SNAPSHOT_RECEIVED:
+        return unimplemented("another member", e);
     }
     return err_set(e, ERR_INVALID, "raft: unknown event %d", (int)ev->type);
 }
@@ -347,16 +352,20 @@ static int dispatch(struct raft *r, const struct raft_event *ev, struct raft_eff
 static void effects_clear(struct raft_effects *out)
 {
     /* Not memset: the arrays are large, and their counts say what is in them. */
+    out->write = 0;
+    out->install_index = out->install_term = 0;
+    out->install_drops_log = false;
     out->truncate_from = 0;
     out->append_from = 1;
     out->append_to = 0;
+    out->append_of_msg = false;
     out->append_term = 0;
     out->append_type = RAFT_ENTRY_NOOP;
     out->hard_state_changed = false;
     out->n_msgs = 0;
     out->apply_to = 0;
     out->n_reads = 0;
-    out->role_changed = false;
+    out->role_changed = out->members_changed = out->transfer_failed = false;
     out->want_snapshot = false;
     out->wake_at.ms = UINT64_MAX;
 }
@@ -388,7 +397,9 @@ void raft_status(const struct raft *r, struct raft_status *ret)
         .first_index = r->first,
         .last_index = r->last,
         .ready = r->role == RAFT_LEADER && r->applied >= r->noop_index,
-        .n_members = r->conf.n_members,
+        .voter = true,
+        .member = true,
+        .members = r->conf.members,
     };
 }
 
@@ -403,4 +414,20 @@ void raft_check(const struct raft *r)
     CHECK(r->n_runs == 0 || r->runs[r->n_runs - 1].term <= r->hs.term);
     CHECK(r->n_runs == 0 || r->runs[0].first <= r->first || r->first > r->last);
     CHECK(r->role != RAFT_LEADER || (r->hs_stable && r->hs.vote == r->conf.id && r->stable >= r->noop_index));
+}
+
+bool raft_sent(struct raft *r, raft_id to, uint64_t entries_to, uint64_t bytes)
+{
+    (void)r, (void)to, (void)entries_to, (void)bytes;
+    return false;
+}
+
+bool raft_member_status(const struct raft *r, size_t i, struct raft_member_status *ret)
+{
+    if (i >= r->conf.members.n)
+        return false;
+    *ret = (struct raft_member_status){
+        .id = r->conf.id, .active = true, .match = r->stable, .next = r->last + 1, .state = "replicate"
+    };
+    return true;
 }
