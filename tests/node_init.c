@@ -14,8 +14,8 @@
  *   env NAME=VALUE for the daemons
  *   daemon NAME UID GID GROUPS|- LOGFILE PROGRAM ARGS...      in the order of starting
  *
- * Commands on DIR/ctl (stream socket, one line, answer, close): go, ls, ready, kill NAME SIGNO, hold NAME,
- * release NAME, halt.
+ * Commands on DIR/ctl (stream socket, one line, answer, close): go, ls, ready, kill NAME SIGNO, hold NAME [SIGNO],
+ * release NAME, halt. NAME may be "all": kill and hold then signal every daemon within one turn of the loop.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -367,6 +367,14 @@ static void halt_step(void)
     exit(0);
 }
 
+static bool any_held_runs(void)
+{
+    for (int i = 0; i < ndaemons; i++)
+        if (daemons[i].held && daemons[i].pid > 0)
+            return true;
+    return false;
+}
+
 static void daemon_died(struct daemon *d, int status)
 {
     uint64_t now = now_ms();
@@ -376,8 +384,9 @@ static void daemon_died(struct daemon *d, int status)
     if (!(halting || d->held) || WIFSIGNALED(status))
         fprintf(stderr, "node_init: %s ended: %s %d\n", d->name, WIFSIGNALED(status) ? "signal" : "exit code",
                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    bool last = d->held && !any_held_runs();
     for (int i = 0; i < CONNS_MAX; i++)
-        if (conns[i].fd >= 0 && strcmp(conns[i].hold, d->name) == 0) {
+        if (conns[i].fd >= 0 && (strcmp(conns[i].hold, d->name) == 0 || (last && strcmp(conns[i].hold, "all") == 0))) {
             answer(&conns[i], "ok\n");
             hang_up(&conns[i]);
         }
@@ -442,14 +451,68 @@ static bool deadly(int sig)
            sig != SIGCHLD && sig != SIGWINCH;
 }
 
+static bool kill_daemon(struct daemon *d, int sig)
+{
+    if (d->pid <= 0 || kill(d->pid, sig) < 0)
+        return false;
+    if (deadly(sig))
+        d->ready = false;
+    return true;
+}
+
+/* True when it is still on its way out. */
+static bool hold_daemon(struct daemon *d, int sig)
+{
+    d->held = true;
+    d->start_at_ms = 0;
+    return d->pid > 0 && kill(d->pid, sig) == 0;
+}
+
+static void release_daemon(struct daemon *d)
+{
+    if (d->held && d->pid == 0)
+        start_daemon(d);
+    d->held = false;
+}
+
+/* The commands that mean every daemon. False: not one of them. True when the connection is done with, in *ret_done. */
+static bool command_all(struct conn *c, const char *cmd, const char *arg, bool *ret_done)
+{
+    int sig = arg ? atoi(arg) : SIGKILL, killed = 0; /* NOLINT(cert-err34-c): 0 is a fine answer to nonsense */
+    bool leaving = false;
+    if (strcmp(cmd, "kill") == 0) {
+        for (int i = 0; i < ndaemons; i++)
+            killed += kill_daemon(&daemons[i], sig);
+        answer(c, "ok %d\n", killed);
+    } else if (strcmp(cmd, "hold") == 0) {
+        for (int i = 0; i < ndaemons; i++)
+            leaving |= hold_daemon(&daemons[i], sig);
+        if (leaving)
+            snprintf(c->hold, sizeof c->hold, "all");
+        else
+            answer(c, "ok\n");
+    } else if (strcmp(cmd, "release") == 0) {
+        for (int i = 0; i < ndaemons; i++)
+            release_daemon(&daemons[i]);
+        answer(c, "ok\n");
+    } else {
+        return false;
+    }
+    *ret_done = !leaving;
+    return true;
+}
+
 /* True when the connection is done with. */
 static bool command(struct conn *c, char *line)
 {
     char *save = NULL, *cmd = strtok_r(line, " \n", &save), *name = strtok_r(NULL, " \n", &save);
     char *arg = strtok_r(NULL, " \n", &save);
     struct daemon *d = name ? find_daemon(name) : NULL;
+    bool done;
     if (!cmd)
         return true;
+    if (name && strcmp(name, "all") == 0 && command_all(c, cmd, arg, &done))
+        return done;
     if (strcmp(cmd, "go") == 0) {
         for (int i = 0; !going && i < ndaemons; i++)
             start_daemon(&daemons[i]);
@@ -469,26 +532,18 @@ static bool command(struct conn *c, char *line)
         answer(c, "error no daemon \"%s\" here\n", name ? name : "");
     } else if (strcmp(cmd, "kill") == 0) {
         int sig = arg ? atoi(arg) : SIGKILL; /* NOLINT(cert-err34-c): 0 is a fine answer to nonsense */
-        if (d->pid <= 0 || kill(d->pid, sig) < 0) {
-            answer(c, "error %s is not running\n", d->name);
-        } else {
-            if (deadly(sig))
-                d->ready = false;
+        if (kill_daemon(d, sig))
             answer(c, "ok %d\n", d->pid);
-        }
+        else
+            answer(c, "error %s is not running\n", d->name);
     } else if (strcmp(cmd, "hold") == 0) {
-        d->held = true;
-        d->start_at_ms = 0;
-        if (d->pid > 0) {
-            kill(d->pid, arg ? atoi(arg) : SIGTERM); /* NOLINT(cert-err34-c) */
+        if (hold_daemon(d, arg ? atoi(arg) : SIGTERM)) { /* NOLINT(cert-err34-c) */
             snprintf(c->hold, sizeof c->hold, "%s", d->name);
             return false;
         }
         answer(c, "ok\n");
     } else if (strcmp(cmd, "release") == 0) {
-        if (d->held && d->pid == 0)
-            start_daemon(d);
-        d->held = false;
+        release_daemon(d);
         answer(c, "ok\n");
     } else {
         answer(c, "error unknown command\n");

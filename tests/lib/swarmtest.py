@@ -2,7 +2,8 @@
 
 A cluster is a folder. cluster.json in it says what there is; each node has run/ (tmpfs: sockets), state/ (disk), etc/,
 log/, ctl (its process 1 listens there) and pid. Between the nodes lies a network namespace of the cluster's own, `net`,
-with a bridge: 10.77.0.1, where a client outside of the swarm stands.
+with a bridge: 10.77.0.1, where a client outside of the swarm stands. A cut node hangs on another bridge, so that its
+packets vanish and no cable seems to be pulled.
 """
 
 import contextlib
@@ -27,8 +28,9 @@ GID = 61800
 GID_SECRETS = 61899
 UIDS = {"raftd": 61801, "cad": 61802, "orchestratord": 61803, "allocatord": 61804, "schedulerd": 61805,
         "dispatcherd": 61806, "apid": 61807, "gatewayd": 61808}  # agentd and meshd are root
-# In the order of starting.
-MANAGER = ["raftd", "cad", "allocatord", "schedulerd", "orchestratord", "dispatcherd", "gatewayd", "meshd", "agentd",
+# In the order of starting. Every node runs all of them: those for managers idle on a worker, which so becomes a manager
+# without starting anything.
+DAEMONS = ["raftd", "cad", "allocatord", "schedulerd", "orchestratord", "dispatcherd", "gatewayd", "meshd", "agentd",
            "apid"]
 SECRET_READERS = ("raftd", "cad", "dispatcherd")
 CGROUP_ROOT = "/sys/fs/cgroup"
@@ -219,14 +221,14 @@ class Node:
         self.ctl("ready", seconds)
 
     def kill(self, daemon, sig="KILL"):
-        sig = str(sig).upper().removeprefix("SIG")
-        number = int(sig) if sig.isdigit() else int(getattr(signal, "SIG" + sig, 0))
-        if not number and sig not in ("0",):
-            raise Failure("no such signal: " + sig)
-        return int(self.ctl("kill %s %d" % (daemon, number)).split()[1])
+        return int(self.ctl("kill %s %d" % (daemon, signal_number(sig))).split()[1])
+
+    def kill_all(self, sig=signal.SIGKILL):
+        """Every daemon at once; the network stays, so their connections are closed. They are started again."""
+        return int(self.ctl("kill all %d" % int(sig)).split()[1])
 
     def hold(self, daemon, sig=signal.SIGTERM):
-        """Ends a daemon and keeps it down until release()."""
+        """Ends a daemon (or "all", at once) and keeps it down until release()."""
         self.ctl("hold %s %d" % (daemon, int(sig)))
 
     def release(self, daemon):
@@ -336,9 +338,11 @@ class Node:
             f.write("\n".join(lines) + "\n")
 
     def power_off(self):
-        """No warning to anybody: every process killed, the tmpfs gone. What was on the disk stays."""
+        """No warning to anybody: first the cable, so that no FIN or RST leaves the node, then every process; the tmpfs is
+        gone, what was on the disk stays."""
         pid = self.pid
         if pid:
+            run(*self.cluster.outside("ip", "link", "set", self.name, "nomaster"), check=False)
             kill_and_wait(pid)
         self.clean()
 
@@ -375,11 +379,11 @@ class Cluster:
     @classmethod
     def make(cls, path=None, managers=1, workers=0, init=True, settings=None, env=None, binaries=None, seconds=60,
              without=()):
-        if managers != 1 or workers:
-            raise Failure("not built yet: more than one manager, and workers (only `-m 1` works so far)")
+        if managers < 1 or workers < 0 or managers + workers > 200:
+            raise Failure("a cluster has at least one manager, and at most 200 nodes")
         path = os.path.abspath(path or cluster_dir())
         binaries = os.path.abspath(binaries or bin_dir())
-        have = [d for d in MANAGER if os.access(os.path.join(binaries, d), os.X_OK) and d not in without]
+        have = [d for d in DAEMONS if os.access(os.path.join(binaries, d), os.X_OK) and d not in without]
         if not have:
             raise Failure("no daemon in %s: run make first (or set MICROSWARM_BIN)" % binaries)
         if os.geteuid() != 0:
@@ -389,8 +393,9 @@ class Cluster:
             raise Failure("there is a cluster in %s already: `tests/cluster down` first" % path)
         doc = {"id": hashlib.sha256(path.encode()).hexdigest()[:8], "bin": binaries, "env": env or {},
                "settings": settings or {}, "nodes": {}}
-        for i in range(1, managers + 1):
-            doc["nodes"]["m%d" % i] = {"role": "manager", "addr": "10.77.0.%d" % (10 + i), "daemons": have}
+        names = ["m%d" % i for i in range(1, managers + 1)] + ["w%d" % i for i in range(1, workers + 1)]
+        for i, name in enumerate(names, 11):
+            doc["nodes"][name] = {"role": "manager" if name[0] == "m" else "worker", "addr": "10.77.0.%d" % i, "daemons": have}
         with open(os.path.join(path, "cluster.json"), "w", encoding="utf-8") as f:
             json.dump(doc, f, indent=1)
         c = cls(path)
@@ -402,6 +407,7 @@ class Cluster:
                 n.wait_ready(seconds)
             if init:
                 c.init(seconds)
+                c.join_all(seconds)
         except BaseException as e:
             if not os.environ.get("MICROSWARM_KEEP"):
                 c.keep_logs(e)
@@ -452,23 +458,101 @@ class Cluster:
     def plug(self, node):
         last = int(node.addr.rsplit(".", 1)[1])
         run(*self.outside("ip", "-batch", "-"), input="link add %s type veth peer name eth0 netns %d\n"
-            "link set %s master br0 up\n" % (node.name, node.pid, node.name))
+            "link set %s master %s up\n" % (node.name, node.pid, node.name, self.bridge_of(node.name)))
         run("nsenter", "-t", str(node.pid), "-n", "ip", "-batch", "-", input="link set eth0 address 02:4d:53:00:00:%02x\n"
             "addr add %s/24 dev eth0\nlink set eth0 up\nroute add default via 10.77.0.1\n" % (last, node.addr))
 
     def unplug(self, node):
         run(*self.outside("ip", "link", "del", node.name), check=False)  # gone with its other end, some time later
 
+    # Partitions: an island is a bridge of its own, named after the first of its nodes. Which nodes are cut is kept in a
+    # file, so that one that boots while it is cut stays cut.
+    def islands(self):
+        with contextlib.suppress(OSError, ValueError), open(os.path.join(self.dir, "islands.json"), encoding="utf-8") as f:
+            return json.load(f)
+        return {}
+
+    def bridge_of(self, name):
+        return self.islands().get(name, "br0")
+
+    def set_islands(self, islands):
+        tmp = os.path.join(self.dir, "islands.new")
+        with open(tmp, "w", encoding="utf-8") as f:
+            json.dump(islands, f)
+        os.rename(tmp, os.path.join(self.dir, "islands.json"))
+
+    def cut(self, *names):
+        """These nodes see each other, and nobody else sees them; packets vanish, nothing is closed. A node that was cut
+        with others before leaves them."""
+        nodes = [self.node(n) for n in names]
+        islands = self.islands()
+        bridge = "cut-" + names[0]
+        for other in [n for n, b in islands.items() if b == bridge and n not in names]:
+            raise Failure("%s is cut off together with %s: heal first" % (names[0], other))
+        islands.update({n: bridge for n in names})
+        self.set_islands(islands)
+        run(*self.outside("ip", "link", "add", bridge, "up", "type", "bridge"), check=False)  # there already when cut twice
+        run(*self.outside("ip", "-batch", "-"), input="".join("link set %s master %s\n" % (n.name, bridge) for n in nodes if n.pid))
+
+    def heal(self):
+        islands = self.islands()
+        self.set_islands({})
+        on = [n for n in islands if self.node(n).pid]
+        run(*self.outside("ip", "-batch", "-"), input="".join("link set %s master br0\n" % n for n in on))
+        for line in run(*self.outside("ip", "-br", "link", "show", "type", "bridge")).splitlines():
+            if line.startswith("cut-"):
+                run(*self.outside("ip", "link", "del", line.split()[0]))
+
     # -- life --
-    def init(self, seconds=30):
+    def init(self, seconds=30, **more):
         """swarm init on m1, then wait until the node is ready."""
         m1 = self.node("m1")
         wait_until(lambda: os.path.exists(m1.sock), seconds, "m1: docker.sock")
-        m1.api.post("/swarm/init", {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": m1.addr + ":2377"})
+        m1.api.post("/swarm/init", dict({"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": m1.addr + ":2377"}, **more))
         self.wait_nodes(1, seconds)
 
-    def wait_nodes(self, count, seconds=30):
-        api = self.node("m1").api
+    def tokens(self, via="m1"):
+        return self.node(via).api.get("/swarm")["JoinTokens"]
+
+    def join(self, name, role=None, via="m1", token=None, availability="active"):
+        """What `docker swarm join` posts."""
+        n = self.node(name)
+        role = role or n.info["role"]
+        n.api.post("/swarm/join", {
+            "ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": n.addr + ":2377", "Availability": availability,
+            "RemoteAddrs": [self.node(via).addr + ":2377"], "JoinToken": token or self.tokens(via)[role.capitalize()]})
+
+    def join_all(self, seconds=60):
+        """All nodes but m1, in the role that the cluster was made with; returns when all are ready and all managers vote."""
+        others = [n for n in self.nodes() if n.name != "m1"]
+        if not others:
+            return
+        tokens = self.tokens()
+        for n in others:
+            try:
+                self.join(n.name, token=tokens[n.info["role"].capitalize()])
+            except Failure as e:
+                raise Failure("%s: join: %s" % (n.name, e)) from None
+        self.wait_nodes(len(others) + 1, seconds)
+        managers = sum(n.info["role"] == "manager" for n in self.nodes())
+
+        def voters():
+            nodes = self.node("m1").api.get("/nodes")
+            return sum(x.get("ManagerStatus", {}).get("Reachability") == "reachable" for x in nodes) >= managers
+        wait_until(voters, seconds, "%d managers reachable" % managers)
+
+    def leader(self, among=None):
+        """The node that is the leader in the view of one of these; None when none of them knows one."""
+        for n in among or self.nodes():
+            with contextlib.suppress(OSError, Failure, ValueError):
+                nodes = Api(n.sock, timeout=5).get("/nodes")
+                lead = next((x for x in nodes if x.get("ManagerStatus", {}).get("Leader")), None)
+                if lead:
+                    return self.node(lead["Description"]["Hostname"])
+        return None
+
+    def wait_nodes(self, count, seconds=30, via="m1"):
+        api = self.node(via).api
 
         def ready():
             try:
@@ -578,6 +662,15 @@ def nng_probe(path, text, seconds=5):
                "--recv-timeout", str(seconds), "--recv-maxsz", "0", timeout=seconds + 5)
 
 
+def signal_number(sig):
+    """9, "9", "KILL", "sigkill"."""
+    sig = str(int(sig)) if isinstance(sig, int) else str(sig).upper().removeprefix("SIG")
+    number = int(sig) if sig.isdigit() else int(getattr(signal, "SIG" + sig, 0))
+    if not number and sig != "0":
+        raise Failure("no such signal: " + sig)
+    return number
+
+
 def signal_name(status):
     if status < 0:
         return "-"
@@ -596,7 +689,7 @@ DOCKERS = [d for d in ("/usr/local/bin/docker", "/usr/bin/docker") if os.access(
 
 
 class Swarm:
-    """A swarm of one node for one test file, with the clients people use."""
+    """A swarm for one test file, with the clients people use. They talk to the node `front`, m1 until a test says otherwise."""
 
     def __init__(self, name, **kw):
         import tempfile
@@ -611,22 +704,35 @@ class Swarm:
             if not os.environ.get("MICROSWARM_KEEP"):
                 shutil.rmtree(self.tmp, ignore_errors=True)
             raise
-        self.m1 = self.cluster.node("m1")
-        self.api = self.m1.api
+        self.m1 = self.front = self.cluster.node("m1")
         self.images = {}
         self.keep = set()  # names of services that outlive a test
         self.expected = set()  # (daemon, how it ended) that a test brings about itself
 
     # -- clients --
-    def docker_env(self):
-        return dict(os.environ, HOME=self.home, DOCKER_HOST="unix://" + self.m1.sock)
+    @property
+    def api(self):
+        return self.front.api
 
-    def docker(self, *argv, check=True, timeout=None, client=None, **kw):
-        """The unmodified docker client's output; failing raises with what it said."""
+    @contextlib.contextmanager
+    def at(self, node):
+        """Clients talk to this node (or its name) meanwhile."""
+        was, self.front = self.front, self.cluster.node(node) if isinstance(node, str) else node
+        try:
+            yield self.front
+        finally:
+            self.front = was
+
+    def docker_env(self, node=None):
+        return dict(os.environ, HOME=self.home, DOCKER_HOST="unix://" + (node or self.front).sock)
+
+    def docker(self, *argv, check=True, timeout=None, client=None, on=None, **kw):
+        """The unmodified docker client's output; failing raises with what it said. `on`: another node than the front one."""
         client = client or (DOCKERS[0] if DOCKERS else None)
         if not client:
             raise Skip("no docker client")
-        return run(client, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(), **kw).strip()
+        node = self.cluster.node(on) if isinstance(on, str) else on
+        return run(client, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(node), **kw).strip()
 
     def docker_fails(self, *argv, say="", **kw):
         """The error text of a docker command that must fail; it must contain `say`."""
@@ -642,7 +748,7 @@ class Swarm:
         prog = os.path.join(self.cluster.doc["bin"], "swarmctl")
         if not os.access(prog, os.X_OK):
             raise Skip("swarmctl is not built")
-        return run(prog, "-H", "unix://" + self.m1.sock, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(),
+        return run(prog, "-H", "unix://" + self.front.sock, *argv, check=check, timeout=timeout or 60 * SLOW, env=self.docker_env(),
                    **kw).strip()
 
     # -- images --
@@ -657,7 +763,9 @@ class Swarm:
         return self.images[key]
 
     def load(self, kind, *options):
-        return self.docker("load", "-q", "-i", self.archive(kind, *options))
+        """Into every node that is on; what the first one's client said."""
+        said = [self.docker("load", "-q", "-i", self.archive(kind, *options), on=n) for n in self.cluster.nodes() if n.pid]
+        return said[0]
 
     # -- services --
     def create(self, name, image, *options, args=(), client=None):
@@ -678,7 +786,7 @@ class Swarm:
 
     def wait(self, check, what, seconds=30):
         """wait_until() that looks again as soon as the store has changed."""
-        with StoreEvents(self.m1) as wake:
+        with StoreEvents(self.front) as wake:
             def safe():
                 try:
                     return check()
@@ -739,12 +847,17 @@ class Swarm:
         """The container's first process, as a pid of the node."""
         return task["Status"]["ContainerStatus"]["PID"]
 
+    def node_of(self, task):
+        """The node that a task is on: hostnames are the cluster's names."""
+        host = self.api.get("/nodes/" + task["NodeID"])["Description"]["Hostname"]
+        return self.cluster.node(host)
+
     def in_container(self, task, *argv, check=True):
         """Runs a program of the container in all its namespaces, without any help by the swarm."""
-        return self.m1.sh("nsenter", "-t", str(self.container_pid(task)), "-a", "--", *argv, check=check)
+        return self.node_of(task).sh("nsenter", "-t", str(self.container_pid(task)), "-a", "--", *argv, check=check)
 
     def kill_container(self, task, sig="KILL"):
-        self.m1.sh("kill", "-" + sig, str(self.container_pid(task)))
+        self.node_of(task).sh("kill", "-" + sig, str(self.container_pid(task)))
 
     def logs(self, service, *options):
         """Standard output and error, as the client tells them apart, one after the other."""
@@ -763,18 +876,34 @@ class Swarm:
     def findings(self):
         """What must not be in any log: a sanitizer's report, a broken invariant, a daemon that crashed by itself."""
         bad = []
-        for d in self.m1.info["daemons"]:
-            text = self.m1.logs(d)
+        for n in self.cluster.nodes():
+            bad += ["%s %s" % (n.name, line) for line in self.findings_of(n)]
+        return bad
+
+    def findings_of(self, node):
+        bad = []
+        for d in node.info["daemons"]:
+            text = node.logs(d)
             for m in re.finditer(r".*(ERROR: \w+Sanitizer|runtime error:|check failed|CHECK failed|Assertion).*", text):
                 bad.append("%s: %s" % (d, text[m.start():m.start() + 3000]))
                 break
-        for line in self.m1.logs("init").splitlines():
+        for line in node.logs("init").splitlines():
             m = re.match(r"node_init: (\w+) ended: (signal|exit code) (\d+)", line)
-            if m and m.group(2, 3) == ("exit code", "1") and "starting over" in self.m1.logs(m.group(1)):
+            if m and m.group(2, 3) == ("exit code", "1") and "starting over" in node.logs(m.group(1)):
                 continue  # nng was deaf: common/daemon/rpc_client.c
             if m and m.group(2, 3) not in (("signal", "9"), ("signal", "15"), ("exit code", "0")) and (m.group(1), int(m.group(3))) not in self.expected:
                 bad.append(line)
         return bad
+
+    def marks(self):
+        """Where every log ends now, for what is said after it."""
+        return {(n.name, d): len(n.logs(d)) for n in self.cluster.nodes() for d in n.info["daemons"]}
+
+    def said_since(self, marks, lines=15):
+        for (n, d), at in marks.items():
+            text = self.cluster.node(n).logs(d)[at:].strip()
+            if text:
+                yield "%s %s" % (n, d), text.splitlines()[-lines:]
 
     def close(self):
         if os.environ.get("MICROSWARM_KEEP"):
@@ -813,7 +942,7 @@ def contains(text, part, what=""):
 
 def main(setup=None, make=None, **kw):
     """Runs the calling file's test_* functions in order, each with the file's swarm; words on the command line choose.
-    make() gives something else than a Swarm: it needs m1, remove_all(), findings() and close()."""
+    make() gives something else than a Swarm: it needs marks(), said_since(), remove_all(), findings() and close()."""
     import __main__ as mod
     import traceback
     name = re.sub(r"^test_|\.py$", "", os.path.basename(sys.argv[0]))
@@ -841,7 +970,7 @@ def main(setup=None, make=None, **kw):
             tests = []
         for k, f in tests:
             t0 = time.monotonic()
-            marks = {d: len(swarm.m1.logs(d)) for d in swarm.m1.info["daemons"]}
+            marks = swarm.marks()
             try:
                 f(swarm)
                 print("ok %s (%.2f s)" % (k, time.monotonic() - t0), flush=True)
@@ -855,10 +984,8 @@ def main(setup=None, make=None, **kw):
                 else:
                     tb = traceback.extract_tb(e.__traceback__)
                     print("  " + " < ".join("%s:%d" % (os.path.basename(x.filename), x.lineno) for x in reversed(tb)))
-                for d, n in marks.items():
-                    text = swarm.m1.logs(d)[n:].strip()
-                    if text:
-                        print("  --- %s\n    %s" % (d, "\n    ".join(text.splitlines()[-15:])))
+                for who, lines in swarm.said_since(marks):
+                    print("  --- %s\n    %s" % (who, "\n    ".join(lines)))
                 sys.stdout.flush()
             with contextlib.suppress(Exception):
                 swarm.remove_all()
