@@ -60,7 +60,7 @@ TARGET = """[Unit]
 Description=a node of the tests
 Requires=sysinit.target
 After=sysinit.target
-Wants=microswarm-manager.target systemd-journald.service
+Wants=microswarm.target systemd-journald.service
 AllowIsolate=yes
 """
 
@@ -195,7 +195,7 @@ def test_verify(n):
     have = n.daemons()
     units = [u for u in installed_units() if u[len("microswarm-"):-len(".service")] in have]
     p = subprocess.run(["nsenter", "-t", str(n.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--", "systemd-analyze", "verify", "--man=no",
-                        *("/usr/lib/systemd/system/" + u for u in units), "/usr/lib/systemd/system/microswarm-manager.target",
+                        *("/usr/lib/systemd/system/" + u for u in units), "/usr/lib/systemd/system/microswarm.target",
                         "/usr/lib/systemd/system/microswarm-worker.target"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     complaints = [l for l in p.stdout.splitlines() if "microswarm" in l]
     eq((p.returncode, complaints), (0, []))
@@ -262,8 +262,8 @@ def test_ordered_stop(n):
         st.wait_until(lambda d=d: n.show("microswarm-%s.service" % d, "ActiveState") == "inactive", 30, "%s inactive" % d)
     stopped = [m.group(1) for m in re.finditer(r"Stopped microswarm-(\w+)\.service", n.journal())]
     last = {d: i for i, d in enumerate(stopped)}
-    for early, late in (("apid", "raftd"), ("agentd", "raftd"), ("agentd", "meshd"), ("schedulerd", "raftd"), ("dispatcherd", "raftd")):
-        if early in last and late in last and last[early] > last[late]:
+    for early, late in (("raftd", "gatewayd"), ("apid", "raftd"), ("agentd", "raftd"), ("agentd", "meshd"), ("schedulerd", "raftd"), ("dispatcherd", "raftd")):
+        if late in n.daemons() and early in last and late in last and last[early] > last[late]:
             raise st.Failure("%s stopped after %s: %r" % (early, late, stopped))
     if "raftd" in n.daemons() and "raftd" not in last:
         raise st.Failure("no word of raftd's stop in the journal: %r" % stopped)

@@ -28,9 +28,9 @@ GID = 61800
 GID_SECRETS = 61899
 UIDS = {"raftd": 61801, "cad": 61802, "orchestratord": 61803, "allocatord": 61804, "schedulerd": 61805,
         "dispatcherd": 61806, "apid": 61807, "gatewayd": 61808}  # agentd and meshd are root
-# In the order of starting. Every node runs all of them: those for managers idle on a worker, which so becomes a manager
+# In the order of starting; they stop the other way round, so raftd can hand over through gatewayd. Every node runs all of them: those for managers idle on a worker, which so becomes a manager
 # without starting anything.
-DAEMONS = ["raftd", "cad", "allocatord", "schedulerd", "orchestratord", "dispatcherd", "gatewayd", "meshd", "agentd",
+DAEMONS = ["gatewayd", "raftd", "cad", "allocatord", "schedulerd", "orchestratord", "dispatcherd", "meshd", "agentd",
            "apid"]
 SECRET_READERS = ("raftd", "cad", "dispatcherd")
 CGROUP_ROOT = "/sys/fs/cgroup"
