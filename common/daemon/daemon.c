@@ -28,6 +28,7 @@ static struct {
     struct rpc_server *server;
     struct probe_server *probe;
     char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], log_level[CONF_TEXT_MAX];
+    uid_t gateway;
     bool stopping;
 } self;
 
@@ -35,6 +36,7 @@ static const struct conf_item common_conf[] = {
     CONF_TEXT("run_dir", self.run_dir, RUN_DIR_DEFAULT, "sockets, probes and the state map"),
     CONF_TEXT("state_dir", self.state_dir, STATE_DIR_DEFAULT, "what survives a reboot"),
     CONF_TEXT("log_level", self.log_level, "info", "debug, info, warn or error"),
+    CONF_UID("user_gatewayd", &self.gateway, "microswarm-gatewayd", "who may speak for other nodes, besides root"),
     CONF_END,
 };
 
@@ -46,6 +48,11 @@ sd_event *daemon_loop(void)
 const char *daemon_run_dir(void)
 {
     return self.run_dir;
+}
+
+uid_t daemon_gateway_uid(void)
+{
+    return self.gateway;
 }
 
 const char *daemon_state_dir(void)
@@ -62,12 +69,14 @@ static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, v
 {
     (void)s;
     (void)arg;
-    if (self.stopping)
-        return 0;
+    bool again = self.stopping;
     self.stopping = true;
-    log_info("stopping signal=%u", si->ssi_signo);
-    sd_notify(0, "STOPPING=1");
-    sd_event_exit(self.loop, 0);
+    if (!again) {
+        log_info("stopping signal=%u", si->ssi_signo);
+        sd_notify(0, "STOPPING=1");
+    }
+    if (again || !self.spec->drain || !self.spec->drain())
+        sd_event_exit(self.loop, 0);
     return 0;
 }
 
@@ -228,7 +237,7 @@ static int configure(const struct flags *f, struct err *e)
  */
 static int take_over(struct err *e)
 {
-    static const char *const ours[] = { "sock", "probe", "wake", "events" };
+    static const char *const ours[] = { "sock", "probe", "wake", "events", "peers" };
     struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     char path[CONF_TEXT_MAX + 64];
     snprintf(path, sizeof path, "%s/%s.lock", self.run_dir, self.spec->name);
@@ -295,6 +304,10 @@ static int run(struct err *e)
         r = rpc_server_open(&self.server, self.loop, self.run_dir, spec->name, spec->routes, spec->max_calls, e);
     if (r < 0)
         return err_wrap(e, "start %s", spec->name);
+    if (self.server) {
+        rpc_server_gateway(self.server, self.gateway);
+        rpc_server_relay(self.server, spec->relay);
+    }
     log_info("ready version=%s pid=%d", MICROSWARM_VERSION, (int)getpid());
     sd_notify(0, "READY=1");
     r = sd_event_loop(self.loop);

@@ -31,10 +31,13 @@ struct daemon_spec {
     const char *name;
     const struct conf_item *conf;     /* may be NULL */
     const struct route *routes;       /* may be NULL: then only probes are answered */
+    rpc_relay_fn *relay;              /* gatewayd: requests for other nodes; else NULL */
     const struct probe *probes;       /* besides help, version, status, metrics, log; may be NULL */
     unsigned max_calls;               /* 0: 64 */
     int (*start)(struct err *e);      /* everything open and the loop about to run; READY=1 follows */
-    void (*stop)(void);               /* SIGTERM: no more requests come in; release */
+    bool (*drain)(void);              /* SIGTERM: true when something is to be done first, while requests go on; it
+                                         ends with daemon_exit(0), or with a second SIGTERM. May be NULL */
+    void (*stop)(void);               /* no more requests come in; release */
     void (*status)(struct buf *out);  /* appends `,"key":value...` pairs to the status object; may be NULL */
     void (*metrics)(struct buf *out); /* appends Prometheus lines named microswarm_<daemon>_*; may be NULL */
 };
@@ -44,6 +47,7 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec);
 /* Valid from start() to stop(). */
 sd_event *daemon_loop(void);
 const char *daemon_run_dir(void);
+uid_t daemon_gateway_uid(void);     /* gatewayd's user, (uid_t)-1: none: the setting user_gatewayd */
 const char *daemon_state_dir(void); /* others may write to either: see dir_own() */
 void daemon_exit(int code);         /* leaves the loop; for fatal findings at run time */
 

@@ -27,8 +27,11 @@ struct rpc_req {
     enum req_state state;
     nng_ctx ctx;
     nng_aio *aio;
-    const struct op *op;
-    rpc_done_fn *done;
+    const struct op *op; /* NULL: passed on undecoded */
+    union {
+        rpc_done_fn *done;
+        rpc_raw_fn *raw;
+    } fn;
     void *arg;
     uint64_t id;
     struct mono_ms deadline;
@@ -44,22 +47,18 @@ struct rpc_client {
     uint64_t next_id;
 };
 
-/* encode_request - the whole request as an nng message, given. */
-static int encode_request(nng_msg **ret, const struct op *op, const void *req, uint64_t id, struct err *e)
+/* encode_envelope - the whole request as an nng message, given. */
+static int encode_envelope(nng_msg **ret, const struct rpc_request *rq, struct err *e)
 {
-    struct buf body = { .limit = RPC_MSG_MAX };
     struct buf b = { .limit = RPC_MSG_MAX };
     nng_msg *m = NULL;
-    fields_encode(req, op->req, &body);
-    struct rpc_request rq = { .v = RPC_VERSION, .id = id, .op = str_from(op->name), .body = buf_str(&body) };
-    fields_encode(&rq, rpc_request_fields, &b);
+    fields_encode(rq, rpc_request_fields, &b);
     int r = 0;
-    if (b.failed || body.failed)
-        r = err_set(e, ERR_TOO_BIG, "%s: the request exceeds %u bytes", op->name, RPC_MSG_MAX);
+    if (b.failed)
+        r = err_set(e, ERR_TOO_BIG, STR_FMT ": the request exceeds %u bytes", STR_ARG(rq->op), RPC_MSG_MAX);
     else if (nng_msg_alloc(&m, 0) != 0 || nng_msg_append(m, b.p, b.n) != 0)
-        r = err_set(e, ERR_NOMEM, "%s: out of memory", op->name);
+        r = err_set(e, ERR_NOMEM, STR_FMT ": out of memory", STR_ARG(rq->op));
     buf_done(&b);
-    buf_done(&body);
     if (r < 0 && m)
         nng_msg_free(m);
     else
@@ -67,14 +66,37 @@ static int encode_request(nng_msg **ret, const struct op *op, const void *req, u
     return r;
 }
 
+/* encode_request - @rq says where to; the body is made of @req. */
+static int encode_request(nng_msg **ret, const struct op *op, const void *req, struct rpc_request *rq, struct err *e)
+{
+    struct buf body = { .limit = RPC_MSG_MAX };
+    fields_encode(req, op->req, &body);
+    rq->v = RPC_VERSION;
+    rq->op = str_from(op->name);
+    rq->body = buf_str(&body);
+    int r = body.failed ? err_set(e, ERR_TOO_BIG, "%s: the request exceeds %u bytes", op->name, RPC_MSG_MAX)
+                        : encode_envelope(ret, rq, e);
+    buf_done(&body);
+    return r;
+}
+
+static int decode_response(struct str in, const char *what, uint64_t id, struct rpc_response *rs, struct arena *a,
+                           struct err *e)
+{
+    if (fields_decode(rs, rpc_response_fields, sizeof *rs, in, FIELDS_STRICT, a, e) < 0)
+        return err_set(e, ERR_INTERNAL, "%s: malformed reply", what);
+    if (rs->id != id)
+        return err_set(e, ERR_INTERNAL, "%s: reply to another request", what);
+    return 0;
+}
+
 /* decode_reply - 0 and the reply struct in the arena, or the daemon's error, or ours about its bytes. */
 static int decode_reply(struct str in, const struct op *op, uint64_t id, void *rep, struct arena *a, struct err *e)
 {
     struct rpc_response rs;
-    if (fields_decode(&rs, rpc_response_fields, sizeof rs, in, FIELDS_STRICT, a, e) < 0)
-        return err_set(e, ERR_INTERNAL, "%s: malformed reply", op->name);
-    if (rs.id != id)
-        return err_set(e, ERR_INTERNAL, "%s: reply to another request", op->name);
+    int r = decode_response(in, op->name, id, &rs, a, e);
+    if (r < 0)
+        return r;
     if (rs.code != ERR_OK)
         return err_set(e, (int)rs.code, STR_FMT, STR_ARG(rs.msg));
     static const char empty_map[] = "\x80";
@@ -92,14 +114,29 @@ static void set_timeout(struct rpc_req *q)
     nng_aio_set_timeout(q->aio, left > INT32_MAX ? INT32_MAX : (nng_duration)left);
 }
 
-static void finish(struct rpc_req *q, const void *rep, const struct err *e)
+static void release(struct rpc_req *q)
 {
-    rpc_done_fn *done = q->done;
-    void *arg = q->arg;
     q->state = REQ_IDLE;
     q->next_idle = q->client->idle;
     q->client->idle = q;
-    done(arg, rep, e); /* may start new requests, or free the client */
+}
+
+static void finish(struct rpc_req *q, const void *rep, const struct err *e)
+{
+    rpc_done_fn *done = q->fn.done;
+    rpc_raw_fn *raw = q->op ? NULL : q->fn.raw;
+    void *arg = q->arg;
+    release(q);
+    /* these may start new requests, or free the client */
+    if (raw)
+        raw(arg, e->code, str_from(e->msg), (struct str){ NULL, 0 });
+    else
+        done(arg, rep, e);
+}
+
+static const char *what(const struct rpc_req *q)
+{
+    return q->op ? q->op->name : "the request";
 }
 
 /* peer_listens - somebody accepts connections at the address, so a dialer in good order would be connected. */
@@ -137,11 +174,25 @@ static void fail_nng(struct rpc_req *q, int r, bool sent)
     if (!sent)
         err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name, nng_strerror(r));
     else if (r == NNG_ETIMEDOUT)
-        err_set(&e, ERR_TIMEOUT, "%s did not answer in time; the outcome of %s is unknown", name, q->op->name);
+        err_set(&e, ERR_TIMEOUT, "%s did not answer in time; the outcome of %s is unknown", name, what(q));
     else
         err_set(&e, ERR_UNAVAILABLE, "connection to %s was lost (%s); the outcome of %s is unknown", name,
-                nng_strerror(r), q->op->name);
+                nng_strerror(r), what(q));
     finish(q, NULL, &e);
+}
+
+static void on_raw_reply(struct rpc_req *q, struct str in, struct arena *a)
+{
+    struct rpc_response rs;
+    struct err e = ERR_INIT;
+    rpc_raw_fn *raw = q->fn.raw;
+    void *arg = q->arg;
+    if (decode_response(in, what(q), q->id, &rs, a, &e) < 0) {
+        finish(q, NULL, &e);
+        return;
+    }
+    release(q);
+    raw(arg, (int)rs.code, rs.msg, rs.body);
 }
 
 static void on_reply(struct rpc_req *q)
@@ -151,10 +202,14 @@ static void on_reply(struct rpc_req *q)
     nng_msg *m = nng_aio_get_msg(q->aio);
     nng_aio_set_msg(q->aio, NULL);
     arena_init(&a, REPLY_ARENA_BYTES);
-    void *rep = arena_alloc(&a, q->op->rep_size);
     struct str in = { nng_msg_body(m), nng_msg_len(m) };
-    int r = rep ? decode_reply(in, q->op, q->id, rep, &a, &e) : err_set(&e, ERR_NOMEM, "out of memory");
-    finish(q, r == 0 ? rep : NULL, &e);
+    if (!q->op) {
+        on_raw_reply(q, in, &a);
+    } else {
+        void *rep = arena_alloc(&a, q->op->rep_size);
+        int r = rep ? decode_reply(in, q->op, q->id, rep, &a, &e) : err_set(&e, ERR_NOMEM, "out of memory");
+        finish(q, r == 0 ? rep : NULL, &e);
+    }
     arena_done(&a);
     nng_msg_free(m);
 }
@@ -210,17 +265,20 @@ static struct rpc_req *take_req(struct rpc_client *c)
     return q;
 }
 
-void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
-              void *arg)
+static struct rpc_req *new_req(struct rpc_client *c, const struct op *op, unsigned timeout_ms, void *arg)
 {
     struct rpc_req *q = take_req(c);
-    nng_msg *m;
     q->op = op;
-    q->done = done;
     q->arg = arg;
     q->id = ++c->next_id;
     q->deadline = (struct mono_ms){ clock_mono().ms + timeout_ms };
-    if (encode_request(&m, op, req, q->id, &q->early) < 0) {
+    return q;
+}
+
+/* start - @r is what became of encoding; its error is told from the loop, like every other. */
+static void start(struct rpc_req *q, nng_msg *m, int r)
+{
+    if (r < 0) {
         q->state = REQ_FAILED_EARLY;
         inbox_post(&q->item);
         return;
@@ -229,6 +287,38 @@ void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsign
     set_timeout(q);
     nng_aio_set_msg(q->aio, m);
     nng_ctx_send(q->ctx, q->aio);
+}
+
+void rpc_send_via(struct rpc_client *gateway, struct str to, const char *svc, const struct op *op, const void *req,
+                  unsigned timeout_ms, rpc_done_fn *done, void *arg)
+{
+    struct rpc_req *q = new_req(gateway, op, timeout_ms, arg);
+    struct rpc_request rq = { .id = q->id, .to = to, .svc = str_from(svc), .ttl = to.n > 0 ? timeout_ms : 0 };
+    nng_msg *m = NULL;
+    q->fn.done = done;
+    int r = encode_request(&m, op, req, &rq, &q->early);
+    start(q, m, r);
+}
+
+void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
+              void *arg)
+{
+    rpc_send_via(c, (struct str){ NULL, 0 }, "", op, req, timeout_ms, done, arg);
+}
+
+static const char *const role_name[] = { [RPC_NOBODY] = "none", [RPC_WORKER] = "worker", [RPC_MANAGER] = "manager" };
+
+void rpc_send_raw(struct rpc_client *c, struct str op, struct str body, const struct rpc_origin *from,
+                  unsigned timeout_ms, rpc_raw_fn *done, void *arg)
+{
+    struct rpc_req *q = new_req(c, NULL, timeout_ms, arg);
+    CHECK(from->role != RPC_LOCAL);
+    struct rpc_from f = { from->node, str_from(role_name[from->role]), from->svc, from->addr };
+    struct rpc_request rq = { .v = RPC_VERSION, .id = q->id, .op = op, .body = body, .from = &f };
+    nng_msg *m = NULL;
+    q->fn.raw = done;
+    int r = encode_envelope(&m, &rq, &q->early);
+    start(q, m, r);
 }
 
 /* A REQ socket that never resends: a lost connection ends the request with an error instead (its outcome is unknown).
@@ -304,7 +394,8 @@ int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, 
         return r;
     nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, (nng_duration)timeout_ms);
     nng_socket_set_ms(sock, NNG_OPT_RECVTIMEO, (nng_duration)timeout_ms);
-    r = encode_request(&m, op, req, 1, e);
+    struct rpc_request rq = { .id = 1 };
+    r = encode_request(&m, op, req, &rq, e);
     if (r < 0)
         goto out;
     int n = nng_sendmsg(sock, m, 0);

@@ -32,6 +32,7 @@ struct rpc_call {
     uint64_t id;
     uid_t uid;
     pid_t pid;
+    const struct rpc_from *from; /* NULL: of this host */
 };
 
 struct rpc_server {
@@ -40,14 +41,27 @@ struct rpc_server {
     struct rpc_call *slots;
     unsigned nslots, max_slots, nreceiving;
     size_t bytes; /* of all requests being answered */
-    bool closing;
+    bool closing, has_gateway;
+    uid_t gateway;
+    rpc_relay_fn *relay;
 };
 
+static const struct field from_fields[] = {
+    FIELD_STR(struct rpc_from, node, 0, 64),
+    FIELD_STR(struct rpc_from, role, 1, 16),
+    FIELD_STR(struct rpc_from, svc, 0, 32),
+    FIELD_STR(struct rpc_from, addr, 0, 64),
+    FIELD_END,
+};
 const struct field rpc_request_fields[] = {
     FIELD_U64(struct rpc_request, v, 1, UINT32_MAX),
     FIELD_U64(struct rpc_request, id, 0, UINT64_MAX),
     FIELD_STR(struct rpc_request, op, 1, 64),
     FIELD_RAW_REQ(struct rpc_request, body),
+    FIELD_STR(struct rpc_request, to, 0, 64),
+    FIELD_STR(struct rpc_request, svc, 0, 32),
+    FIELD_U64(struct rpc_request, ttl, 0, 86400000),
+    FIELD_PTR(struct rpc_request, from, from_fields, struct rpc_from),
     FIELD_END,
 };
 const struct field rpc_response_fields[] = {
@@ -75,24 +89,14 @@ static void slot_clear(struct rpc_call *c)
     c->msg = NULL;
 }
 
-static void slot_send(struct rpc_call *c, int code, const char *text, const struct field *table, const void *rep)
+static void slot_send(struct rpc_call *c, int code, struct str text, struct str body)
 {
     struct buf b = { .limit = RPC_MSG_MAX };
-    struct buf body = { .limit = RPC_MSG_MAX };
-    if (code == ERR_OK && table && rep)
-        fields_encode(rep, table, &body);
-    if (body.failed) {
-        code = ERR_TOO_BIG;
-        text = "the reply exceeds the message limit";
-    }
-    struct rpc_response r = { .id = c->id, .code = (uint64_t)code, .msg = str_from(text) };
-    if (code == ERR_OK)
-        r.body = buf_str(&body);
+    struct rpc_response r = { .id = c->id, .code = (uint64_t)code, .msg = text, .body = body };
     fields_encode(&r, rpc_response_fields, &b);
     nng_msg *m;
     bool ok = !b.failed && nng_msg_alloc(&m, 0) == 0 && nng_msg_append(m, b.p, b.n) == 0;
     buf_done(&b);
-    buf_done(&body);
     slot_clear(c);
     if (!ok) { /* out of memory: the caller's timeout has to tell it */
         log_error("reply dropped: out of memory op=%s", c->op ? c->op->name : "?");
@@ -106,8 +110,25 @@ static void slot_send(struct rpc_call *c, int code, const char *text, const stru
 
 void rpc_reply(struct rpc_call *c, const void *rep)
 {
+    struct buf body = { .limit = RPC_MSG_MAX - 1024 };
     CHECK(c->state == SLOT_CALLED);
-    slot_send(c, ERR_OK, "", c->op->rep, rep);
+    if (c->op->rep && rep)
+        fields_encode(rep, c->op->rep, &body);
+    if (body.failed)
+        slot_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
+    else
+        slot_send(c, ERR_OK, STR(""), buf_str(&body));
+    buf_done(&body);
+}
+
+void rpc_reply_raw(struct rpc_call *c, int code, struct str msg, struct str body)
+{
+    CHECK(c->state == SLOT_CALLED);
+    CHECK(code >= ERR_OK && code < ERR_CODE_COUNT);
+    if (body.n > RPC_MSG_MAX - 8192)
+        slot_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
+    else
+        slot_send(c, code, msg, body);
 }
 
 void rpc_fail(struct rpc_call *c, int code, const char *fmt, ...)
@@ -119,7 +140,7 @@ void rpc_fail(struct rpc_call *c, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    slot_send(c, code, text, NULL, NULL);
+    slot_send(c, code, str_from(text), (struct str){ NULL, 0 });
 }
 
 void rpc_fail_err(struct rpc_call *c, const struct err *e)
@@ -144,11 +165,56 @@ pid_t rpc_peer_pid(const struct rpc_call *c)
 
 bool rpc_permit(struct rpc_call *c, uid_t uid, const char *only_who)
 {
-    if (c->uid == 0 || (uid != (uid_t)-1 && c->uid == uid))
+    if (c->from ? str_is(c->from->svc, only_who) : c->uid == 0 || (uid != (uid_t)-1 && c->uid == uid))
         return true;
-    log_warn("refused op=%s pid=%d uid=%u", c->op->name, (int)c->pid, c->uid);
+    if (c->from)
+        log_warn("refused op=%s node=" STR_FMT " svc=" STR_FMT, c->op->name, STR_ARG(c->from->node),
+                 STR_ARG(c->from->svc));
+    else
+        log_warn("refused op=%s pid=%d uid=%u", c->op->name, (int)c->pid, c->uid);
     rpc_fail(c, ERR_DENIED, "%s: only %s may ask for this", c->op->name, only_who);
     return false;
+}
+
+static const struct {
+    const char *name;
+    enum rpc_role role;
+} roles[] = { { "none", RPC_NOBODY }, { "worker", RPC_WORKER }, { "manager", RPC_MANAGER } };
+
+struct rpc_origin rpc_origin(const struct rpc_call *c)
+{
+    struct rpc_origin o = { .role = RPC_LOCAL };
+    if (!c->from)
+        return o;
+    o = (struct rpc_origin){ RPC_NOBODY, c->from->node, c->from->svc, c->from->addr };
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        if (str_is(c->from->role, roles[i].name))
+            o.role = roles[i].role;
+    }
+    return o;
+}
+
+/* from_ok - only gatewayd speaks for other nodes, and it says which. */
+static bool from_ok(const struct rpc_call *c, const struct rpc_from *f)
+{
+    if (!c->server->has_gateway || (c->uid != 0 && c->uid != c->server->gateway))
+        return false;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+        if (str_is(f->role, roles[i].name))
+            return roles[i].role == RPC_NOBODY ? f->node.n == 0 : f->node.n > 0;
+    }
+    return false;
+}
+
+void rpc_server_gateway(struct rpc_server *s, uid_t uid)
+{
+    s->has_gateway = uid != (uid_t)-1;
+    s->gateway = uid;
+}
+
+void rpc_server_relay(struct rpc_server *s, rpc_relay_fn *relay)
+{
+    s->relay = relay;
 }
 
 static const struct route *find_route(const struct rpc_server *s, struct str name)
@@ -178,6 +244,7 @@ static void dispatch(struct rpc_call *c)
     struct rpc_request rq;
     struct str in = { nng_msg_body(c->msg), nng_msg_len(c->msg) };
     c->op = NULL;
+    c->from = NULL;
     c->id = 0;
     arena_init(&c->arena, CALL_ARENA_BYTES + CALL_ARENA_PER_BYTE * in.n);
     read_peer(c);
@@ -190,11 +257,25 @@ static void dispatch(struct rpc_call *c)
         rpc_fail(c, ERR_UNAVAILABLE, "too many large requests at a time");
         return;
     }
-    const struct route *rt = find_route(c->server, rq.op);
     if (rq.v != RPC_VERSION) {
         rpc_fail(c, ERR_INVALID, "request: v: must be %u", RPC_VERSION);
         return;
     }
+    if (rq.from && !from_ok(c, rq.from)) {
+        log_warn("refused op=" STR_FMT " pid=%d uid=%u: it may not speak for other nodes", STR_ARG(rq.op), (int)c->pid,
+                 c->uid);
+        rpc_fail(c, ERR_DENIED, "request: from: only gatewayd may speak for other nodes");
+        return;
+    }
+    c->from = rq.from;
+    if (rq.to.n > 0) {
+        if (c->server->relay && !rq.from)
+            c->server->relay(c, &rq);
+        else
+            rpc_fail(c, ERR_INVALID, "request: to: nothing is passed on from here");
+        return;
+    }
+    const struct route *rt = find_route(c->server, rq.op);
     if (!rt) {
         rpc_fail(c, ERR_UNIMPLEMENTED, "request: op: \"" STR_FMT "\" is not known here", STR_ARG(rq.op));
         return;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
+#include "common/daemon/oneway.h"
 #include "common/daemon/probe.h"
 #include "common/proto/msg_raftd.h"
 
@@ -115,6 +116,125 @@ static void answers_and_errors_come_back(void **state)
     assert_string_equal(bad.msg, "term 13 is unlucky");
     rpc_client_free(c);
     rpc_server_free(s);
+}
+
+/* What gatewayd does: pass on what is for another node, and speak for it to a daemon. */
+static struct rpc_client *relay_to;
+static char relayed_to[64], relayed_svc[32];
+
+static void on_relayed(void *arg, int code, struct str msg, struct str body)
+{
+    rpc_reply_raw(arg, code, msg, body);
+}
+
+static void relay(struct rpc_call *c, const struct rpc_request *rq)
+{
+    const struct rpc_origin o = { RPC_WORKER, STR("node1"), rq->svc, STR("10.0.0.9") };
+    str_copy(relayed_to, sizeof relayed_to, rq->to);
+    str_copy(relayed_svc, sizeof relayed_svc, rq->svc);
+    rpc_send_raw(relay_to, rq->op, rq->body, &o, (unsigned)rq->ttl, on_relayed, c);
+}
+
+static void on_reset(struct rpc_call *c, const void *req)
+{
+    (void)req;
+    struct rpc_origin o = rpc_origin(c);
+    if (o.role == RPC_LOCAL) {
+        rpc_fail(c, ERR_DENIED, "local");
+        return;
+    }
+    assert_int_equal(o.role, RPC_WORKER);
+    assert_true(str_is(o.node, "node1"));
+    assert_true(str_is(o.addr, "10.0.0.9"));
+    if (rpc_permit(c, 4711, "agentd")) /* by the name that gatewayd vouches for, not by its user */
+        rpc_fail(c, ERR_GONE, "from " STR_FMT, STR_ARG(o.svc));
+}
+
+static void requests_go_to_other_nodes_through_the_gateway(void **state)
+{
+    static const struct route far_routes[] = { { &op_raftd_reset, on_reset }, { 0 } };
+    struct rpc_server *gate = NULL, *far = NULL;
+    struct rpc_client *c = NULL;
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_int_equal(rpc_server_open(&gate, loop, dir, "gatewayd", routes, 4, &e), 0);
+    assert_int_equal(rpc_server_open(&far, loop, dir, "far", far_routes, 4, &e), 0);
+    assert_int_equal(rpc_client_open(&relay_to, loop, dir, "far", &e), 0);
+    assert_int_equal(rpc_client_open(&c, loop, dir, "gatewayd", &e), 0);
+    struct outcome none = { 0 }, unknown = { 0 }, ok = { 0 }, stranger = { 0 }, local = { 0 };
+    rpc_send_via(c, STR("node2"), "far", &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &none);
+    run_until(&none.done, 1);
+    assert_int_equal(none.code, ERR_INVALID); /* not a gateway */
+    rpc_server_relay(gate, relay);
+    rpc_send_via(c, STR("node2"), "agentd", &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &unknown);
+    run_until(&unknown.done, 1);
+    assert_int_equal(unknown.code, ERR_DENIED); /* nobody may speak for other nodes yet */
+    rpc_server_gateway(far, getuid());
+    rpc_send_via(c, STR("node2"), "agentd", &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &ok);
+    rpc_send_via(c, STR("node2"), "apid", &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &stranger);
+    rpc_send(relay_to, &op_raftd_reset, &(struct raftd_empty){ 0 }, 5000, on_done, &local);
+    run_until(&ok.done, 1);
+    run_until(&stranger.done, 1);
+    run_until(&local.done, 1);
+    assert_int_equal(ok.code, ERR_GONE);
+    assert_string_equal(ok.msg, "from agentd");
+    assert_string_equal(relayed_to, "node2");
+    assert_int_equal(stranger.code, ERR_DENIED);
+    assert_string_equal(local.msg, "local");
+    rpc_client_free(c);
+    rpc_client_free(relay_to);
+    rpc_server_free(gate);
+    rpc_server_free(far);
+}
+
+struct mailbox {
+    int got, ups;
+    bool up;
+    char last[32];
+};
+
+static void on_mail(void *arg, struct str msg)
+{
+    struct mailbox *m = arg;
+    m->got++;
+    str_copy(m->last, sizeof m->last, msg);
+}
+
+static void on_mail_link(void *arg, bool up)
+{
+    struct mailbox *m = arg;
+    m->up = up;
+    m->ups++;
+}
+
+static void datagrams_go_both_ways_until_the_peer_goes(void **state)
+{
+    struct oneway *a = NULL, *b = NULL;
+    struct mailbox at_a = { 0 }, at_b = { 0 };
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_int_equal(oneway_listen(&a, loop, dir, "x.peers", getuid(), on_mail, on_mail_link, &at_a, &e), 0);
+    assert_false(oneway_send(a, STR("nobody"), STR("")));
+    assert_int_equal(oneway_dial(&b, loop, dir, "x.peers", getuid(), on_mail, on_mail_link, &at_b, &e), 0);
+    run_until(&at_a.ups, 1);
+    run_until(&at_b.ups, 1);
+    for (int i = 0; i < 100; i++)
+        assert_true(oneway_send(b, STR("he"), STR("llo")));
+    assert_true(oneway_send(a, STR("back"), STR("")));
+    run_until(&at_a.got, 100);
+    run_until(&at_b.got, 1);
+    assert_string_equal(at_a.last, "hello");
+    assert_string_equal(at_b.last, "back");
+    b = oneway_free(b);
+    run_until(&at_a.ups, 2);
+    assert_false(at_a.up);
+    assert_false(oneway_send(a, STR("gone"), STR("")));
+    assert_int_equal(oneway_dial(&b, loop, dir, "x.peers", getuid(), on_mail, on_mail_link, &at_b, &e), 0);
+    run_until(&at_a.ups, 3);
+    assert_true(oneway_send(a, STR("again"), STR("")));
+    run_until(&at_b.got, 2);
+    oneway_free(a);
+    oneway_free(b);
 }
 
 static void bad_fields_are_named(void **state)
@@ -349,6 +469,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_and_errors_come_back),
+        cmocka_unit_test(requests_go_to_other_nodes_through_the_gateway),
+        cmocka_unit_test(datagrams_go_both_ways_until_the_peer_goes),
         cmocka_unit_test(bad_fields_are_named),
         cmocka_unit_test(unknown_operations_are_refused),
         cmocka_unit_test(a_server_that_is_not_there_is_unavailable),

@@ -295,6 +295,25 @@ int store_meta(struct store_snap *snap, struct store_meta *ret, struct err *e)
     return 0;
 }
 
+size_t store_members(struct store_snap *snap, struct store_member ret[STORE_MEMBERS_MAX])
+{
+    struct mp_cursor c = mp_cursor(meta_value(snap, META_MEMBERS));
+    struct mp_val head;
+    size_t n = 0;
+    if (mp_next(&c, &head) != 0 || head.type != MP_ARRAY)
+        return 0;
+    for (size_t i = 0; i < head.n && n < STORE_MEMBERS_MAX; i++) {
+        struct str doc;
+        struct store_member m = { 0 };
+        if (mp_span(&c, &doc) != 0 || !mp_get_u64(doc, "RaftID", &m.raft_id) || !mp_get_str(doc, "NodeID", &m.node_id))
+            return 0; /* raftd alone writes it, whole */
+        (void)mp_get_str(doc, "Addr", &m.addr);
+        (void)mp_get_bool(doc, "Learner", &m.learner);
+        ret[n++] = m;
+    }
+    return n;
+}
+
 /* part_of - where a kind lives; the secret map when it is open, else nowhere. */
 static struct part *part_of(struct store_snap *snap, enum kind kind)
 {
