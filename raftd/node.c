@@ -170,7 +170,6 @@ static int persist(const struct raft_effects *fx, struct err *e)
         .hard_state = fx->hard_state_changed ? &hs : NULL,
     };
     struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_PERSISTED, .write = fx->write };
-    CHECK(fx->append_from <= fx->append_to); /* a single voter votes only together with its first entry */
     int r = raft_log_write(node.log, &w, e);
     if (r == 0)
         return step(&ev, e);
