@@ -291,7 +291,7 @@ static int send_boot(void)
 {
     struct txn_change ch[2] = { change("create", "cluster", "c", STR("\x80")),
                                 change("create", "node", "n", STR("\x80")) };
-    struct raftd_bootstrap req = { STR("c"), STR("n"), { ch, 2 } };
+    struct raftd_bootstrap req = { .ClusterID = STR("c"), .NodeID = STR("n"), .Changes = { ch, 2 } };
     return call(&op_raftd_bootstrap, &req);
 }
 

@@ -457,12 +457,12 @@ static void test_refuses_to_start(void **state)
     for (int i = 0; i < 60; i++)
         assert_int_equal(one("create", "task", (char[]){ (char)('A' + i), 0 }, "ServiceID", STR("s")), 0);
     stop(SIGTERM);
-    size_t n = test_read("state/raft/log/data.mdb", whole, sizeof whole);
-    test_write("state/raft/log/data.mdb", whole, n / 2);
+    size_t n = test_read("state/raft/log/seg-0000000001", whole, sizeof whole);
+    test_write("state/raft/log/seg-0000000001", whole, n / 2);
     assert_false(start());
     assert_int_equal(stop(0), 1);
-    assert_true(log_says("data.mdb: cut short"));
-    test_write("state/raft/log/data.mdb", whole, n);
+    assert_true(log_says("seg-0000000001: cut short"));
+    test_write("state/raft/log/seg-0000000001", whole, n);
     char key[128];
     size_t kn = test_read("state/raft/log/data.key", key, sizeof key);
     test_remove("state/raft/log/data.key");

@@ -2,14 +2,12 @@
 #include "raftd/raft_log.h"
 
 #include <fcntl.h>
-#include <lmdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -210,216 +208,291 @@ static void test_keys(void **state)
     assert_non_null(strstr(e.msg, "not the key that this log was sealed with"));
 }
 
-/* raw - the records as LMDB has them. */
-struct raw {
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-};
+#define SEG "log/seg-0000000001"
+#define SEG_HEAD 512u
+#define GROUP_HEAD 24u
+#define STATE_RECORD (4u + 36u + SEAL_OVERHEAD)
+#define UNIT 64u
 
-static void raw_open(struct raw *r)
+static char whole[1 << 20];
+
+static size_t be32(const char *p)
 {
-    char dir[600];
-    snprintf(dir, sizeof dir, "%s/log", test_dir);
-    assert_int_equal(mdb_env_create(&r->env), 0);
-    assert_int_equal(mdb_env_set_mapsize(r->env, 1u << 30), 0);
-    assert_int_equal(mdb_env_open(r->env, dir, 0, 0600), 0);
-    assert_int_equal(mdb_txn_begin(r->env, NULL, 0, &r->txn), 0);
-    assert_int_equal(mdb_dbi_open(r->txn, NULL, 0, &r->dbi), 0);
+    const uint8_t *u = (const uint8_t *)p;
+    return (size_t)u[0] << 24 | (size_t)u[1] << 16 | (size_t)u[2] << 8 | u[3];
 }
 
-static void raw_close(struct raw *r)
+/* group - where in the segment the n-th write is; ten_entries() makes one for each entry. */
+static size_t group(unsigned n, size_t *ret_len)
 {
-    assert_int_equal(mdb_txn_commit(r->txn), 0);
-    mdb_env_close(r->env);
+    size_t at = SEG_HEAD;
+    for (; n > 1; n--)
+        at += be32(whole + at + 4);
+    *ret_len = be32(whole + at + 4);
+    return at;
 }
 
-static MDB_val raw_key(uint8_t key[13], uint8_t index)
+static size_t record(unsigned n, size_t *ret_len) /* of the entry in it */
 {
-    memset(key, 0, 13);
-    key[0] = 0x10;
-    key[8] = index;
-    return (MDB_val){ 13, key };
+    size_t len, at = group(n, &len) + GROUP_HEAD + STATE_RECORD;
+    *ret_len = be32(whole + at);
+    return at + 4;
+}
+
+static void swap(size_t a, size_t b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char c = whole[a + i];
+        whole[a + i] = whole[b + i];
+        whole[b + i] = c;
+    }
 }
 
 static void test_swapped_records(void **state)
 {
     (void)state;
-    struct raw r;
-    uint8_t ka[13], kb[13];
-    char a[512], b[512];
+    size_t la, lb;
     ten_entries(false);
-    raw_open(&r);
-    MDB_val k = raw_key(ka, 4), k2 = raw_key(kb, 5), v;
-    assert_int_equal(mdb_get(r.txn, r.dbi, &k, &v), 0);
-    size_t na = v.mv_size;
-    memcpy(a, v.mv_data, na);
-    assert_int_equal(mdb_get(r.txn, r.dbi, &k2, &v), 0);
-    size_t nb = v.mv_size;
-    memcpy(b, v.mv_data, nb);
-    MDB_val va = { na, a }, vb = { nb, b };
-    assert_int_equal(mdb_put(r.txn, r.dbi, &k, &vb, 0), 0);
-    assert_int_equal(mdb_put(r.txn, r.dbi, &k2, &va, 0), 0);
-    raw_close(&r);
+    size_t n = test_read(SEG, whole, sizeof whole);
+    size_t a = record(4, &la), b = record(5, &lb);
+    assert_int_equal(la, lb);
+    swap(a, b, la);
+    test_write(SEG, whole, n);
     assert_int_equal(reopen(), -ERR_CORRUPT);
     assert_non_null(strstr(e.msg, "entry 4 part 0: the record belongs elsewhere"));
+    swap(a, b, la);
+    a = group(4, &la);
+    b = group(5, &lb);
+    swap(a, b, la);
+    test_write(SEG, whole, n);
+    assert_int_equal(reopen(), -ERR_CORRUPT);
+    assert_non_null(strstr(e.msg, "entry 4 is missing: write 5 is where 4 belongs"));
+    swap(a, b, la);
+    /* a write that pretends to be another */
+    memmove(whole + b + GROUP_HEAD, whole + a + GROUP_HEAD, lb - GROUP_HEAD);
+    test_write(SEG, whole, n);
+    assert_int_equal(reopen(), -ERR_CORRUPT);
+    assert_non_null(strstr(e.msg, "the state record of write 5: the record belongs elsewhere"));
 }
 
 static void test_altered_record(void **state)
 {
+    static const unsigned which[] = { 1, 7, 10 };
     (void)state;
-    struct raw r;
-    uint8_t key[13];
-    char copy[512];
     ten_entries(false);
-    for (size_t at = 0; at < 84; at += 7) {
-        raw_open(&r);
-        MDB_val k = raw_key(key, 7), v;
-        assert_int_equal(mdb_get(r.txn, r.dbi, &k, &v), 0);
-        memcpy(copy, v.mv_data, v.mv_size);
-        copy[at] ^= 0x40;
-        MDB_val w = { v.mv_size, copy };
-        assert_int_equal(mdb_put(r.txn, r.dbi, &k, &w, 0), 0);
-        raw_close(&r);
-        assert_int_equal(reopen(), -ERR_CORRUPT);
-        assert_non_null(strstr(e.msg, "entry 7"));
-        raw_open(&r);
-        copy[at] ^= 0x40;
-        assert_int_equal(mdb_put(r.txn, r.dbi, &k, &w, 0), 0);
-        raw_close(&r);
-        assert_int_equal(reopen(), 0);
+    size_t n = test_read(SEG, whole, sizeof whole), len, group_len;
+    for (unsigned i = 0; i < 3; i++) {
+        char want[32];
+        size_t at = record(which[i], &len);
+        snprintf(want, sizeof want, "entry %u", which[i]);
+        for (size_t j = 0; j < len; j++) {
+            whole[at + j] ^= 0x40;
+            test_write(SEG, whole, n);
+            assert_int_equal(reopen(), -ERR_CORRUPT);
+            assert_non_null(strstr(e.msg, want));
+            whole[at + j] ^= 0x40;
+        }
+        at = group(which[i], &group_len); /* its header, state and end as well */
+        for (size_t j = 0; j < group_len; j++) {
+            whole[at + j] ^= 0x01;
+            test_write(SEG, whole, n);
+            assert_int_equal(reopen(), -ERR_CORRUPT);
+            assert_non_null(strstr(e.msg, "seg-0000000001"));
+            whole[at + j] ^= 0x01;
+        }
     }
+    test_write(SEG, whole, n);
+    assert_int_equal(reopen(), 0);
 }
 
 static void test_cut_record(void **state)
 {
     (void)state;
-    struct raw r;
-    uint8_t key[13];
-    char copy[512];
+    size_t len;
     ten_entries(false);
-    raw_open(&r);
-    MDB_val k = raw_key(key, 3), v;
-    assert_int_equal(mdb_get(r.txn, r.dbi, &k, &v), 0);
-    memcpy(copy, v.mv_data, v.mv_size);
-    MDB_val w = { v.mv_size - 1, copy };
-    assert_int_equal(mdb_put(r.txn, r.dbi, &k, &w, 0), 0);
-    raw_close(&r);
+    size_t n = test_read(SEG, whole, sizeof whole), at = record(3, &len);
+    whole[at - 1]--;
+    test_write(SEG, whole, n);
     assert_int_equal(reopen(), -ERR_CORRUPT);
     assert_non_null(strstr(e.msg, "entry 3"));
 }
 
 static void test_missing_records(void **state)
 {
-    static const uint8_t which[] = { 10, 5, 1 };
+    static const char *const files[] = { SEG, "log/anchor", "log/tail" };
+    (void)state;
+    size_t len;
+    ten_entries(false);
+    size_t n = test_read(SEG, whole, sizeof whole);
+    for (unsigned which = 1; which <= 10; which++) {
+        char want[64], copy[1024];
+        size_t at = group(which, &len);
+        memcpy(copy, whole + at, len);
+        memset(whole + at, 0, len);
+        test_write(SEG, whole, n);
+        memcpy(whole + at, copy, len);
+        assert_int_equal(reopen(), -ERR_CORRUPT);
+        snprintf(want, sizeof want, which < 10 ? "entry %u part 0 is missing" : "entry %u is missing", which);
+        assert_non_null(strstr(e.msg, want));
+    }
+    /* all from the fourth on, as if the file were an older copy of itself */
+    size_t at = group(4, &len);
+    memset(whole + at, 0, n - at);
+    test_write(SEG, whole, n);
+    assert_int_equal(reopen(), -ERR_CORRUPT);
+    assert_non_null(strstr(e.msg, "entry 4 is missing: the log ends at write 3 of 10"));
+    for (unsigned i = 0; i < 3; i++) {
+        n = test_read(files[i], whole, sizeof whole);
+        test_remove(files[i]);
+        assert_int_equal(reopen(), -ERR_CORRUPT);
+        assert_non_null(strstr(e.msg, files[i] + 4));
+        assert_non_null(strstr(e.msg, "is missing"));
+        test_write(files[i], whole, n);
+    }
+}
+
+/* 0 intact, 1 refused. */
+static int open_and_read(void)
+{
+    struct raft_log *l = NULL;
+    struct buf b = BUF_INIT;
+    struct raft_log_entry en;
+    int r = raft_log_open(&l, test_dir, &e);
+    for (uint64_t i = 2; r == 0 && i <= 10; i++) {
+        assert_int_equal(raft_log_read(l, i, &b, &en, &e), 0);
+        assert_true(str_eq(en.data, STR("what an entry says")));
+    }
+    raft_log_close(l);
+    buf_done(&b);
+    assert_true(r == 0 || r == -ERR_CORRUPT);
+    return r == 0 ? 0 : 1;
+}
+
+/* Any byte of the files: refused, or of no importance. */
+static void test_damaged_file(void **state)
+{
+    static const char *const files[] = { SEG, "log/anchor", "log/tail" };
+    static char copy[1 << 20];
     (void)state;
     ten_entries(false);
     for (unsigned i = 0; i < 3; i++) {
-        struct raw r;
-        uint8_t key[13];
-        char want[64], copy[512];
-        raw_open(&r);
-        MDB_val k = raw_key(key, which[i]), v;
-        assert_int_equal(mdb_get(r.txn, r.dbi, &k, &v), 0);
-        size_t n = v.mv_size;
-        memcpy(copy, v.mv_data, n);
-        assert_int_equal(mdb_del(r.txn, r.dbi, &k, NULL), 0);
-        raw_close(&r);
-        assert_int_equal(reopen(), -ERR_CORRUPT);
-        snprintf(want, sizeof want, "entry %u part 0 is missing", which[i]);
-        assert_non_null(strstr(e.msg, want));
-        raw_open(&r);
-        MDB_val w = { n, copy };
-        assert_int_equal(mdb_put(r.txn, r.dbi, &k, &w, 0), 0);
-        raw_close(&r);
+        size_t n = test_read(files[i], copy, sizeof copy), refused = 0;
+        for (size_t at = 0; at < n; at += i == 0 ? 61 : 1) {
+            copy[at] ^= (char)0xa5;
+            test_write(files[i], copy, n);
+            copy[at] ^= (char)0xa5;
+            refused += open_and_read() == 1;
+        }
+        assert_true(i == 2 || refused > 10);
+        test_write(files[i], copy, n);
     }
-    assert_int_equal(reopen(), 0);
-    for (uint8_t key = 1; key <= 3; key++) {
-        struct raw r;
-        char copy[512];
-        raw_open(&r);
-        MDB_val k = { 1, &key }, v;
-        assert_int_equal(mdb_get(r.txn, r.dbi, &k, &v), 0);
-        size_t n = v.mv_size;
-        memcpy(copy, v.mv_data, n);
-        assert_int_equal(mdb_del(r.txn, r.dbi, &k, NULL), 0);
-        raw_close(&r);
-        assert_int_equal(reopen(), -ERR_CORRUPT);
-        assert_non_null(strstr(e.msg, "is missing"));
-        raw_open(&r);
-        MDB_val w = { n, copy };
-        assert_int_equal(mdb_put(r.txn, r.dbi, &k, &w, 0), 0);
-        raw_close(&r);
-    }
-}
-
-/* In a process of its own: an environment that broke under LMDB is abandoned, with what it holds. 0 intact, 1 refused.
- */
-static int open_in_child(void)
-{
-    int st;
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct raft_log *l = NULL;
-        struct buf b = BUF_INIT;
-        struct raft_log_entry en;
-        int r = raft_log_open(&l, test_dir, &e);
-        for (uint64_t i = 2; r == 0 && i <= 10; i++)
-            if (raft_log_read(l, i, &b, &en, &e) < 0 || !str_eq(en.data, STR("what an entry says")))
-                _exit(3);
-        _exit(r == 0 ? 0 : r == -ERR_CORRUPT ? 1 : 2);
-    }
-    assert_int_equal(waitpid(pid, &st, 0), pid);
-    assert_true(WIFEXITED(st));
-    return WEXITSTATUS(st);
-}
-
-/* Any byte of the file: refused, or of no importance. Never a crash. */
-static void test_damaged_file(void **state)
-{
-    (void)state;
-    ten_entries(false);
-    static char whole[1 << 20];
-    size_t n = test_read("log/data.mdb", whole, sizeof whole), refused = 0;
-    for (size_t at = 5; at < n; at += 61) {
-        char c = whole[at];
-        whole[at] ^= (char)0xa5;
-        test_write("log/data.mdb", whole, n);
-        whole[at] = c;
-        int r = open_in_child();
-        assert_in_range(r, 0, 1);
-        refused += r == 1;
-    }
-    assert_true(refused > 10);
-    test_write("log/data.mdb", whole, n);
+    /* both slots of the tail */
+    size_t n = test_read("log/tail", copy, sizeof copy);
+    copy[20] ^= 1;
+    copy[512 + 20] ^= 1;
+    test_write("log/tail", copy, n);
+    assert_int_equal(reopen(), -ERR_CORRUPT);
+    assert_non_null(strstr(e.msg, "tail: the record was altered"));
+    copy[20] ^= 1;
+    copy[512 + 20] ^= 1;
+    test_write("log/tail", copy, n);
     assert_int_equal(reopen(), 0);
 }
 
 static void test_cut_file(void **state)
 {
+    static const char *const files[] = { SEG, "log/anchor", "log/tail" };
+    static const size_t lens[] = { 0, 1, 100, 511, 512, 4096, 8192, 12288 };
     (void)state;
     ten_entries(false);
-    static char whole[1 << 20];
-    size_t n = test_read("log/data.mdb", whole, sizeof whole);
-    static const size_t lens[] = { 0, 1, 100, 4096, 8192, 12288 };
-    for (unsigned i = 0; i < sizeof lens / sizeof *lens; i++) {
-        assert_true(lens[i] < n);
-        test_write("log/data.mdb", whole, lens[i]);
-        assert_int_equal(reopen(), -ERR_CORRUPT);
-        assert_non_null(strstr(e.msg, "data.mdb"));
+    for (unsigned f = 0; f < 3; f++) {
+        size_t n = test_read(files[f], whole, sizeof whole);
+        for (unsigned i = 0; i < sizeof lens / sizeof *lens && lens[i] < n; i++) {
+            test_write(files[f], whole, lens[i]);
+            assert_int_equal(reopen(), -ERR_CORRUPT);
+            assert_non_null(strstr(e.msg, files[f] + 4));
+        }
+        whole[n] = 0;
+        test_write(files[f], whole, n + 1);
+        if (f < 2)
+            assert_int_equal(reopen(), -ERR_CORRUPT);
+        test_write(files[f], whole, n);
+        assert_int_equal(reopen(), 0);
     }
-    test_remove("log/data.mdb");
+}
+
+static void assert_ten(void)
+{
+    struct raft_log *l = NULL;
+    struct raft_log_state st;
+    if (raft_log_open(&l, test_dir, &e) < 0)
+        fail_msg("%s", e.msg);
+    raft_log_state(l, &st);
+    assert_int_equal(st.last_index, 10);
+    assert_int_equal(st.hard_state.term, 1);
+    assert_entry(l, 10, 1, STR("what an entry says"));
+    assert_int_equal(append(l, 11, 2, STR("again")), 0);
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_entry(l, 11, 2, STR("again"));
+    raft_log_close(l);
+}
+
+/* A write that the power cut short is dropped, whichever parts of it reached the disk. Once it was synced, it counts.
+ */
+static void test_unfinished_write(void **state)
+{
+    (void)state;
+    static char before[1 << 20], tail[2048];
+    struct raft_log *l = NULL;
+    struct raft_hard_state hs = { 3, 42 };
+    size_t len;
+    ten_entries(false);
+    size_t n = test_read(SEG, before, sizeof before), n_tail = test_read("log/tail", tail, sizeof tail);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    struct raft_log_entry en[2] = { { 8, 3, RAFT_ENTRY_DATA, STR("eight") }, { 9, 3, RAFT_ENTRY_DATA, STR("nine") } };
+    struct raft_log_write w = { .truncate_from = 8, .entries = en, .n_entries = 2, .hard_state = &hs };
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    raft_log_close(l);
+    test_read(SEG, whole, sizeof whole);
+    size_t at = group(11, &len), units = len / UNIT;
+    assert_true(units >= 5 && be32(before + at) == 0);
+    for (unsigned how = 0; how < 3; how++)
+        for (size_t u = 0; u < units; u++) {
+            static char torn[1 << 20];
+            memcpy(torn, before, n);
+            for (size_t i = 0; i < units; i++) /* only the first ones; all but one; only one */
+                if (how == 0 ? i < u : how == 1 ? i != u : i == u)
+                    memcpy(torn + at + i * UNIT, whole + at + i * UNIT, UNIT);
+            test_write(SEG, torn, n);
+            test_write("log/tail", tail, n_tail);
+            assert_ten();
+        }
+    /* cut in the middle of a unit, behind the header: that lies in one sector */
+    for (size_t i = GROUP_HEAD; i < len - UNIT; i += 13) {
+        memcpy(before + at, whole + at, i);
+        test_write(SEG, before, n);
+        test_write("log/tail", tail, n_tail);
+        assert_ten();
+    }
+}
+
+static void test_unfinished_but_synced(void **state)
+{
+    (void)state;
+    size_t len;
+    ten_entries(false);
+    size_t n = test_read(SEG, whole, sizeof whole), at = group(10, &len);
+    memset(whole + at + len - UNIT, 0, UNIT);
+    test_write(SEG, whole, n);
     assert_int_equal(reopen(), -ERR_CORRUPT);
-    assert_non_null(strstr(e.msg, "data.mdb is missing"));
-    test_write("log/data.mdb", whole, n);
-    assert_int_equal(reopen(), 0);
+    assert_non_null(strstr(e.msg, "entry 10 is missing"));
 }
 
 static void test_altered_snapshot(void **state)
 {
     (void)state;
     static const char name[] = "log/snap-00000000000000000008";
-    static char whole[1 << 20];
     ten_entries(true);
     assert_int_equal(reopen(), 0);
     size_t n = test_read(name, whole, sizeof whole);
@@ -467,11 +540,312 @@ static void test_erase(void **state)
 static void test_nothing_in_the_clear(void **state)
 {
     (void)state;
-    static char whole[1 << 20];
+    static const char *const files[] = { SEG, "log/anchor", "log/tail", "log/data.key", "log/kek" };
     ten_entries(false);
-    size_t n = test_read("log/data.mdb", whole, sizeof whole);
-    assert_null(memmem(whole, n, "what an entry says", 10));
-    assert_null(memmem(whole, n, "cluster1", 8));
+    for (unsigned i = 0; i < 5; i++) {
+        size_t n = test_read(files[i], whole, sizeof whole);
+        assert_null(memmem(whole, n, "what an entry says", 10));
+        assert_null(memmem(whole, n, "cluster1", 8));
+        assert_null(memmem(whole, n, "node1", 5));
+    }
+}
+
+/* Many segments: read again from all of them, and given back whole when what they hold is in a snapshot. */
+static void test_segments(void **state)
+{
+    (void)state;
+    static char data[3000];
+    struct raft_log *l = create();
+    struct raft_log_counts c;
+    bool more;
+    for (uint64_t i = 2; i <= 2000; i++) {
+        memset(data, (int)i, sizeof data);
+        assert_int_equal(append(l, i, 1 + i / 100, (struct str){ data, sizeof data - i % 7 }), 0);
+    }
+    raft_log_counts(l, &c);
+    assert_true(c.file_bytes > 6 << 20);
+    for (int round = 0; round < 2; round++) {
+        for (uint64_t i = 2; i <= 2000; i += 37) {
+            memset(data, (int)i, sizeof data);
+            assert_entry(l, i, 1 + i / 100, (struct str){ data, sizeof data - i % 7 });
+        }
+        raft_log_close(l);
+        assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    }
+    write_snapshot(l, 1990, 20, 1);
+    uint64_t before = c.file_bytes;
+    assert_int_equal(raft_log_compact(l, 1990, 1950, 100000, &more, &e), 0);
+    assert_false(more);
+    raft_log_counts(l, &c);
+    assert_true(c.file_bytes < before);
+    assert_true(test_missing(SEG));
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    struct raft_log_state st;
+    raft_log_state(l, &st);
+    assert_int_equal(st.first_index, 1950);
+    assert_int_equal(st.last_index, 2000);
+    memset(data, (int)1950, sizeof data);
+    assert_entry(l, 1950, 20, (struct str){ data, sizeof data - 1950 % 7 });
+    assert_int_equal(append(l, 2001, 21, STR("on")), 0);
+    raft_log_close(l);
+    assert_int_equal(reopen(), 0);
+    /* one from the middle */
+    test_remove("log/seg-0000000007");
+    assert_int_equal(reopen(), -ERR_CORRUPT);
+    assert_non_null(strstr(e.msg, "seg-0000000007 is missing"));
+}
+
+static void test_steps_of_a_write(void **state)
+{
+    (void)state;
+    struct raft_log *l = create();
+    struct raft_log_entry en = { 2, 1, RAFT_ENTRY_DATA, STR("two") };
+    struct raft_log_write w = { .entries = &en, .n_entries = 1 };
+    assert_int_equal(raft_log_begin_write(l, &w, &e), 0);
+    assert_entry(l, 2, 1, STR("two"));
+    assert_int_equal(raft_log_sync(l), 0);
+    assert_int_equal(raft_log_end_write(l, 0, &e), 0);
+    en = (struct raft_log_entry){ 3, 1, RAFT_ENTRY_DATA, STR("three") };
+    assert_int_equal(raft_log_begin_write(l, &w, &e), 0);
+    assert_int_equal(raft_log_end_write(l, -EIO, &e), -ERR_IO);
+    assert_true(raft_log_broken(l));
+    assert_int_equal(append(l, 4, 1, STR("four")), -ERR_IO);
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_entry(l, 2, 1, STR("two"));
+    raft_log_close(l);
+}
+
+static void test_members(void **state)
+{
+    (void)state;
+    struct raft_log *l = NULL;
+    struct raft_hard_state hs = { 1, 42 };
+    struct raft_log_entry en[2] = { { 1, 1, RAFT_ENTRY_MEMBERS, STR("m") }, { 2, 1, RAFT_ENTRY_DATA, STR("d") } };
+    assert_int_equal(raft_log_create_with(test_dir, &id, &hs, en, 2, &e), 0);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_int_equal(raft_log_members_at(l, 2), 1);
+    struct raft_log_entry more[2] = { { 3, 1, RAFT_ENTRY_MEMBERS, STR("m3") },
+                                      { 4, 1, RAFT_ENTRY_MEMBERS, STR("m4") } };
+    struct raft_log_write w = { .entries = more, .n_entries = 2 };
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    assert_int_equal(raft_log_members_at(l, UINT64_MAX), 4);
+    w = (struct raft_log_write){ .truncate_from = 4 };
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_int_equal(raft_log_members_at(l, UINT64_MAX), 3);
+    assert_int_equal(raft_log_members_at(l, 2), 1);
+    assert_entry(l, 3, 1, STR("m3"));
+    raft_log_close(l);
+}
+
+/* A member that joins: nothing, then a snapshot from the leader, then entries behind it. */
+static void test_join_and_install(void **state)
+{
+    (void)state;
+    struct raft_log *l = NULL;
+    struct raft_log_state st;
+    struct raft_hard_state none = { 0 }, hs = { 7, 0 };
+    bool more;
+    assert_int_equal(raft_log_create_with(test_dir, &id, &none, NULL, 0, &e), 0);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    raft_log_state(l, &st);
+    assert_int_equal(st.first_index, 1);
+    assert_int_equal(st.last_index, 0);
+    assert_int_equal(st.hard_state.term, 0);
+    struct raft_log_write w = { .hard_state = &hs };
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    write_snapshot(l, 500, 6, 10);
+    assert_int_equal(raft_log_install(l, 500, 8, &e), -ERR_INVALID); /* a term that has not been */
+    assert_int_equal(raft_log_install(l, 501, 6, &e), -ERR_CORRUPT);
+    assert_int_equal(raft_log_install(l, 500, 6, &e), 0);
+    for (int i = 0; i < 2; i++) {
+        raft_log_state(l, &st);
+        assert_int_equal(st.first_index, 501);
+        assert_int_equal(st.last_index, 500);
+        assert_int_equal(st.snapshot_term, 6);
+        assert_int_equal(st.hard_state.term, 7);
+        raft_log_close(l);
+        assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    }
+    assert_int_equal(append(l, 501, 6, STR("a")), 0);
+    assert_int_equal(append(l, 502, 7, STR("b")), 0);
+    assert_int_equal(append(l, 503, 7, STR("c")), 0);
+    write_snapshot(l, 502, 7, 10);
+    assert_int_equal(raft_log_install(l, 502, 7, &e), 0); /* has it: keeps what follows */
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    raft_log_state(l, &st);
+    assert_int_equal(st.first_index, 503);
+    assert_entry(l, 503, 7, STR("c"));
+    hs.term = 9;
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    write_snapshot(l, 503, 8, 10);
+    assert_int_equal(raft_log_install(l, 503, 8, &e), 0); /* has another one there: drops it */
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    raft_log_state(l, &st);
+    assert_int_equal(st.last_index, 503);
+    assert_int_equal(st.snapshot_term, 8);
+    assert_int_equal(st.hard_state.term, 9);
+    assert_int_equal(append(l, 504, 9, STR("d")), 0);
+    write_snapshot(l, 504, 9, 1);
+    assert_int_equal(raft_log_compact(l, 504, 505, 10, &more, &e), 0);
+    raft_log_close(l);
+    assert_int_equal(reopen(), 0);
+}
+
+static int fill(void *arg, struct snapshot_writer *w, struct err *err)
+{
+    (void)arg;
+    return snapshot_put(w, STR("a record"), err);
+}
+
+static void test_create_from_snapshot(void **state)
+{
+    (void)state;
+    struct raft_log *l = NULL;
+    struct raft_log_state st;
+    struct raft_hard_state hs = { 5, 42 };
+    assert_int_equal(raft_log_create_snapshot(test_dir, &id, &hs, 77, 4, fill, NULL, &e), 0);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    raft_log_state(l, &st);
+    assert_int_equal(st.snapshot_index, 77);
+    assert_int_equal(st.snapshot_term, 4);
+    assert_int_equal(st.first_index, 78);
+    assert_int_equal(st.hard_state.term, 5);
+    assert_int_equal(append(l, 78, 5, STR("x")), 0);
+    raft_log_close(l);
+    assert_int_equal(reopen(), 0);
+}
+
+static void test_snapshot_travels(void **state)
+{
+    (void)state;
+    struct raft_log *l = create();
+    struct snapshot_reader *rd = NULL;
+    struct snapshot_writer *w = NULL;
+    struct buf b = BUF_INIT;
+    struct raft_hard_state hs = { 9, 0 };
+    struct raft_log_write hw = { .hard_state = &hs };
+    bool last = false;
+    assert_int_equal(raft_log_write(l, &hw, &e), 0);
+    write_snapshot(l, 400, 9, 700);
+    assert_int_equal(snapshot_open(&rd, raft_log_dir(l), raft_log_key(l), 400, 9, &e), 0);
+    assert_int_equal(snapshot_size(rd), 700 * 1004);
+    assert_int_equal(snapshot_receive(&w, raft_log_dir(l), raft_log_key(l), 410, 9, &e), 0);
+    for (uint32_t part = 0; !last; part++) {
+        buf_clear(&b);
+        assert_int_equal(snapshot_chunk(rd, part, &b, &last, &e), 0);
+        assert_int_equal(snapshot_next_part(w), part);
+        assert_int_equal(snapshot_put_chunk(w, part + 1, buf_str(&b), last, &e), -ERR_INVALID);
+        if (!last)
+            assert_int_equal(snapshot_put_chunk(w, part, (struct str){ b.p, b.n - 1 }, last, &e), -ERR_INVALID);
+        assert_int_equal(snapshot_put_chunk(w, part, buf_str(&b), last, &e), 0);
+        if (part == 1) { /* behind a gap, and before */
+            struct buf c = BUF_INIT;
+            assert_int_equal(snapshot_chunk(rd, 0, &c, &last, &e), 0);
+            assert_int_equal(c.n, SNAPSHOT_CHUNK);
+            buf_done(&c);
+        }
+    }
+    buf_clear(&b);
+    assert_int_equal(snapshot_chunk(rd, snapshot_next_part(w), &b, &last, &e), -ERR_INVALID);
+    assert_int_equal(snapshot_finish(w, &e), 0);
+    snapshot_close(w);
+    snapshot_reader_close(rd);
+    assert_int_equal(raft_log_install(l, 410, 9, &e), 0);
+    raft_log_close(l);
+    assert_int_equal(reopen(), 0);
+    buf_done(&b);
+}
+
+/* What arrived is not a snapshot: refused, and the log is as it was. */
+static void test_install_garbage(void **state)
+{
+    (void)state;
+    struct raft_log *l = create();
+    struct snapshot_writer *w = NULL;
+    struct raft_hard_state hs = { 9, 0 };
+    struct raft_log_write hw = { .hard_state = &hs };
+    assert_int_equal(raft_log_write(l, &hw, &e), 0);
+    assert_int_equal(snapshot_receive(&w, raft_log_dir(l), raft_log_key(l), 400, 9, &e), 0);
+    assert_int_equal(snapshot_finish(w, &e), -ERR_INVALID); /* the last part is not there yet */
+    assert_int_equal(snapshot_put_chunk(w, 0, STR("\0\0\0\7abc"), true, &e), 0);
+    assert_int_equal(snapshot_finish(w, &e), 0);
+    snapshot_close(w);
+    assert_int_equal(raft_log_install(l, 400, 9, &e), -ERR_CORRUPT);
+    assert_int_equal(append(l, 2, 9, STR("two")), 0);
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_entry(l, 1, 1, STR("first"));
+    assert_entry(l, 2, 9, STR("two"));
+    raft_log_close(l);
+    assert_true(test_missing("log/snap-00000000000000000400"));
+}
+
+static int reopen_with(const struct seal_key *kek)
+{
+    struct raft_log *l = NULL;
+    int r = raft_log_open_with(&l, test_dir, kek, &e);
+    raft_log_close(l);
+    return r;
+}
+
+static void test_autolock(void **state)
+{
+    (void)state;
+    struct seal_key k1 = { { 1 } }, k2 = { { 2 } }, data;
+    char dir[600];
+    struct raft_log *l = NULL;
+    ten_entries(false);
+    snprintf(dir, sizeof dir, "%s/log", test_dir);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    data = *raft_log_key(l);
+    raft_log_close(l);
+    assert_false(raft_log_locked(test_dir));
+    assert_int_equal(seal_keys_rewrap(dir, &data, &k1, &e), 0);
+    assert_true(raft_log_locked(test_dir));
+    assert_true(test_missing("log/kek"));
+    assert_int_equal(reopen(), -ERR_PRECONDITION);
+    assert_int_equal(reopen_with(&k2), -ERR_DENIED);
+    assert_string_equal(e.msg, "invalid key");
+    assert_int_equal(reopen_with(&k1), 0);
+    assert_true(seal_keys_wrapped_by(dir, &k1));
+    assert_false(seal_keys_wrapped_by(dir, &k2));
+    assert_int_equal(seal_keys_rewrap(dir, &data, &k2, &e), 0);
+    assert_int_equal(reopen_with(&k1), -ERR_DENIED);
+    assert_int_equal(reopen_with(&k2), 0);
+    assert_int_equal(seal_keys_rewrap(dir, &data, NULL, &e), 0);
+    assert_false(raft_log_locked(test_dir));
+    assert_int_equal(reopen_with(&k2), -ERR_DENIED);
+    assert_int_equal(reopen(), 0);
+}
+
+static void test_unlock_text(void **state)
+{
+    (void)state;
+    struct seal_key k, back;
+    char text[SEAL_UNLOCK_TEXT_SIZE];
+    for (unsigned i = 0; i < sizeof k.b; i++)
+        k.b[i] = (uint8_t)(i * 37 + 200);
+    seal_unlock_text(&k, text);
+    assert_int_equal(strlen(text), 52);
+    assert_memory_equal(text, "SWMKEY-1-", 9);
+    assert_true(seal_unlock_parse(str_from(text), &back));
+    assert_memory_equal(&back, &k, sizeof k);
+    for (unsigned i = 0; i < 52; i++) { /* one letter changed: refused, or another key */
+        char c = text[i];
+        text[i] = '*';
+        assert_false(seal_unlock_parse(str_from(text), &back));
+        text[i] = i < 51 ? ' ' : 'B';
+        assert_false(seal_unlock_parse(str_from(text), &back));
+        text[i] = c;
+        assert_false(seal_unlock_parse((struct str){ text, i }, &back));
+    }
+    assert_false(seal_unlock_parse(STR(""), &back));
 }
 
 int main(void)
@@ -489,9 +863,20 @@ int main(void)
         T(test_missing_records),
         T(test_damaged_file),
         T(test_cut_file),
+        T(test_unfinished_write),
+        T(test_unfinished_but_synced),
         T(test_altered_snapshot),
         T(test_erase),
         T(test_nothing_in_the_clear),
+        T(test_segments),
+        T(test_steps_of_a_write),
+        T(test_members),
+        T(test_join_and_install),
+        T(test_create_from_snapshot),
+        T(test_snapshot_travels),
+        T(test_install_garbage),
+        T(test_autolock),
+        T(test_unlock_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

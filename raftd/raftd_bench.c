@@ -208,7 +208,7 @@ static void bootstrap(void)
     mp_cstr(&b, "Spec");
     mp_map(&b, 0);
     struct txn_change ch = { STR("create"), STR("cluster"), STR("c"), buf_str(&b) };
-    struct raftd_bootstrap req = { STR("c"), STR("n"), { &ch, 1 } };
+    struct raftd_bootstrap req = { .ClusterID = STR("c"), .NodeID = STR("n"), .Changes = { &ch, 1 } };
     if (rpc_call_sync(run_dir, "raftd", &op_raftd_bootstrap, &req, 10000, &rep, &a, &e) < 0)
         die("bootstrap", e.msg);
     buf_done(&b);

@@ -20,6 +20,7 @@ struct snapshot_writer {
     struct seal *seal;
     struct seal_header h;
     struct buf plain, sealed;
+    bool received, whole; /* the parts come as they are; the last one has come */
 };
 
 static void file_path(char path[PATH_SIZE], const char *dir, uint64_t index, const char *suffix)
@@ -41,8 +42,8 @@ static size_t get_len(const char *p)
 
 /* ---- writing ---- */
 
-int snapshot_create(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
-                    uint64_t term, struct err *e)
+static int writer_new(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                      uint64_t term, const char *suffix, struct err *e)
 {
     _cleanup_(snapshot_closep) struct snapshot_writer *w = calloc(1, sizeof *w);
     if (w == NULL)
@@ -51,7 +52,7 @@ int snapshot_create(struct snapshot_writer **ret, const char *dir, const struct 
     w->h = (struct seal_header){ .type = 's', .index = index, .term = term };
     snprintf(w->dir, sizeof w->dir, "%s", dir);
     file_path(w->path, dir, index, "");
-    file_path(w->tmp, dir, index, ".tmp");
+    file_path(w->tmp, dir, index, suffix);
     int r = seal_new(&w->seal, key, e);
     if (r < 0)
         return r;
@@ -60,6 +61,21 @@ int snapshot_create(struct snapshot_writer **ret, const char *dir, const struct 
         return err_errno(e, errno, "create %s", w->tmp);
     *ret = TAKE(w);
     return 0;
+}
+
+int snapshot_create(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                    uint64_t term, struct err *e)
+{
+    return writer_new(ret, dir, key, index, term, ".tmp", e);
+}
+
+int snapshot_receive(struct snapshot_writer **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                     uint64_t term, struct err *e)
+{
+    int r = writer_new(ret, dir, key, index, term, ".recv", e);
+    if (r == 0)
+        (*ret)->received = true;
+    return r;
 }
 
 static int write_all(int fd, const char *p, size_t n)
@@ -106,9 +122,28 @@ int snapshot_put(struct snapshot_writer *w, struct str record, struct err *e)
     return r;
 }
 
+int snapshot_put_chunk(struct snapshot_writer *w, uint32_t part, struct str plain, bool last, struct err *e)
+{
+    CHECK(w->received);
+    if (w->whole || part != w->h.part)
+        return err_set(e, ERR_INVALID, "snapshot: part %u is not the one that is due", part);
+    if (plain.n > SNAPSHOT_CHUNK || (!last && plain.n != SNAPSHOT_CHUNK))
+        return err_set(e, ERR_INVALID, "snapshot: part %u has %zu bytes", part, plain.n);
+    int r = chunk_write(w, plain, last, e);
+    w->whole = r == 0 && last;
+    return r;
+}
+
+uint32_t snapshot_next_part(const struct snapshot_writer *w)
+{
+    return w->h.part;
+}
+
 int snapshot_finish(struct snapshot_writer *w, struct err *e)
 {
-    int r = chunk_write(w, buf_str(&w->plain), true, e);
+    if (w->received && !w->whole)
+        return err_set(e, ERR_INVALID, "snapshot: part %u has not come", w->h.part);
+    int r = w->received ? 0 : chunk_write(w, buf_str(&w->plain), true, e);
     if (r < 0)
         return r;
     if (fsync(w->fd) < 0)
@@ -242,6 +277,76 @@ int snapshot_verify(const char *dir, const struct seal_key *key, uint64_t index,
     return snapshot_read(dir, key, index, term, NULL, NULL, e);
 }
 
+/* ---- sending ---- */
+
+struct snapshot_reader {
+    struct reader rd;
+    uint32_t parts;
+    uint64_t size;
+};
+
+#define CHUNK_ON_DISK (4u + SNAPSHOT_CHUNK + SEAL_OVERHEAD)
+
+int snapshot_open(struct snapshot_reader **ret, const char *dir, const struct seal_key *key, uint64_t index,
+                  uint64_t term, struct err *e)
+{
+    _cleanup_(snapshot_reader_closep) struct snapshot_reader *r = calloc(1, sizeof *r);
+    if (r == NULL)
+        return err_set(e, ERR_NOMEM, "snapshot: out of memory");
+    file_path(r->rd.path, dir, index, "");
+    r->rd.want = (struct seal_header){ .index = index, .term = term };
+    int rc = seal_new(&r->rd.seal, key, e);
+    if (rc < 0)
+        return rc;
+    r->rd.f = fopen(r->rd.path, "re");
+    if (r->rd.f == NULL)
+        return errno == ENOENT ? err_set(e, ERR_CORRUPT, "%s is missing", r->rd.path)
+                               : err_errno(e, errno, "open %s", r->rd.path);
+    if (fseeko(r->rd.f, 0, SEEK_END) < 0)
+        return err_errno(e, errno, "read %s", r->rd.path);
+    uint64_t bytes = (uint64_t)ftello(r->rd.f);
+    r->parts = (uint32_t)((bytes + CHUNK_ON_DISK - 1) / CHUNK_ON_DISK);
+    if (bytes < (uint64_t)r->parts * (4 + SEAL_OVERHEAD) || r->parts == 0)
+        return damaged(&r->rd, "is missing: the file is cut short", e);
+    r->size = bytes - (uint64_t)r->parts * (4 + SEAL_OVERHEAD);
+    *ret = TAKE(r);
+    return 0;
+}
+
+int snapshot_chunk(struct snapshot_reader *r, uint32_t part, struct buf *plain, bool *ret_last, struct err *e)
+{
+    if (part >= r->parts)
+        return err_set(e, ERR_INVALID, "snapshot: there is no part %u", part);
+    r->rd.want.part = part;
+    if (fseeko(r->rd.f, (off_t)part * CHUNK_ON_DISK, SEEK_SET) < 0)
+        return err_errno(e, errno, "read %s", r->rd.path);
+    buf_clear(&r->rd.plain);
+    int rc = chunk_read(&r->rd, ret_last, e);
+    if (rc == 0 && (*ret_last != (part + 1 == r->parts) || (!*ret_last && r->rd.plain.n != SNAPSHOT_CHUNK)))
+        rc = damaged(&r->rd, "belongs elsewhere", e);
+    if (rc == 0)
+        buf_put(plain, r->rd.plain.p, r->rd.plain.n);
+    return rc == 0 && plain->failed ? err_set(e, ERR_NOMEM, "%s: out of memory", r->rd.path) : rc;
+}
+
+uint64_t snapshot_size(const struct snapshot_reader *r)
+{
+    return r->size;
+}
+
+struct snapshot_reader *snapshot_reader_close(struct snapshot_reader *r)
+{
+    if (r == NULL)
+        return NULL;
+    if (r->rd.f != NULL)
+        fclose(r->rd.f);
+    seal_free(r->rd.seal);
+    buf_done(&r->rd.sealed);
+    buf_done(&r->rd.plain);
+    free(r);
+    return NULL;
+}
+
 void snapshot_clean(const char *dir, uint64_t keep)
 {
     char name[64];
@@ -253,4 +358,27 @@ void snapshot_clean(const char *dir, uint64_t keep)
         if (strncmp(f->d_name, "snap-", 5) == 0 && (keep == 0 || strcmp(f->d_name, name) != 0))
             unlinkat(dirfd(d), f->d_name, 0);
     closedir(d);
+}
+
+void snapshot_clean_older(const char *dir, uint64_t keep)
+{
+    DIR *d = opendir(dir);
+    if (d == NULL)
+        return;
+    for (struct dirent *f; (f = readdir(d)) != NULL;) {
+        char *end;
+        if (strncmp(f->d_name, "snap-", 5) != 0)
+            continue;
+        uint64_t index = strtoull(f->d_name + 5, &end, 10);
+        if (*end == 0 && index < keep)
+            unlinkat(dirfd(d), f->d_name, 0);
+    }
+    closedir(d);
+}
+
+void snapshot_remove(const char *dir, uint64_t index)
+{
+    char path[PATH_SIZE];
+    file_path(path, dir, index, "");
+    unlink(path);
 }

@@ -54,3 +54,6 @@ uint32_t snapshot_next_part(const struct snapshot_writer *w);
 
 /* snapshot_clean - removes every snapshot, whole or not, but the one that ends at `keep`. */
 void snapshot_clean(const char *dir, uint64_t keep);
+/* snapshot_clean_older - whole ones before `keep` only: others may be on their way. */
+void snapshot_clean_older(const char *dir, uint64_t keep);
+void snapshot_remove(const char *dir, uint64_t index);
