@@ -130,24 +130,23 @@ static void tell(struct filling *f, struct disp_peer *p, struct str id, struct s
                               .RegistryAuth = spec->auth };
     (void)mp_get_u64(doc, "Rev", &a->Rev);
     (void)mp_get_u64(doc, "Slot", &a->Slot);
-    *(uint64_t *)table_put(&p->sent, id, NULL) = print_of(doc);
+    disp_tell(&f->k->core, p, id, print_of(doc));
     f->k->assignments++;
 }
 
 static void untell(struct filling *f, struct disp_peer *p, struct str id)
 {
     struct strs *l = &f->rep->Removed;
-    if (!table_get(&p->sent, id))
+    if (!disp_untell(&f->k->core, p, id))
         return;
     l->v = one_more(f, l->v, l->n, &f->cap_removed, sizeof *l->v);
     l->v[l->n++] = arena_str(f->a, id);
-    table_del(&p->sent, id);
 }
 
 static void fill_all(struct filling *f, struct disp_peer *p)
 {
     struct store_iter it;
-    table_clear(&p->sent);
+    disp_told_none(&f->k->core, p);
     f->rep->Full = true;
     for (store_each_index(f->snap, IX_TASK_NODE, f->node, &it); store_next(&it);)
         if (to_tell(it.doc))

@@ -4,7 +4,16 @@
 int main(int argc, char **argv)
 {
     static const struct conf_item conf[] = {
-        CONF_UID("user_agentd", &disp_conf.user_agentd, "root", "who may speak for this node, besides root"),
+        CONF_MS("suspect", &disp_conf.suspect_ms, "1s", 50, 600000,
+                "how long a node whose link is lost may be silent before it is down"),
+        CONF_MS("orphan_after", &disp_conf.orphan_ms, "5m", 1000, 31536000000,
+                "when the tasks of a node that stays down are given up"),
+        CONF_COUNT("flap_max", &disp_conf.flap_max, "3", 0, 1000,
+                   "how often a node may go down in flap_window before it is held back; 0: never held"),
+        CONF_MS("flap_window", &disp_conf.flap_window_ms, "10m", 1000, 86400000, "the time flap_max is for"),
+        CONF_MS("flap_hold", &disp_conf.flap_hold_ms, "30s", 1000, 86400000,
+                "how long a flapping node is not ready; doubled each time"),
+        CONF_MS("flap_hold_max", &disp_conf.flap_hold_max_ms, "10m", 1000, 86400000, "the longest of these times"),
         CONF_END,
     };
     static const struct probe probes[] = {
@@ -15,7 +24,8 @@ int main(int argc, char **argv)
                                              .conf = conf,
                                              .routes = disp_routes,
                                              .probes = probes,
-                                             .max_calls = 256,
+                                             .max_calls =
+                                                 40000 /* a poll of each node, and what they report meanwhile */,
                                              .start = disp_shell_start,
                                              .stop = disp_shell_stop,
                                              .status = disp_shell_status,

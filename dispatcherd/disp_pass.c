@@ -1,12 +1,14 @@
 /* disp_pass.c - see disp_pass.h. */
 #include "dispatcherd/disp_pass.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/daemon/log.h"
 #include "common/util/check.h"
 
 #define SCRATCH_BYTES (64u << 20)
+#define SECOND_NS 1000000000ll
 
 /* What the status of a task will be after this pass. */
 struct best {
@@ -16,10 +18,16 @@ struct best {
 
 void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls)
 {
-    *k = (struct disp_keeper){ .calls = calls };
+    *k = (struct disp_keeper){ .calls = calls,
+                               .flap = { 3, 600 * SECOND_NS, 30 * SECOND_NS, 600 * SECOND_NS },
+                               .orphan_after_ns = 300 * SECOND_NS };
     k->queue_end = &k->queue;
     disp_init(&k->core);
-    marks_init(&k->down);
+    marks_init(&k->lost);
+    marks_init(&k->gone);
+    table_init(&k->loss, sizeof(enum disp_loss));
+    table_init(&k->orphans, sizeof(int64_t));
+    table_init(&k->holds, sizeof(int64_t));
     table_init(&k->best, sizeof(struct best));
     arena_init(&k->scratch, SCRATCH_BYTES);
 }
@@ -53,7 +61,11 @@ void disp_keeper_done(struct disp_keeper *k)
     for (struct table_pos pos = { 0 }; table_next(&k->core.peers, &pos, NULL, &p);)
         p->poll = NULL;
     disp_done(&k->core);
-    marks_done(&k->down);
+    marks_done(&k->lost);
+    marks_done(&k->gone);
+    table_done(&k->loss);
+    table_done(&k->orphans);
+    table_done(&k->holds);
     table_done(&k->best);
     arena_done(&k->scratch);
     buf_done(&k->doc);
@@ -69,49 +81,86 @@ static struct disp_wait *enqueue(struct disp_keeper *k, void *call, struct str n
     (void)str_copy(w->node, sizeof w->node, node);
     *k->queue_end = w;
     k->queue_end = &w->next;
-    controller_kick(k->controller);
+    if (k->active)
+        controller_kick(k->controller);
     return w;
 }
 
-/* supersede - an agent that asks again for its session has given up on the call before. */
-static void supersede(struct disp_keeper *k, struct str node)
+/* drop_waits - those that `bad` picks fail. */
+static void drop_waits(struct disp_keeper *k, bool (*bad)(const struct disp_wait *w, const void *arg), const void *arg,
+                       const char *why)
 {
     struct disp_wait **at = &k->queue;
     while (*at) {
         struct disp_wait *w = *at;
-        if (!w->hello || !str_is(node, w->node)) {
+        if (!bad(w, arg)) {
             at = &w->next;
             continue;
         }
         *at = w->next;
-        k->calls->failed(w->call, ERR_UNAVAILABLE, "asked again");
+        k->calls->failed(w->call, w->hello ? ERR_UNAVAILABLE : ERR_GONE, why);
         free_wait(w);
     }
     k->queue_end = at;
 }
 
-void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *req, struct str node)
+static bool hello_of(const struct disp_wait *w, const void *arg)
 {
-    supersede(k, node);
-    struct disp_wait *w = enqueue(k, call, node);
-    w->hello = true;
-    w->session = req;
-    k->calls->new_id(w->id);
+    return w->hello && str_is(*(const struct str *)arg, w->node);
+}
+
+static bool any_wait(const struct disp_wait *w, const void *arg)
+{
+    (void)arg;
+    return w->call != NULL;
+}
+
+static bool overdue(const struct disp_wait *w, const void *arg)
+{
+    return w->until_ms <= *(const uint64_t *)arg;
 }
 
 #define NO_SESSION "no such session: open a new one"
+#define NOT_LEADING "this manager does not lead"
+#define LEAD_WAIT_MS 1000u
+
+void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *req, struct str node, struct str addr)
+{
+    drop_waits(k, hello_of, &node, "asked again"); /* the agent has given up on the call before */
+    struct disp_wait *w = enqueue(k, call, node);
+    w->hello = true;
+    w->session = req;
+    w->until_ms = k->calls->now_ms() + LEAD_WAIT_MS;
+    if (!str_copy(w->addr, sizeof w->addr, addr.n ? addr : req->Addr))
+        w->addr[0] = 0;
+    k->calls->new_id(w->id);
+}
+
+/* peer_of_call - the peer whose session this is, if it is the caller's own. */
+static struct disp_peer *peer_of_call(struct disp_keeper *k, struct str session, struct str node, struct str *ret_owner)
+{
+    struct str who = node.n ? node : str_from(k->self);
+    const char *owner = table_get(&k->core.sessions, session);
+    if (!owner || !str_is(who, owner))
+        return NULL;
+    return disp_find(&k->core, session, k->calls->now_ms(), ret_owner);
+}
 
 void disp_report(struct disp_keeper *k, void *call, const struct disp_status *req, struct str node)
 {
     struct str owner;
-    struct disp_peer *p = disp_find(&k->core, req->SessionID, k->calls->now_ms(), &owner);
-    if (!p || (node.n && !str_eq(node, owner))) {
+    if (!peer_of_call(k, req->SessionID, node, &owner)) {
         k->calls->failed(call, ERR_GONE, NO_SESSION);
         return;
     }
     struct disp_wait *w = enqueue(k, call, owner);
     w->status = req;
     k->reports += req->Statuses.n;
+}
+
+void disp_hint(struct disp_keeper *k, struct str node, bool up)
+{
+    disp_link(&k->core, node, up, k->calls->now_ms());
 }
 
 static void answer_poll(struct disp_keeper *k, struct store_snap *snap, uint64_t revision, struct disp_peer *p,
@@ -138,27 +187,29 @@ static void look_now(struct disp_keeper *k, struct disp_peer *p, enum disp_answe
     struct store_snap *snap;
     struct store_meta m;
     struct err e;
-    if (store_begin(controller_store(k->controller), &snap, &e) != 0)
-        return; /* the next turn looks again */
+    if (store_begin(controller_store(k->controller), &snap, &e) != 0) {
+        disp_resync(&k->core, p); /* the next turn looks again */
+        return;
+    }
     if (store_meta(snap, &m, &e) == 0)
         answer_poll(k, snap, m.revision, p, plan);
+    else
+        disp_resync(&k->core, p);
     store_end(snap);
 }
 
 void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments *req, struct str node)
 {
-    uint64_t now = k->calls->now_ms(), wait = req->WaitMs < k->core.period_ms ? req->WaitMs : k->core.period_ms;
     struct str owner;
-    struct disp_peer *p = disp_find(&k->core, req->SessionID, now, &owner);
-    if (!p || (node.n && !str_eq(node, owner))) {
+    struct disp_peer *p = peer_of_call(k, req->SessionID, node, &owner);
+    if (!p) {
         k->calls->failed(call, ERR_GONE, NO_SESSION);
         return;
     }
     if (p->poll) /* the agent gave up on it */
         answer_idle(k, p);
-    p->poll = call;
-    p->poll_seq = req->Seq;
-    p->poll_until_ms = now + wait;
+    uint64_t wait = req->WaitMs < p->heartbeat_ms ? req->WaitMs : p->heartbeat_ms;
+    disp_poll_wait(&k->core, p, call, req->Seq, k->calls->now_ms() + wait);
     enum disp_answer plan = disp_plan(p, req->Seq);
     if (plan != DISP_NOTHING)
         look_now(k, p, plan);
@@ -166,26 +217,46 @@ void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments 
         answer_idle(k, p);
 }
 
+static void lose(struct disp_keeper *k, struct str node, enum disp_loss why)
+{
+    enum disp_loss *l = table_put(&k->loss, node, NULL);
+    *l = why;
+    marks_add(&k->lost, node);
+    controller_kick(k->controller);
+}
+
+uint64_t disp_due(const struct disp_keeper *k)
+{
+    uint64_t at = disp_next_ms(&k->core);
+    for (const struct disp_wait *w = k->active ? NULL : k->queue; w; w = w->next)
+        if (w->until_ms < at)
+            at = w->until_ms;
+    return at;
+}
+
 uint64_t disp_tick(struct disp_keeper *k)
 {
-    uint64_t now = k->calls->now_ms();
-    struct disp_peer *p;
+    uint64_t now = k->calls->now_ms(), silent;
+    enum disp_due due;
     struct str node;
-    while (disp_expire(&k->core, now, &node)) {
-        p = table_get(&k->core.peers, node);
-        if (p->poll) {
+    while ((due = disp_expire(&k->core, now, &node, &silent)) != DISP_DUE_NOTHING) {
+        struct disp_peer *p = table_get(&k->core.peers, node);
+        if (due == DISP_DUE_POLL) {
+            answer_idle(k, p);
+            continue;
+        }
+        if (due == DISP_DUE_DOWN && p->poll) {
             k->calls->failed(p->poll, ERR_GONE, "session expired");
             p->poll = NULL;
         }
-        log_warn("node=" STR_FMT " was silent for %u heartbeats: down", STR_ARG(node), DISP_GRACE);
-        k->nodes_lost++;
-        marks_add(&k->down, node);
-        controller_kick(k->controller);
+        log_warn("node=" STR_FMT " was silent for %" PRIu64 " ms: %s", STR_ARG(node), silent,
+                 due == DISP_DUE_DOWN ? "down" : "unknown");
+        k->nodes_lost += due == DISP_DUE_DOWN;
+        lose(k, node, due == DISP_DUE_DOWN ? DISP_LOSS_SILENT : DISP_LOSS_UNKNOWN);
     }
-    for (struct table_pos pos = { 0 }; table_next(&k->core.peers, &pos, NULL, &p);)
-        if (p->poll && p->poll_until_ms <= now)
-            answer_idle(k, p);
-    return disp_next_ms(&k->core);
+    if (!k->active)
+        drop_waits(k, overdue, &now, NOT_LEADING);
+    return disp_due(k);
 }
 
 /* ---- what changed ---- */
@@ -197,9 +268,11 @@ static void learn_period(struct disp_keeper *k, struct str doc)
     k->core.period_ms = ns >= 1000000 ? (uint64_t)ns / 1000000 : 5000;
 }
 
+/* learn_node - a node without a session is down already, or must open one soon. */
 static void learn_node(struct disp_keeper *k, struct str id, struct str doc)
 {
     struct str state;
+    disp_learn_node(k, id, doc);
     if (mp_get_str(doc, "Status.State", &state) && !str_is(state, "down"))
         disp_watch(&k->core, id, k->calls->now_ms());
 }
@@ -212,6 +285,26 @@ static void forget_node(struct disp_keeper *k, struct str id)
         p->poll = NULL;
     }
     disp_forget(&k->core, id);
+    table_del(&k->orphans, id);
+    table_del(&k->holds, id);
+    marks_add(&k->gone, id);
+}
+
+static void lead(struct disp_keeper *k, const struct store_meta *meta)
+{
+    k->active = true;
+    if (!str_copy(k->self, sizeof k->self, meta->node_id))
+        k->self[0] = 0;
+}
+
+/* note_task - a node must hear of it; when there is no such node, nobody will ever report about it. */
+static void note_task(struct disp_keeper *k, struct store_snap *snap, struct str id, struct str doc)
+{
+    struct str node, none;
+    disp_note_task(k, id, doc);
+    if (mp_get_str(doc, "NodeID", &node) && node.n && !table_get(&k->core.peers, node) &&
+        store_get(snap, KIND_NODE, node, &none) != 0)
+        marks_add(&k->gone, node);
 }
 
 static void on_reload(void *arg, struct store_snap *snap, const struct store_meta *meta)
@@ -220,9 +313,11 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     struct store_iter it;
     struct disp_peer *p;
     struct str id, doc;
-    (void)meta;
+    lead(k, meta);
+    table_clear(&k->orphans);
+    table_clear(&k->holds);
     for (struct table_pos pos = { 0 }; table_next(&k->core.peers, &pos, &id, &p);) {
-        p->resync = true;
+        disp_resync(&k->core, p);
         if (store_get(snap, KIND_NODE, id, &doc) != 0)
             forget_node(k, id);
     }
@@ -230,6 +325,8 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
         learn_period(k, it.doc);
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         learn_node(k, it.id, it.doc);
+    for (store_each(snap, KIND_TASK, &it); store_next(&it);)
+        note_task(k, snap, it.id, it.doc);
 }
 
 static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct str id, char op)
@@ -239,7 +336,7 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     bool there = store_get(snap, kind, id, &doc) == 0;
     (void)op;
     if (kind == KIND_TASK && there)
-        disp_note_task(k, id, doc);
+        note_task(k, snap, id, doc);
     else if (kind == KIND_TASK)
         disp_task_gone(&k->core, id);
     else if (kind == KIND_NODE && there)
@@ -254,7 +351,8 @@ static void on_seen(void *arg, struct store_snap *snap, const struct store_meta 
 {
     struct disp_keeper *k = arg;
     struct disp_peer *p;
-    for (struct table_pos pos = { 0 }; table_next(&k->core.peers, &pos, NULL, &p);) {
+    lead(k, meta);
+    while ((p = disp_hot(&k->core))) {
         enum disp_answer plan = p->poll ? disp_plan(p, p->poll_seq) : DISP_NOTHING;
         if (plan != DISP_NOTHING)
             answer_poll(k, snap, meta->revision, p, plan);
@@ -370,113 +468,54 @@ static void take_status(struct disp_keeper *k, struct controller_pass *p, struct
         take_report(k, p, w, &s[i]);
 }
 
-/* ---- nodes ---- */
-
-static void put_node_status(struct buf *b, const char *state, const char *message, struct str addr)
-{
-    mp_cstr(b, "Status");
-    mp_map(b, 1 + (message[0] != 0) + (addr.n != 0));
-    mp_kv_cstr(b, "State", state);
-    if (message[0])
-        mp_kv_cstr(b, "Message", message);
-    if (addr.n)
-        mp_kv_str(b, "Addr", addr);
-}
-
-/* take_hello - the node is ready, and this is what it is. A node of this swarm without a record gets one only if it is
- * this manager's own; others come through their certificate. */
-static void take_hello(struct disp_keeper *k, struct controller_pass *p, struct disp_wait *w)
-{
-    struct buf *b = &k->doc;
-    struct str id, doc = STR(""), stored = STR(""), state = STR(""), addr = STR("");
-    bool own = w->node[0] == 0 || str_is(p->meta->node_id, w->node);
-    if (own)
-        (void)str_copy(w->node, sizeof w->node, p->meta->node_id);
-    id = arena_str(&p->txn->arena, str_from(w->node));
-    bool known = store_get(p->snap, KIND_NODE, id, &doc) == 0;
-    w->vanished = !known && !own;
-    if (w->vanished)
-        return;
-    (void)mp_find(doc, "Description", &stored);
-    (void)mp_get_str(doc, "Status.State", &state);
-    (void)mp_get_str(doc, "Status.Addr", &addr);
-    struct str new_addr = w->session->Addr.n ? w->session->Addr : addr;
-    if (known && str_is(state, "ready") && str_eq(stored, w->session->Description) && str_eq(addr, new_addr))
-        return;
-    buf_clear(b);
-    mp_map(b, known ? 2 : 4);
-    if (!known) {
-        mp_kv_str(b, "ID", id);
-        mp_cstr(b, "Spec");
-        mp_map(b, 3);
-        mp_kv_cstr(b, "Role", "manager");
-        mp_kv_cstr(b, "Availability", "active");
-        mp_cstr(b, "Labels");
-        mp_map(b, 0);
-    }
-    mp_kv_raw(b, "Description", w->session->Description);
-    put_node_status(b, "ready", "", new_addr);
-    if (known)
-        txn_merge(p->txn, KIND_NODE, id, txn_doc(p->txn, b));
-    else
-        txn_create(p->txn, KIND_NODE, id, txn_doc(p->txn, b));
-}
-
-static void write_down(struct disp_keeper *k, struct controller_pass *p, struct str id)
-{
-    struct disp_peer *peer = table_get(&k->core.peers, id);
-    struct str doc, addr = STR("");
-    if (store_get(p->snap, KIND_NODE, id, &doc) != 0 || (peer && peer->session[0]))
-        return; /* it is back already */
-    (void)mp_get_str(doc, "Status.Addr", &addr);
-    buf_clear(&k->doc);
-    mp_map(&k->doc, 1);
-    put_node_status(&k->doc, "down", "heartbeat failure", addr);
-    txn_merge(p->txn, KIND_NODE, id, txn_doc(p->txn, &k->doc));
-}
-
 /* ---- the pass ---- */
 
 static void on_pass(void *arg, struct controller_pass *p)
 {
     struct disp_keeper *k = arg;
-    struct str id;
     table_clear(&k->best);
     CHECK(k->flying == NULL);
     k->flying = k->queue;
     k->queue = NULL;
     k->queue_end = &k->queue;
-    while (marks_pop(&k->down, &id))
-        write_down(k, p, id);
+    disp_write_losses(k, p);
     for (struct disp_wait *w = k->flying; w; w = w->next)
         if (w->hello)
-            take_hello(k, p, w);
+            disp_take_hello(k, p, w);
         else
             take_status(k, p, w);
+    disp_write_ready(k, p);
+    disp_write_orphans(k, p);
 }
 
-static void finish(struct disp_keeper *k, struct disp_wait *w)
+static void open_session(struct disp_keeper *k, struct disp_wait *w)
 {
-    if (!w->hello) {
-        struct disp_status_reply rep = { .Unknown = w->unknown };
-        k->calls->stored(w->call, &rep);
-        return;
-    }
-    if (w->vanished) {
-        k->calls->failed(w->call, ERR_NOT_FOUND, "node not found");
-        return;
-    }
     struct disp_peer *p = table_get(&k->core.peers, str_from(w->node));
+    uint64_t jitter = 0;
     if (p && p->poll) {
         k->calls->failed(p->poll, ERR_GONE, "a newer session was opened");
         p->poll = NULL;
     }
-    disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms());
-    log_info("node=%s opened a session", w->node);
+    for (size_t i = 0; w->id[i]; i++) /* the session's name is as random as anything */
+        jitter = jitter * 31 + (unsigned char)w->id[i];
+    p = disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms(), jitter);
+    p->held = w->held;
+    log_info("node=%s opened a session%s", w->node, w->held ? "; it flaps, so it is not ready yet" : "");
     struct disp_session_reply rep = { .NodeID = str_from(w->node),
                                       .SessionID = str_from(w->id),
-                                      .HeartbeatMs = k->core.period_ms };
+                                      .HeartbeatMs = p->heartbeat_ms };
     k->calls->opened(w->call, &rep);
+}
+
+static void finish(struct disp_keeper *k, struct disp_wait *w)
+{
+    struct disp_status_reply rep = { .Unknown = w->unknown };
+    if (!w->hello)
+        k->calls->stored(w->call, &rep);
+    else if (w->vanished)
+        k->calls->failed(w->call, ERR_NOT_FOUND, "node not found: it is not, or not any more, part of this swarm");
+    else
+        open_session(k, w);
 }
 
 static void on_done(void *arg, const struct err *e)
@@ -484,7 +523,8 @@ static void on_done(void *arg, const struct err *e)
     struct disp_keeper *k = arg;
     struct disp_wait *w = k->flying, *last = NULL;
     k->flying = NULL;
-    marks_settle(&k->down, e->code == 0);
+    marks_settle(&k->lost, e->code == 0);
+    marks_settle(&k->gone, e->code == 0);
     if (e->code == 0) {
         for (struct disp_wait *next; w; w = next) {
             next = w->next;
@@ -501,15 +541,22 @@ static void on_done(void *arg, const struct err *e)
             k->queue_end = &last->next;
         k->queue = w;
     }
+    if (!k->active)
+        drop_waits(k, any_wait, NULL, NOT_LEADING);
 }
 
 static void on_standby(void *arg)
 {
     struct disp_keeper *k = arg;
-    fail_polls(k, "this manager does not lead");
+    k->active = false;
+    fail_polls(k, NOT_LEADING);
+    drop_waits(k, any_wait, NULL, NOT_LEADING);
     disp_clear(&k->core);
-    marks_clear(&k->down);
-    /* what waits stays: a session is opened as soon as this manager leads again, reports fail by their session */
+    marks_clear(&k->lost);
+    marks_clear(&k->gone);
+    table_clear(&k->loss);
+    table_clear(&k->orphans);
+    table_clear(&k->holds);
 }
 
 const struct controller_ops disp_ops = {

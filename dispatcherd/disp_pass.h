@@ -17,8 +17,11 @@ struct disp_wait {
     const struct disp_session *session;
     const struct disp_status *status;
     char node[ID_SIZE];  /* who says so */
+    char addr[64];       /* hello: where the node is seen at; "" not known */
     char id[ID_SIZE];    /* hello: the new session */
+    uint64_t until_ms;   /* hello: while this manager does not lead, wait no longer than this */
     bool vanished;       /* the node is not part of the swarm */
+    bool held;           /* it flaps: it gets its session, but is not ready yet */
     struct strs unknown; /* into `status`; given with the answer */
 };
 
@@ -32,34 +35,69 @@ struct disp_calls { /* what to do with calls */
     void (*new_id)(char id[ID_SIZE]);
 };
 
+/* Why a node is declared down, or unknown; with the message that its status gets. */
+enum disp_loss { DISP_LOSS_SILENT, DISP_LOSS_UNKNOWN, DISP_LOSS_NEVER_CAME };
+
 struct disp_keeper {
     struct disp core;
     const struct disp_calls *calls;
     struct controller *controller;
+    bool active;        /* this manager leads */
+    char self[ID_SIZE]; /* its node; "": not known yet */
+    struct disp_flap_conf flap;
+    int64_t orphan_after_ns;              /* tasks of a node that stays down for so long are given up */
     struct disp_wait *queue, **queue_end; /* for the next pass */
     struct disp_wait *flying;             /* in the transaction in flight */
-    struct marks down;                    /* nodes to be declared down */
+    struct marks lost;                    /* nodes to be declared down or unknown */
+    struct table loss;                    /* node ID -> enum disp_loss, of those */
+    struct marks gone;                    /* nodes that were removed: their tasks will never be heard of again */
+    struct table orphans;                 /* node ID -> int64_t, when the tasks of this lost node are given up */
+    struct table holds;                   /* node ID -> int64_t, when this flapping node may be ready */
     struct table best;                    /* during a pass: task ID -> what its status will be */
     struct arena scratch;
     struct buf doc;
-    uint64_t reports, ignored, nodes_lost, answers, assignments; /* for metrics */
+    uint64_t reports, ignored, nodes_lost, answers, assignments, orphaned, damped; /* for metrics */
 };
 
 void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls);
 void disp_keeper_done(struct disp_keeper *k);
 
-/* disp_hello - wants a session for a node; `node` empty: the node this manager runs on. Answered when the store shows
- * the node ready; also waits while this manager does not lead. */
-void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *req, struct str node);
+/*
+ * disp_hello - wants a session for a node; answered when the store shows the node ready.
+ *
+ * @node  by its certificate; empty: the node this manager runs on. One that the swarm does not know is refused
+ * @addr  where it is seen at; empty: as the request says
+ *
+ * A manager that does not lead (yet) keeps it waiting for a moment, since a leader is known to others before it acts.
+ */
+void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *req, struct str node, struct str addr);
 void disp_report(struct disp_keeper *k, void *call, const struct disp_status *req, struct str node);
 
 /* disp_poll - answered at once when there is news, else when there is or at the end of req->WaitMs. */
 void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments *req, struct str node);
 
-/* disp_tick - nodes and polls whose time is up; returns when to come again (mono ms, DISP_NEVER). */
+/* disp_hint - gatewayd says that the link to a node came or went. */
+void disp_hint(struct disp_keeper *k, struct str node, bool up);
+
+/* disp_tick - nodes and calls whose time is up; returns disp_due(). */
 uint64_t disp_tick(struct disp_keeper *k);
 
+/* disp_due - when to call disp_tick() (mono ms, DISP_NEVER). */
+uint64_t disp_due(const struct disp_keeper *k);
+
 extern const struct controller_ops disp_ops; /* arg: struct disp_keeper */
+
+/* ---- disp_node.c: what is stored about nodes ---- */
+
+/* disp_take_hello - the node is ready (or held back), and this is what it is. */
+void disp_take_hello(struct disp_keeper *k, struct controller_pass *p, struct disp_wait *w);
+void disp_write_losses(struct disp_keeper *k, struct controller_pass *p);
+/* disp_write_ready - nodes whose damping is over. disp_write_orphans - tasks of which nobody will report any more. */
+void disp_write_ready(struct disp_keeper *k, struct controller_pass *p);
+void disp_write_orphans(struct disp_keeper *k, struct controller_pass *p);
+
+/* disp_learn_node - what a node's document says about times to wait for. */
+void disp_learn_node(struct disp_keeper *k, struct str id, struct str doc);
 
 /* ---- disp_assign.c ---- */
 

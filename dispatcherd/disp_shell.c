@@ -50,41 +50,77 @@ static const struct disp_calls calls = { call_opened, call_stored, call_assigned
 
 /* ---- requests ---- */
 
+static uint64_t armed = DISP_NEVER;
+
 static void arm(void)
 {
-    timer_arm(timer, disp_next_ms(&keeper.core));
+    uint64_t at = disp_due(&keeper);
+    if (at != armed) /* most calls change nothing about it */
+        timer_arm(timer, at);
+    armed = at;
 }
 
-/* permitted - on this host's socket only agentd speaks for this node. */
-static bool permitted(struct rpc_call *c)
+/*
+ * caller - which node a call is for: the one that its certificate names, or this host's own.
+ *
+ * On this host's socket agentd speaks for the node, and gatewayd only brings what other nodes' agents ask.
+ */
+static bool caller(struct rpc_call *c, struct rpc_origin *ret)
 {
-    return rpc_permit(c, disp_conf.user_agentd, "agentd");
+    *ret = rpc_origin(c);
+    if (ret->role == RPC_LOCAL)
+        return rpc_permit(c, daemon_user("agentd"), "agentd");
+    if (ret->role != RPC_NOBODY && ret->node.n && str_is(ret->svc, "agentd"))
+        return true;
+    rpc_fail(c, ERR_DENIED, "only the agents of nodes of this swarm may ask for this");
+    return false;
 }
 
 static void on_session(struct rpc_call *c, const void *req)
 {
-    if (permitted(c))
-        disp_hello(&keeper, c, req, STR(""));
+    struct rpc_origin o;
+    if (!caller(c, &o))
+        return;
+    /* A worker is where its link comes from. A manager says where it is reached. */
+    disp_hello(&keeper, c, req, o.node, o.role == RPC_WORKER ? o.addr : STR(""));
+    arm();
 }
 
 static void on_assignments(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    struct rpc_origin o;
+    if (!caller(c, &o))
         return;
-    disp_poll(&keeper, c, req, STR(""));
+    disp_poll(&keeper, c, req, o.node);
     arm();
 }
 
 static void on_status(struct rpc_call *c, const void *req)
 {
-    if (permitted(c))
-        disp_report(&keeper, c, req, STR(""));
+    struct rpc_origin o;
+    if (caller(c, &o))
+        disp_report(&keeper, c, req, o.node);
+}
+
+static void on_link(struct rpc_call *c, const void *req)
+{
+    const struct disp_link *l = req;
+    if (!rpc_permit(c, daemon_user("gatewayd"), "gatewayd"))
+        return;
+    if (rpc_origin(c).role != RPC_LOCAL) {
+        rpc_fail(c, ERR_DENIED, "only this host's gatewayd knows its links");
+        return;
+    }
+    disp_hint(&keeper, l->NodeID, l->Up);
+    rpc_reply(c, &(struct disp_link_reply){ 0 });
+    arm();
 }
 
 const struct route disp_routes[] = {
     { &op_disp_session, on_session },
     { &op_disp_assignments, on_assignments },
     { &op_disp_status, on_status },
+    { &op_disp_link, on_link },
     { 0 },
 };
 
@@ -93,7 +129,8 @@ const struct route disp_routes[] = {
 static void on_timer(void *arg)
 {
     (void)arg;
-    timer_arm(timer, disp_tick(&keeper));
+    armed = disp_tick(&keeper);
+    timer_arm(timer, armed);
 }
 
 /* Deadlines come and go with what a turn sees and with what a transaction settles. */
@@ -115,6 +152,12 @@ int disp_shell_start(struct err *e)
     ops.seen = seen;
     ops.done = done;
     disp_keeper_init(&keeper, &calls);
+    keeper.core.suspect_ms = disp_conf.suspect_ms;
+    keeper.orphan_after_ns = (int64_t)disp_conf.orphan_ms * 1000000;
+    keeper.flap = (struct disp_flap_conf){ .max = disp_conf.flap_max,
+                                           .window_ns = (int64_t)disp_conf.flap_window_ms * 1000000,
+                                           .hold_ns = (int64_t)disp_conf.flap_hold_ms * 1000000,
+                                           .hold_max_ns = (int64_t)disp_conf.flap_hold_max_ms * 1000000 };
     int r = timer_open(&timer, on_timer, NULL, e);
     if (r == 0)
         r = controller_open(&controller, daemon_loop(), daemon_run_dir(), &ops, &keeper, e);
@@ -148,8 +191,9 @@ void disp_shell_sessions(const char *args, struct buf *out)
         buf_json_str(out, node);
         buf_printf(out,
                    ",\"session\":%s,\"tasks_told\":%zu,\"tasks_to_tell\":%zu,\"seq\":%" PRIu64
-                   ",\"polling\":%s,\"down_in_ms\":%" PRIu64 "}",
+                   ",\"polling\":%s,\"suspect\":%s,\"held\":%s,\"down_in_ms\":%" PRIu64 "}",
                    p->session[0] ? "true" : "false", p->sent.count, p->dirty.count, p->seq, p->poll ? "true" : "false",
+                   p->suspect ? "true" : "false", p->held ? "true" : "false",
                    p->deadline_ms > now ? p->deadline_ms - now : 0);
     }
     buf_putc(out, ']');
@@ -160,10 +204,9 @@ void disp_shell_metrics(struct buf *out)
     const struct {
         const char *name;
         uint64_t value;
-    } all[] = { { "reports", keeper.reports },
-                { "reports_ignored", keeper.ignored },
-                { "nodes_lost", keeper.nodes_lost },
-                { "answers", keeper.answers },
+    } all[] = { { "reports", keeper.reports },         { "reports_ignored", keeper.ignored },
+                { "nodes_lost", keeper.nodes_lost },   { "nodes_damped", keeper.damped },
+                { "tasks_orphaned", keeper.orphaned }, { "answers", keeper.answers },
                 { "assignments", keeper.assignments } };
     controller_metrics(controller, out);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)

@@ -55,7 +55,7 @@ static const struct right rights[] = {
     { WHO_SCHEDULERD, KIND_TASK, 0, " NodeID Status " },
     /* What the nodes say. */
     { WHO_DISPATCHERD, KIND_TASK, 0, " Status " },
-    { WHO_DISPATCHERD, KIND_NODE, MAY_CREATE, " Description Status ManagerStatus " },
+    { WHO_DISPATCHERD, KIND_NODE, 0, " Description Status Liveness " },
 };
 
 unsigned authority_who(const struct authority *a, uid_t uid)
@@ -131,8 +131,7 @@ int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
         return err_set(e, ERR_INVALID, "there is no kind \"" STR_FMT "\"", STR_ARG(ch->Kind));
     if (op == 'u' || op == 'm')
         return patch_check(who, k, ch->Doc, e);
-    /* the key of the swarm's root is not one of the credentials that come and go with services */
-    if (k == KIND_CREDENTIAL && str_is(ch->ID, STORE_CA_KEY_ID))
+    if (k == KIND_CREDENTIAL && store_is_cads(ch->ID))
         who &= 1u << WHO_CAD;
     if (may(who, k, op == 'c' ? MAY_CREATE : MAY_REMOVE))
         return 0;

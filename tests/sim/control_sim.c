@@ -566,7 +566,7 @@ static void say_hello(unsigned i)
     struct call *c = new_call(i, HELLO);
     c->hello = (struct disp_session){ .Hostname = STR("node"), .Description = description(c, i) };
     sim.agents[i].hello_out = true;
-    disp_hello(&sim.disp, c, &c->hello, str_from(sim.agents[i].node));
+    disp_hello(&sim.disp, c, &c->hello, str_from(sim.agents[i].node), STR("10.0.0.1"));
 }
 
 static void poll_assignments(unsigned i)
@@ -846,7 +846,7 @@ static void watch_dispatcher(void)
 {
     if (!sim.life[DISP].c)
         return;
-    uint64_t next = disp_next_ms(&sim.disp.core);
+    uint64_t next = disp_due(&sim.disp);
     if (next != DISP_NEVER && (int64_t)next * MS < sim.tick_at) {
         sim.tick_at = (int64_t)next * MS;
         schedule(sim.tick_at, EV_TICK, 0, 0, NULL);
@@ -1009,7 +1009,7 @@ static void make_nodes(void)
         mp_kv_cstr(&b, "State", "unknown");
         struct txn_change ch = { STR("create"), STR("node"), str_from(a->node), buf_str(&b) };
         struct err result;
-        apply(1u << WHO_DISPATCHERD, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
+        apply(1u << WHO_CAD, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
         CHECK(result.code == 0);
         buf_clear(&b);
         restart_agent(i);
