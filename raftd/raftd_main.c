@@ -5,16 +5,7 @@
 #include "raftd/ops.h"
 #include "raftd/probes.h"
 
-#define USER(who, name)                                                                                                \
-    CONF_UID("user_" name, &node_conf.authority.uid[who], "microswarm-" name, "the user that " name " runs as")
-
 static const struct conf_item conf[] = {
-    USER(WHO_APID, "apid"),
-    USER(WHO_CAD, "cad"),
-    USER(WHO_ORCHESTRATORD, "orchestratord"),
-    USER(WHO_ALLOCATORD, "allocatord"),
-    USER(WHO_SCHEDULERD, "schedulerd"),
-    USER(WHO_DISPATCHERD, "dispatcherd"),
     CONF_TEXT("secret_group", node_conf.secret_group, "microswarm-secrets",
               "group that may open the secret map; none: nobody may"),
     CONF_COUNT("snapshot_interval", &node_conf.snapshot_interval, "10000", 10, 1000000000,
@@ -32,6 +23,13 @@ static const struct route routes[] = {
     { &op_raftd_reset, ops_on_reset }, { &op_raftd_status, ops_on_status },   { 0 },
 };
 
+static int start(struct err *e)
+{
+    for (unsigned i = 0; i < WHO_COUNT; i++)
+        node_conf.authority.uid[i] = daemon_user(who_name[i]);
+    return node_start(e);
+}
+
 int main(int argc, char **argv)
 {
     static const struct daemon_spec spec = {
@@ -40,7 +38,7 @@ int main(int argc, char **argv)
         .routes = routes,
         .probes = probes,
         .max_calls = 256,
-        .start = node_start,
+        .start = start,
         .stop = node_stop,
         .status = probes_status,
         .metrics = probes_metrics,

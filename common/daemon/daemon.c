@@ -28,15 +28,41 @@ static struct {
     struct rpc_server *server;
     struct probe_server *probe;
     char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], log_level[CONF_TEXT_MAX];
-    uid_t gateway;
     bool stopping;
 } self;
+
+/* Who the daemons of a host run as: that is how they know each other. */
+enum {
+    D_AGENTD,
+    D_ALLOCATORD,
+    D_APID,
+    D_CAD,
+    D_DISPATCHERD,
+    D_GATEWAYD,
+    D_MESHD,
+    D_ORCHESTRATORD,
+    D_RAFTD,
+    D_SCHEDULERD
+};
+static uid_t user[D_SCHEDULERD + 1];
+
+#define USER(i, name, who)                                                                                             \
+    CONF_UID("user_" name, &user[i], who, "the user that " name " runs as: so the other daemons know it")
 
 static const struct conf_item common_conf[] = {
     CONF_TEXT("run_dir", self.run_dir, RUN_DIR_DEFAULT, "sockets, probes and the state map"),
     CONF_TEXT("state_dir", self.state_dir, STATE_DIR_DEFAULT, "what survives a reboot"),
     CONF_TEXT("log_level", self.log_level, "info", "debug, info, warn or error"),
-    CONF_UID("user_gatewayd", &self.gateway, "microswarm-gatewayd", "who may speak for other nodes, besides root"),
+    USER(D_AGENTD, "agentd", "root"),
+    USER(D_ALLOCATORD, "allocatord", "microswarm-allocatord"),
+    USER(D_APID, "apid", "microswarm-apid"),
+    USER(D_CAD, "cad", "microswarm-cad"),
+    USER(D_DISPATCHERD, "dispatcherd", "microswarm-dispatcherd"),
+    USER(D_GATEWAYD, "gatewayd", "microswarm-gatewayd"),
+    USER(D_MESHD, "meshd", "root"),
+    USER(D_ORCHESTRATORD, "orchestratord", "microswarm-orchestratord"),
+    USER(D_RAFTD, "raftd", "microswarm-raftd"),
+    USER(D_SCHEDULERD, "schedulerd", "microswarm-schedulerd"),
     CONF_END,
 };
 
@@ -50,9 +76,13 @@ const char *daemon_run_dir(void)
     return self.run_dir;
 }
 
-uid_t daemon_gateway_uid(void)
+uid_t daemon_user(const char *daemon)
 {
-    return self.gateway;
+    for (const struct conf_item *it = common_conf; it->name; it++) {
+        if (it->type == CONF_T_UID && strcmp(it->name + strlen("user_"), daemon) == 0)
+            return *(const uid_t *)it->target;
+    }
+    return (uid_t)-1;
 }
 
 const char *daemon_state_dir(void)
@@ -294,6 +324,7 @@ static int run(struct err *e)
 {
     const struct daemon_spec *spec = self.spec;
     int r = take_over(e);
+    rpc_client_users(daemon_user);
     if (r == 0)
         r = open_loop(e);
     if (r == 0)
@@ -305,7 +336,7 @@ static int run(struct err *e)
     if (r < 0)
         return err_wrap(e, "start %s", spec->name);
     if (self.server) {
-        rpc_server_gateway(self.server, self.gateway);
+        rpc_server_gateway(self.server, daemon_user("gatewayd"));
         rpc_server_relay(self.server, spec->relay);
     }
     log_info("ready version=%s pid=%d", MICROSWARM_VERSION, (int)getpid());

@@ -47,7 +47,8 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec);
 /* Valid from start() to stop(). */
 sd_event *daemon_loop(void);
 const char *daemon_run_dir(void);
-uid_t daemon_gateway_uid(void);     /* gatewayd's user, (uid_t)-1: none: the setting user_gatewayd */
+/* daemon_user - whom @daemon runs as on this host (the settings user_<daemon>); (uid_t)-1: no such user. */
+uid_t daemon_user(const char *daemon);
 const char *daemon_state_dir(void); /* others may write to either: see dir_own() */
 void daemon_exit(int code);         /* leaves the loop; for fatal findings at run time */
 

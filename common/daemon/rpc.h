@@ -76,6 +76,10 @@ typedef void rpc_done_fn(void *arg, const void *rep, const struct err *e);
 int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir, const char *daemon, struct err *e);
 struct rpc_client *rpc_client_free(struct rpc_client *c); /* outstanding requests end without their callback */
 
+/* rpc_client_users - from now on clients talk only to a daemon that runs as the user it should run as (or as root, or
+ * as ourselves): the run folder is shared, and whoever comes first could listen in another one's name. */
+void rpc_client_users(uid_t (*user_of)(const char *daemon));
+
 /* rpc_send - starts a request. timeout_ms covers waiting for the daemon to come up, too. Any number may be in flight.
  */
 void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,

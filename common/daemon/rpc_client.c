@@ -1,9 +1,11 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "common/daemon/inbox.h"
 #include "common/daemon/log.h"
@@ -40,6 +42,8 @@ struct rpc_req {
 
 struct rpc_client {
     char daemon[32];
+    uid_t server;                /* who must be at the other end */
+    atomic_bool stranger;        /* somebody else was */
     char path[108];              /* of the peer's socket */
     struct mono_ms unsent_since; /* the first request that could not be sent since one was; 0: none */
     nng_socket sock;
@@ -172,7 +176,8 @@ static void fail_nng(struct rpc_req *q, int r, bool sent)
     if (!sent && r == NNG_ETIMEDOUT)
         leave_when_deaf(q->client);
     if (!sent)
-        err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name, nng_strerror(r));
+        err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name,
+                atomic_load(&q->client->stranger) ? "another user's process listens in its place" : nng_strerror(r));
     else if (r == NNG_ETIMEDOUT)
         err_set(&e, ERR_TIMEOUT, "%s did not answer in time; the outcome of %s is unknown", name, what(q));
     else
@@ -321,9 +326,30 @@ void rpc_send_raw(struct rpc_client *c, struct str op, struct str body, const st
     start(q, m, r);
 }
 
-/* A REQ socket that never resends: a lost connection ends the request with an error instead (its outcome is unknown).
+static uid_t (*user_of)(const char *daemon);
+
+void rpc_client_users(uid_t (*fn)(const char *daemon))
+{
+    user_of = fn;
+}
+
+/* On nng's threads, before the connection is used. */
+static void check_server(nng_pipe p, nng_pipe_ev ev, void *arg)
+{
+    struct rpc_client *c = arg;
+    uint64_t uid = (uint64_t)-1;
+    (void)ev;
+    bool ok = nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_UID, &uid) == 0 &&
+              (uid == 0 || uid == getuid() || (c->server != (uid_t)-1 && uid == c->server));
+    atomic_store(&c->stranger, !ok);
+    if (!ok)
+        nng_pipe_close(p);
+}
+
+/* A REQ socket that never resends (@check: only to whom check_server() accepts): a lost connection ends the request
+ * with an error instead (its outcome is unknown).
  */
-static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, struct err *e)
+static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, struct rpc_client *check, struct err *e)
 {
     char url[256];
     nng_dialer d;
@@ -336,6 +362,7 @@ static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, s
         (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS)) != 0 ||
         (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS)) != 0 ||
         (r = nng_socket_set_size(*sock, NNG_OPT_RECVMAXSZ, RPC_MSG_MAX)) != 0 ||
+        (check && (r = nng_pipe_notify(*sock, NNG_PIPE_EV_ADD_PRE, check_server, check)) != 0) ||
         (r = nng_dialer_create(&d, *sock, url)) != 0 || (r = nng_dialer_start(d, NNG_FLAG_NONBLOCK)) != 0) {
         nng_close(*sock);
         return err_set(e, ERR_IO, "dial %s: %s", url, nng_strerror(r));
@@ -352,7 +379,8 @@ int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir
     CHECK(c != NULL);
     snprintf(c->daemon, sizeof c->daemon, "%s", daemon);
     snprintf(c->path, sizeof c->path, "%s/%s.sock", run_dir, daemon);
-    r = open_req(&c->sock, run_dir, daemon, e);
+    c->server = user_of ? user_of(daemon) : (uid_t)-1;
+    r = open_req(&c->sock, run_dir, daemon, user_of ? c : NULL, e);
     if (r < 0) {
         free(c);
         inbox_unref();
@@ -389,7 +417,7 @@ int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, 
 {
     nng_socket sock;
     nng_msg *m;
-    int r = open_req(&sock, run_dir, daemon, e);
+    int r = open_req(&sock, run_dir, daemon, NULL, e);
     if (r < 0)
         return r;
     nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, (nng_duration)timeout_ms);

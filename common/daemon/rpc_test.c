@@ -5,11 +5,14 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/daemon/daemon.h"
@@ -185,6 +188,73 @@ static void requests_go_to_other_nodes_through_the_gateway(void **state)
     rpc_client_free(relay_to);
     rpc_server_free(gate);
     rpc_server_free(far);
+}
+
+static uid_t nobody_we_run_as(const char *daemon)
+{
+    (void)daemon;
+    return 4711;
+}
+
+/* Another user's process: listens in raftd's name, shakes hands as nng's REP does, and goes when @end closes. */
+static void pose_as_raftd(int up, int end)
+{
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    struct pollfd p[2] = { { .fd = end, .events = POLLIN } };
+    snprintf(sa.sun_path, sizeof sa.sun_path, "%s/raftd.sock", dir);
+    p[1].fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    p[1].events = POLLIN;
+    bool listens = setgid(60001) == 0 && setuid(60001) == 0 && bind(p[1].fd, (struct sockaddr *)&sa, sizeof sa) == 0 &&
+                   listen(p[1].fd, 5) == 0;
+    if (write(up, listens ? "y" : "n", 1) != 1)
+        _exit(1);
+    while (poll(p, 2, -1) > 0 && p[0].revents == 0) {
+        int fd = accept(p[1].fd, NULL, NULL);
+        if (write(fd, "\0SP\0\0\x31\0\0", 8) != 8)
+            _exit(1);
+    }
+    _exit(0);
+}
+
+static void whoever_is_not_the_daemon_gets_no_request(void **state)
+{
+    struct outcome o = { 0 }, ok = { 0 };
+    int up[2], end[2];
+    char c;
+    (void)state;
+    if (getuid() != 0)
+        skip();
+    assert_int_equal(pipe(up), 0);
+    assert_int_equal(pipe(end), 0);
+    assert_int_equal(chmod(dir, 0777), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(end[1]);
+        pose_as_raftd(up[1], end[0]);
+    }
+    close(end[0]);
+    assert_int_equal(read(up[0], &c, 1), 1);
+    assert_int_equal(c, 'y');
+    rpc_client_users(nobody_we_run_as);
+    struct rpc_client *cl = dial();
+    rpc_send(cl, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 200, on_done, &o);
+    run_until(&o.done, 1);
+    assert_int_equal(o.code, ERR_UNAVAILABLE);
+    assert_string_equal(o.msg, "raftd does not answer: another user's process listens in its place");
+    close(end[1]);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    char path[100];
+    snprintf(path, sizeof path, "%s/raftd.sock", dir);
+    unlink(path);
+    struct rpc_server *s = serve(4);
+    rpc_send(cl, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 5000, on_done, &ok);
+    run_until(&ok.done, 1);
+    assert_int_equal(ok.code, 0);
+    rpc_client_users(NULL);
+    rpc_client_free(cl);
+    rpc_server_free(s);
 }
 
 struct mailbox {
@@ -470,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_and_errors_come_back),
         cmocka_unit_test(requests_go_to_other_nodes_through_the_gateway),
+        cmocka_unit_test(whoever_is_not_the_daemon_gets_no_request),
         cmocka_unit_test(datagrams_go_both_ways_until_the_peer_goes),
         cmocka_unit_test(bad_fields_are_named),
         cmocka_unit_test(unknown_operations_are_refused),
