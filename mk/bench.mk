@@ -6,15 +6,23 @@ $B/tests/oci_raw: tests/bench/oci_raw.c
 	@mkdir -p $(@D)
 	$(CC) $(TOOL_CFLAGS) -o $@ $<
 
-bench-bins: $(BENCH_BINS) $B/tests/oci_raw
+$B/tests/load: $B/tests/bench/load.o $(LIBA)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
+
+bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load
+
+# The package of the peer; make bench goes on without it.
+bench-deps: deps
 
 bench:
+	@[ "$$(id -u)" != 0 ] || $(MAKE) --no-print-directory bench-deps >&2 || true
 	@$(MAKE) --no-print-directory -j$(JOBS) all bench-bins >&2
 	@failed=0; for b in $(BENCH_BINS); do $$b || failed=1; done; \
 	if [ "$$(id -u)" = 0 ]; then MICROSWARM_BIN=$(abspath $B)/bin tests/bench/e2e || failed=1; \
+	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/swarm || failed=1; \
 	else echo "bench: not run as root: no end-to-end figures" >&2; fi; exit $$failed
 
-.PHONY: bench bench-bins
+.PHONY: bench bench-bins bench-deps
 
 # make soak: random changes and kills for SOAK_SECONDS.
 SOAK_SECONDS ?= 3600

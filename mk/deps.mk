@@ -7,7 +7,9 @@ DEPS_RUN   := crun conmon skopeo nftables iproute2 util-linux mount busybox-stat
               tar gzip bzip2 xz-utils zstd
 DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps clang libclang-rt-dev llvm clang-tidy \
               clang-format cppcheck shellcheck
-DEPS       := $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_TEST)
+# For `make bench` only: the peer that is measured beside us.
+DEPS_BENCH := etcd-server
+DEPS       := $(DEPS_BUILD) $(DEPS_RUN) $(DEPS_TEST) $(if $(filter bench%,$(MAKECMDGOALS)),$(DEPS_BENCH))
 
 deps:
 	@have() { dpkg-query -W -f '$${db:Status-Status}' "$$1" 2>/dev/null | grep -qx installed; }; \
