@@ -1,8 +1,9 @@
-/* cad_shell.h - what main() needs of cad. */
+/* cad_shell.h - the process around the core: requests, the controller loop, probes. */
 #pragma once
 
-#include "common/util/err.h"
-#include "common/util/str.h"
+#include "common/daemon/daemon.h"
+
+extern const struct route cad_routes[];
 
 int cad_start(struct err *e);
 void cad_stop(void);

@@ -105,14 +105,15 @@ static void test_secret_kinds(void **state)
     }
 }
 
-static void test_root_key(void **state)
+static void test_cads_credentials(void **state)
 {
     (void)state;
     static const char *const ops[] = { "create", "delete", "purge" };
+    static const char *const ids[] = { STORE_CA_KEY_ID, STORE_CA_NEXT_ID, STORE_TOKENS_ID, STORE_UNLOCK_KEY_ID };
     struct err e;
     for (unsigned w = 0; w < WHO_COUNT; w++)
-        for (unsigned i = 0; i < 3; i++) {
-            struct txn_change ch = { str_from(ops[i]), STR("credential"), STR(STORE_CA_KEY_ID), { 0, 0 } };
+        for (unsigned i = 0; i < 12; i++) {
+            struct txn_change ch = { str_from(ops[i % 3]), STR("credential"), str_from(ids[i / 3]), { 0, 0 } };
             assert_int_equal(authority_check(1u << w, &ch, &e), w == WHO_CAD ? 0 : -ERR_DENIED);
         }
     assert_int_equal(check_one(1u << WHO_ORCHESTRATORD, "purge", "credential", NULL), 0);
@@ -124,7 +125,7 @@ int main(void)
         cmocka_unit_test(test_peers),    cmocka_unit_test(test_scheduler),
         cmocka_unit_test(test_messages), cmocka_unit_test(test_field_names_are_whole),
         cmocka_unit_test(test_stranger), cmocka_unit_test(test_secret_kinds),
-        cmocka_unit_test(test_root_key),
+        cmocka_unit_test(test_cads_credentials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

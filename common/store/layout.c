@@ -53,6 +53,16 @@ bool store_id_ok(struct str id)
     return id.n > 0 && id.n <= STORE_ID_MAX && memchr(id.p, 0, id.n) == NULL;
 }
 
+bool store_is_cads(struct str credential_id)
+{
+    static const char *const ids[] = { STORE_CA_KEY_ID, STORE_CA_NEXT_ID, STORE_TOKENS_ID, STORE_UNLOCK_KEY_ID };
+
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (str_is(credential_id, ids[i]))
+            return true;
+    return false;
+}
+
 /* ---- keys ---- */
 
 /* A key while it is made: the first bytes, and the hash of all of them. */

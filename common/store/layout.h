@@ -83,6 +83,8 @@ extern const struct index_info index_info[IX_COUNT];
  * - a 0x00 inside a value becomes 0x01; fold_case lowers A-Z; an empty or absent value is not indexed.
  */
 #define STORE_CA_KEY_ID "ca-key"         /* the credential that holds the key of the swarm's root: cad's alone */
+#define STORE_CA_NEXT_ID "ca-key-next"   /* the key of the root that the swarm is moving to */
+#define STORE_TOKENS_ID "join-tokens"    /* {Worker, Manager} */
 #define STORE_UNLOCK_KEY_ID "unlock-key" /* the credential that raftd wraps its data key with; cad makes it */
 #define STORE_ID_MAX 128u
 #define STORE_KEY_MAX 320u
@@ -90,6 +92,9 @@ extern const struct index_info index_info[IX_COUNT];
 _Static_assert(STORE_ENTRY_MAX <= 511, "LMDB's mdb_env_get_maxkeysize()");
 
 bool store_id_ok(struct str id);
+
+/* store_is_cads - is this one of the credentials above, which are cad's alone? Others come and go with services. */
+bool store_is_cads(struct str credential_id);
 
 /* index_keys - calls fn for each key under which `doc` belongs into the index; the same key may come more than once.
  * The key lives only during the call. Returns how many there were. For raftd (writing) and for tests. */
