@@ -36,7 +36,7 @@
 
 struct api {
     struct store *store;
-    struct rpc_client *raftd, *agentd;
+    struct rpc_client *raftd, *agentd, *gatewayd, *cad;
     uint64_t registry_timeout_ms;
     struct {
         uint64_t requests, errors, writes, retries;
@@ -85,6 +85,14 @@ struct req {
     size_t (*on_body)(struct req *r, const char *p, size_t n);
     void (*on_body_end)(struct req *r);
 
+    /* How current its reads are: api_fresh.c's. */
+    struct {
+        struct req *next;
+        uint64_t deadline_ms;
+        unsigned tries;
+        bool tentative, refused, done;
+    } fresh;
+
     void *data; /* the handler's own state */
     void (*free_data)(void *data);
     struct api_write write;
@@ -104,6 +112,10 @@ struct req {
 int api_http_open(const char *path, unsigned connections_max, struct err *e);
 void api_http_close(void);
 extern const struct api_route api_routes[]; /* api_table.c */
+
+/* api_dispatch - the route's handler, now or behind a barrier. */
+void api_dispatch(struct req *r);
+bool api_refusal_may_be_stale(unsigned status);
 
 struct req *req_new(void); /* one reference; for the server and for tests */
 struct req *req_ref(struct req *r);
@@ -144,6 +156,10 @@ void api_body_more(struct req *r);
 void api_call(struct req *r, struct rpc_client *c, const struct op *op, const void *in, unsigned timeout_ms,
               api_rpc_fn *fn);
 
+/* api_call_node - the same to daemon @svc of another node (its ID, or "leader"). */
+void api_call_node(struct req *r, struct str node, const char *svc, const struct op *op, const void *in,
+                   unsigned timeout_ms, api_rpc_fn *fn);
+
 /* api_wait - fn is called at each change of the store, and once with timed_out at the deadline, until api_unwait(). */
 void api_wait(struct req *r, api_wait_fn *fn, uint64_t deadline_ms);
 void api_unwait(struct req *r);
@@ -166,6 +182,9 @@ void api_write(struct req *r, int (*attempt)(struct req *r, struct txn *t, struc
  * End it with store_end(). */
 int api_snap(struct req *r, struct store_snap **ret, struct store_meta *meta);
 DEFINE_CLEANUP(struct store_snap *, store_end)
+
+/* api_not_manager - why this node cannot answer for the swarm: 503 in Docker's words for each state. */
+void api_not_manager(struct req *r);
 
 /* api_find - Docker's look-up with its errors: 404 "<kind> X not found", 400 "... is ambiguous". */
 int api_find(struct req *r, struct store_snap *snap, enum kind kind, struct str ref, struct str *ret_id,
@@ -194,4 +213,4 @@ static inline void json_freep(json_t **j)
     json_decref(*j);
 }
 
-extern const char api_not_in_swarm[], api_no_leader[];
+extern const char api_not_in_swarm[], api_no_leader[], api_locked[];

@@ -233,7 +233,7 @@ static void begin(struct api_conn *c, const char *method)
     r->route = route_find(api_routes, str_from(method), path, r->params);
     if (!r->route)
         api_error(r, 404, "page not found");
-    else if (r->route->streams_body)
+    else if ((r->route->flags & ROUTE_STREAMS))
         r->route->handler(r);
 }
 
@@ -250,7 +250,8 @@ static bool take_body(struct api_conn *c, const char *p, size_t *n)
         return true;
     }
     c->paused = false;
-    if (r->route && r->route->streams_body) { /* refused half way: read on, so that the client gets to the answer */
+    if (r->route &&
+        (r->route->flags & ROUTE_STREAMS)) { /* refused half way: read on, so that the client gets to the answer */
         *n = 0;
         return true;
     }
@@ -354,6 +355,10 @@ void api_reply(struct req *r, unsigned status)
     if (r->gone)
         return;
     CHECK(!r->answered && !r->streaming);
+    if (r->fresh.tentative && api_refusal_may_be_stale(status)) {
+        r->fresh.refused = true;
+        return;
+    }
     r->status = status;
     r->answered = true;
     if (!r->out_type && r->out.n > 0)
@@ -449,7 +454,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         if (r->on_body_end && !r->answered)
             r->on_body_end(r);
         else if (!r->answered && r->route)
-            r->route->handler(r);
+            api_dispatch(r);
     }
     if (c->queued)
         return MHD_YES;

@@ -1,8 +1,9 @@
 /*
  * /services/{id}/logs and /tasks/{id}/logs: one stream out of the logs of many tasks.
  *
- * Each task is polled at its agent, page by page; a follower polls long. Lines of one task keep their order, those of
- * several come as they arrive, as with Docker. When the client reads slowly, polling pauses.
+ * Each task is polled at the agent of its node, page by page; a follower polls long. Lines of one task keep their
+ * order, those of several come as they arrive, as with Docker. When the client reads slowly, polling pauses. A node
+ * that cannot be reached costs a bounded time: what is missing is said at the end. A follower keeps trying.
  */
 #include <stdio.h>
 
@@ -17,19 +18,24 @@
 #define POLL_WAIT_CROWDED_MS 300u /* more tasks than polls: take turns */
 #define POLL_GRACE_MS 10000u
 #define RETRY_MS 200u
+#define RETRY_FAR_MS 1000u
+#define MISSING_MAX 4096u /* bytes of reasons */
 
 struct log_task {
     char id[ID_SIZE], node[ID_SIZE], service[ID_SIZE];
     struct buf cursor;
-    uint64_t rev; /* of the task when it was last polled */
-    bool polling, ended;
+    uint64_t rev;           /* of the task when it was last polled */
+    uint64_t not_before_ms; /* its node was out of reach */
+    bool polling, ended, here;
+    bool over; /* by the store */
     bool idle; /* nothing there yet: look again when the task changes */
 };
 
 struct logs {
     struct log_style style;
     struct agent_logs want; /* what every poll asks for */
-    bool follow, again;
+    bool follow;
+    struct buf missing;                   /* why some lines are not there, as Docker lists it */
     char service[ID_SIZE], task[ID_SIZE]; /* one of them */
     struct log_task *tasks;
     size_t n, cap, polling, turn;
@@ -42,6 +48,7 @@ static void logs_free(void *p)
     for (size_t i = 0; i < l->n; i++)
         buf_done(&l->tasks[i].cursor);
     free(l->tasks);
+    buf_done(&l->missing);
     free(l);
 }
 
@@ -60,19 +67,39 @@ static bool is_over(struct str doc)
 
 /* ---- which tasks ---- */
 
-static void see_task(struct logs *l, struct str id, struct str doc, struct str this_node)
+/* Docker's words, each once. */
+static void note_missing(struct logs *l, const char *node)
+{
+    char text[ID_SIZE + 32];
+
+    (void)snprintf(text, sizeof text, "node %s is not available", node);
+    if (l->missing.n > MISSING_MAX || (l->missing.n > 0 && strstr(buf_cstr(&l->missing), text)))
+        return;
+    buf_puts(&l->missing, l->missing.n ? ", " : "");
+    buf_puts(&l->missing, text);
+}
+
+static bool node_is_down(struct store_snap *snap, struct str id)
+{
+    struct str doc;
+
+    return store_get(snap, KIND_NODE, id, &doc) < 0 || str_is(text_at(doc, "Status.State"), "down");
+}
+
+static void see_task(struct logs *l, struct store_snap *snap, struct str id, struct str doc, struct str this_node)
 {
     struct log_task *t = find_task(l, id);
+    struct str node = text_at(doc, "NodeID");
     uint64_t rev = 0;
 
     (void)mp_get_u64(doc, "Rev", &rev);
     if (t) {
         t->idle = t->idle && t->rev == rev;
         t->rev = rev;
+        t->over = is_over(doc);
         return;
     }
-    /* Not placed yet, or on another node, whose agent is out of reach until nodes are linked. */
-    if (!str_eq(text_at(doc, "NodeID"), this_node))
+    if (node.n == 0) /* not placed yet */
         return;
     if (l->n == l->cap) {
         l->cap = l->cap ? 2 * l->cap : 8;
@@ -80,10 +107,15 @@ static void see_task(struct logs *l, struct str id, struct str doc, struct str t
         CHECK(l->tasks);
     }
     t = &l->tasks[l->n];
-    *t = (struct log_task){ .rev = rev };
-    if (str_copy(t->id, sizeof t->id, id) && str_copy(t->node, sizeof t->node, this_node) &&
-        str_copy(t->service, sizeof t->service, text_at(doc, "ServiceID")))
-        l->n++;
+    *t = (struct log_task){ .rev = rev, .here = str_eq(node, this_node), .over = is_over(doc) };
+    if (!str_copy(t->id, sizeof t->id, id) || !str_copy(t->node, sizeof t->node, node) ||
+        !str_copy(t->service, sizeof t->service, text_at(doc, "ServiceID")))
+        return;
+    l->n++;
+    if (!l->follow && !t->here && node_is_down(snap, node)) {
+        note_missing(l, t->node);
+        t->ended = true;
+    }
 }
 
 /* Looks at the store; false when what is followed is gone. */
@@ -100,11 +132,11 @@ static bool rescan(struct logs *l)
     if (l->task[0]) {
         if (store_get(snap, KIND_TASK, str_from(l->task), &doc) < 0)
             return false;
-        see_task(l, str_from(l->task), doc, meta.node_id);
+        see_task(l, snap, str_from(l->task), doc, meta.node_id);
         return !is_over(doc) || l->n > 0;
     }
     for (store_each_index(snap, IX_TASK_SERVICE, str_from(l->service), &it); store_next(&it);)
-        see_task(l, it.id, it.doc, meta.node_id);
+        see_task(l, snap, it.id, it.doc, meta.node_id);
     return store_get(snap, KIND_SERVICE, str_from(l->service), &doc) == 0;
 }
 
@@ -147,23 +179,20 @@ static void pump_timer(void *arg)
 static void take_error(struct req *r, struct log_task *t, const struct err *e)
 {
     struct logs *l = r->data;
+    bool away = e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT;
 
     if (e->code == ERR_NOT_FOUND) {
         t->ended = !l->follow;
         t->idle = l->follow;
-    } else if (l->follow && (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT)) {
-        l->again = true; /* agentd restarts */
-        api_timer(r, clock_mono().ms + RETRY_MS, pump_timer);
-    } else {
-        struct log_line out = { .stream = 3,
-                                .time_ns = clock_wall().ns,
-                                .data = str_from(e->msg),
-                                .node_id = str_from(t->node),
-                                .service_id = str_from(t->service),
-                                .task_id = str_from(t->id) };
-        log_frame_put(&r->out, &l->style, &out);
+    } else if (l->follow && away && !t->over) { /* agentd restarts, or its node is cut off */
+        t->not_before_ms = clock_mono().ms + (t->here ? RETRY_MS : RETRY_FAR_MS);
+    } else if (l->follow) {
         t->ended = true;
-        api_stream_push(r);
+    } else {
+        if (!away)
+            log_warn("logs of task=%s node=%s: %s", t->id, t->node, e->msg);
+        note_missing(l, t->node);
+        t->ended = true;
     }
 }
 
@@ -183,8 +212,7 @@ static void polled(void *arg, const void *rep, const struct err *e)
             take_lines(r, t, rep);
         else
             take_error(r, t, e);
-        if (!l->again)
-            pump(r);
+        pump(r);
     }
     req_unref(r);
 }
@@ -203,7 +231,11 @@ static void poll_task(struct req *r, struct log_task *t, bool crowded)
     in.WaitMs = !l->follow ? 0 : crowded ? POLL_WAIT_CROWDED_MS : POLL_WAIT_MS;
     t->polling = true;
     l->polling++;
-    rpc_send(api.agentd, &op_agent_logs, &in, (unsigned)in.WaitMs + POLL_GRACE_MS, polled, p);
+    if (t->here)
+        rpc_send(api.agentd, &op_agent_logs, &in, (unsigned)in.WaitMs + POLL_GRACE_MS, polled, p);
+    else
+        rpc_send_via(api.gatewayd, str_from(t->node), "agentd", &op_agent_logs, &in,
+                     (unsigned)in.WaitMs + API_AGENT_DEADLINE_MS, polled, p);
 }
 
 static size_t open_tasks(const struct logs *l)
@@ -215,18 +247,37 @@ static size_t open_tasks(const struct logs *l)
     return n;
 }
 
+static void end_stream(struct req *r)
+{
+    static const char head[] = "Error grabbing logs: rpc error: code = Unknown desc = warning: incomplete log stream. "
+                               "some logs could not be retrieved for the following reasons: ";
+    struct logs *l = r->data;
+    struct log_style plain = { .tty = l->style.tty };
+    struct buf text = BUF_INIT;
+
+    if (l->missing.n > 0) {
+        buf_puts(&text, head);
+        buf_put(&text, l->missing.p, l->missing.n);
+        buf_putc(&text, '\n');
+        struct log_line out = { .stream = 3, .time_ns = clock_wall().ns, .data = buf_str(&text) };
+        log_frame_put(&r->out, &plain, &out);
+        buf_done(&text);
+    }
+    api_stream_end(r);
+}
+
 static void pump(struct req *r)
 {
     struct logs *l = r->data;
+    uint64_t now = clock_mono().ms, again = UINT64_MAX;
 
-    l->again = false;
     if (r->answered)
         return;
     bool alive = rescan(l);
     size_t left = open_tasks(l);
     if (left == 0 && (!l->follow || !alive || l->task[0])) {
         if (!l->follow || !alive || l->n > 0) {
-            api_stream_end(r);
+            end_stream(r);
             return;
         }
     }
@@ -234,9 +285,14 @@ static void pump(struct req *r)
         struct log_task *t = &l->tasks[(l->turn + i) % l->n];
         if (api_stream_waiting(r) >= API_STREAM_WINDOW)
             break;
-        if (!t->ended && !t->polling && !t->idle)
+        if (t->ended || t->polling || t->idle)
+            continue;
+        if (t->not_before_ms <= now)
             poll_task(r, t, left > POLLS_MAX);
+        else if (t->not_before_ms < again)
+            again = t->not_before_ms;
     }
+    api_timer(r, again, pump_timer);
     l->turn = l->n ? (l->turn + 1) % l->n : 0;
 }
 

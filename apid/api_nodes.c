@@ -1,6 +1,7 @@
 /* /nodes: list, inspect, update, remove. */
 #include <stdio.h>
 
+#include "apid/api_members.h"
 #include "apid/api_resources.h"
 #include "common/util/check.h"
 
@@ -11,80 +12,101 @@ static bool is_manager(struct str doc)
 
 /* ---- as clients see a node ---- */
 
-/* Docker shows the cluster's trust in each node's description; ours is the same for all until roots rotate. */
-static void put_description(struct buf *b, struct str node, struct str tls)
+/* A field of the document, which is a map, with some of its own fields laid over it. */
+static void put_over(struct buf *b, struct str doc, const char *field, struct str over)
 {
-    struct buf add = BUF_INIT;
-    struct str description = { NULL, 0 };
+    struct str old = { NULL, 0 };
     struct err e = ERR_INIT;
+    size_t mark;
 
-    mp_cstr(b, "Description");
-    if (!mp_find(node, "Description", &description))
-        description = STR("\x80"); /* an empty map */
-    mp_map(&add, tls.n > 0);
-    if (tls.n > 0)
-        mp_kv_raw(&add, "TLSInfo", tls);
-    if (mp_merge(b, description, buf_str(&add), &e) < 0)
+    mp_cstr(b, field);
+    mark = b->n;
+    if (!mp_find(doc, field, &old))
+        old = STR("\x80"); /* an empty map */
+    if (mp_merge(b, old, over, &e) < 0) {
+        b->n = mark;
         mp_map(b, 0);
-    buf_done(&add);
-}
-
-static void put_manager(struct buf *b, struct str id, struct str node, const struct store_meta *meta)
-{
-    bool leader = str_eq(id, meta->leader_id);
-
-    mp_cstr(b, "ManagerStatus");
-    mp_map(b, leader ? 3 : 2);
-    if (leader)
-        mp_kv_bool(b, "Leader", true);
-    mp_kv_cstr(b, "Reachability", "reachable");
-    mp_kv_str(b, "Addr", text_at(node, "ManagerAddr"));
-}
-
-/* dispatcherd learns the address from the agent, which may not know it; the manager's own is as good. */
-static void put_status(struct buf *b, struct str node)
-{
-    struct str status = { NULL, 0 }, addr = text_at(node, "Status.Addr"), own = text_at(node, "ManagerAddr");
-    struct buf add = BUF_INIT;
-    struct err e = ERR_INIT;
-
-    mp_cstr(b, "Status");
-    if (!mp_find(node, "Status", &status))
-        status = STR("\x80");
-    while (own.n > 0 && own.p[own.n - 1] != ':')
-        own.n--;
-    own.n -= own.n > 0;
-    bool fill = addr.n == 0 && own.n > 0;
-    mp_map(&add, fill);
-    if (fill)
-        mp_kv_str(&add, "Addr", own);
-    if (mp_merge(b, status, buf_str(&add), &e) < 0)
-        mp_map(b, 0);
-    buf_done(&add);
-}
-
-static int emit_node(struct req *r, struct store_snap *snap, const struct store_meta *meta, struct str id,
-                     struct str doc)
-{
-    static const char *const ours[] = { "Rev", "ManagerAddr", "Certificate", "Role" };
-    struct str cluster, tls = { NULL, 0 };
-    struct buf patch = BUF_INIT;
-    bool manager = is_manager(doc);
-
-    if (store_get(snap, KIND_CLUSTER, meta->cluster_id, &cluster) == 0)
-        (void)mp_find(cluster, "TLSInfo", &tls);
-    mp_map(&patch, 6u + manager);
-    for (size_t i = 0; i < 4; i++) {
-        mp_cstr(&patch, ours[i]);
-        mp_nil(&patch);
     }
-    put_description(&patch, doc, tls);
-    put_status(&patch, doc);
-    if (manager)
-        put_manager(&patch, id, doc, meta);
+}
+
+static void put_manager(struct buf *b, const struct manager *m, bool known)
+{
+    mp_cstr(b, "ManagerStatus");
+    mp_map(b, m->leader ? 3 : 2);
+    if (m->leader)
+        mp_kv_bool(b, "Leader", true);
+    mp_kv_cstr(b, "Reachability", m->reachable ? "reachable" : known && !m->learner ? "unreachable" : "unknown");
+    mp_kv_cstr(b, "Addr", m->addr);
+}
+
+/* Nodes as one answer shows them. */
+struct look {
+    struct store_snap *snap;
+    const struct managers *m;
+    bool known; /* m is the leader's own view */
+    bool alone; /* one node with one certificate: what it trusts is what the swarm has */
+    struct str tls;
+};
+
+static int emit_node(struct req *r, const struct look *k, struct str id, struct str doc)
+{
+    static const char *const shown[] = { "ID",   "Version",     "CreatedAt", "UpdatedAt",
+                                         "Spec", "Description", "Status",    NULL };
+    const struct manager *m = managers_find(k->m, id);
+    struct buf patch = BUF_INIT, hidden = BUF_INIT, over = BUF_INIT;
+    struct str own;
+    bool fill = k->alone && k->tls.n > 0 && !mp_path(doc, "Description.TLSInfo", &own);
+    bool addr = m && text_at(doc, "Status.Addr").n == 0;
+    size_t n = doc_hide(&hidden, doc, shown);
+
+    mp_map(&patch, n + fill + addr + (m != NULL));
+    buf_put(&patch, hidden.p, hidden.n);
+    if (fill) {
+        mp_map(&over, 1);
+        mp_kv_raw(&over, "TLSInfo", k->tls);
+        put_over(&patch, doc, "Description", buf_str(&over));
+    }
+    if (addr) { /* the agent may not know it; the manager's own is as good */
+        buf_clear(&over);
+        mp_map(&over, 1);
+        mp_kv_str(&over, "Addr", addr_host(str_from(m->addr)));
+        put_over(&patch, doc, "Status", buf_str(&over));
+    }
+    if (m)
+        put_manager(&patch, m, k->known);
     int rc = api_emit(r, &obj_node, doc, buf_str(&patch));
     buf_done(&patch);
+    buf_done(&hidden);
+    buf_done(&over);
     return rc;
+}
+
+static void look_init(struct look *k, struct store_snap *snap, const struct store_meta *meta, const struct managers *m,
+                      const struct err *e)
+{
+    struct str cluster;
+
+    *k = (struct look){ .snap = snap, .m = m, .known = e->code == 0, .alone = store_count(snap, KIND_NODE) == 1 };
+    if (store_get(snap, KIND_CLUSTER, meta->cluster_id, &cluster) == 0)
+        (void)mp_find(cluster, "TLSInfo", &k->tls);
+}
+
+/* Who is reachable only the leader knows; a manager that is alone is. */
+static void with_managers(struct req *r, managers_fn *fn)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    static const struct err fine = ERR_INIT;
+    struct store_meta meta;
+    struct managers m;
+
+    if (api_snap(r, &snap, &meta) < 0)
+        return;
+    managers_of_map(snap, &meta, &m);
+    snap = store_end(snap);
+    if (m.n > 1)
+        managers_ask(r, fn);
+    else
+        fn(r, &m, &fine);
 }
 
 /* ---- list, inspect ---- */
@@ -115,25 +137,25 @@ static bool node_matches(const struct filters *f, struct str id, struct str doc)
            filters_labels(f, "label", engine) && filters_labels(f, "node.label", labels);
 }
 
-void nodes_list(struct req *r)
+static void list_with(struct req *r, const struct managers *m, const struct err *e)
 {
-    static const char *const known[] = { "id", "name", "label", "node.label", "role", "membership", NULL };
     _cleanup_(store_endp) struct store_snap *snap = NULL;
-    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+    struct filters *f = r->data;
     struct store_meta meta;
     struct store_iter it;
+    struct look k;
     bool any = false;
 
-    CHECK(f);
-    if (api_snap(r, &snap, &meta) < 0 || api_filters(r, f, known) < 0 || check_words(r, f) < 0)
+    if (api_snap(r, &snap, &meta) < 0)
         return;
+    look_init(&k, snap, &meta, m, e);
     buf_putc(&r->out, '[');
     for (store_each(snap, KIND_NODE, &it); store_next(&it);) {
         if (!node_matches(f, it.id, it.doc))
             continue;
         buf_puts(&r->out, any ? "," : "");
         any = true;
-        if (emit_node(r, snap, &meta, it.id, it.doc) < 0) {
+        if (emit_node(r, &k, it.id, it.doc) < 0) {
             store_iter_done(&it);
             return;
         }
@@ -142,20 +164,38 @@ void nodes_list(struct req *r)
     api_reply(r, 200);
 }
 
-void nodes_inspect(struct req *r)
+void nodes_list(struct req *r)
+{
+    static const char *const known[] = { "id", "name", "label", "node.label", "role", "membership", NULL };
+    struct filters *f = arena_alloc(&r->arena, sizeof *f);
+
+    CHECK(f);
+    r->data = f;
+    if (api_filters(r, f, known) == 0 && check_words(r, f) == 0)
+        with_managers(r, list_with);
+}
+
+static void inspect_with(struct req *r, const struct managers *m, const struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct store_meta meta;
     struct str id, doc;
+    struct look k;
 
     if (api_snap(r, &snap, &meta) < 0)
         return;
+    look_init(&k, snap, &meta, m, e);
     if (str_is(r->params[0], "self"))
-        r->params[0] = meta.node_id;
-    if (api_find(r, snap, KIND_NODE, r->params[0], &id, &doc) < 0 || emit_node(r, snap, &meta, id, doc) < 0)
+        r->params[0] = arena_str(&r->arena, meta.node_id);
+    if (api_find(r, snap, KIND_NODE, r->params[0], &id, &doc) < 0 || emit_node(r, &k, id, doc) < 0)
         return;
     buf_putc(&r->out, '\n');
     api_reply(r, 200);
+}
+
+void nodes_inspect(struct req *r)
+{
+    with_managers(r, inspect_with);
 }
 
 /* ---- update ---- */
@@ -165,6 +205,7 @@ struct node_change {
     uint64_t version;
     json_t *spec;
     struct buf packed;
+    bool would_lose_quorum;
 };
 
 static void node_change_free(void *p)
@@ -186,16 +227,18 @@ static size_t managers(struct store_snap *snap)
     return n;
 }
 
-static int check_role(struct req *r, struct store_snap *snap, struct str doc, const char *role)
+/* A change of role is a wish; cad carries it out. What could not go well is refused here, in Docker's words. */
+static int check_role(struct req *r, struct store_snap *snap, const struct node_change *c, struct str doc,
+                      const char *role)
 {
-    bool to_manager = strcmp(role, "manager") == 0;
-
-    if (to_manager == is_manager(doc))
+    if (strcmp(role, "manager") == 0 || !is_manager(doc))
         return 0;
-    if (!to_manager && managers(snap) == 1)
+    if (managers(snap) == 1)
         return api_rpc_refuse(r, RPC_PRECONDITION, "attempting to demote the last manager of the swarm");
-    return api_rpc_refuse(r, RPC_UNIMPLEMENTED,
-                          "changing a node's role is not supported by this version of microswarm");
+    if (c->would_lose_quorum)
+        return api_rpc_refuse(r, RPC_PRECONDITION,
+                              "can't remove member from the raft: this would result in a loss of quorum");
+    return 0;
 }
 
 static int attempt_node_update(struct req *r, struct txn *t, struct err *e)
@@ -217,7 +260,7 @@ static int attempt_node_update(struct req *r, struct txn *t, struct err *e)
             return 0;
         return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
     }
-    if (check_role(r, snap, doc, json_string_value(json_object_get(c->spec, "Role"))) < 0)
+    if (check_role(r, snap, c, doc, json_string_value(json_object_get(c->spec, "Role"))) < 0)
         return -1;
     (void)e;
     mp_map(&b, 1);
@@ -246,6 +289,14 @@ static int check_node_words(struct req *r, json_t *spec)
     return 0;
 }
 
+static void update_with(struct req *r, const struct managers *m, const struct err *e)
+{
+    struct node_change *c = r->data;
+
+    c->would_lose_quorum = e->code == 0 && !managers_can_lose(m, c->id);
+    api_write(r, attempt_node_update, done_empty);
+}
+
 void nodes_update(struct req *r)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
@@ -271,33 +322,75 @@ void nodes_update(struct req *r)
         return;
     }
     snap = store_end(snap);
-    api_write(r, attempt_node_update, done_empty);
+    if (strcmp(json_string_value(json_object_get(c->spec, "Role")), "worker") == 0)
+        with_managers(r, update_with);
+    else
+        api_write(r, attempt_node_update, done_empty);
 }
 
 /* ---- remove ---- */
+
+#define DEMOTION_WAIT_MS 10000u
+
+static bool is_member(struct store_snap *snap, struct str id)
+{
+    struct store_member v[STORE_MEMBERS_MAX];
+
+    for (size_t i = 0, n = store_members(snap, v); i < n; i++)
+        if (str_eq(v[i].node_id, id))
+            return true;
+    return false;
+}
+
+static int refuse_member(struct req *r, struct str id)
+{
+    return api_rpc_refuse(r, RPC_PRECONDITION,
+                          "node " STR_FMT " is a cluster manager and is a member of the raft cluster. It must be "
+                          "demoted to worker before removal",
+                          STR_ARG(id));
+}
 
 static int attempt_node_remove(struct req *r, struct txn *t, struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct str *id = r->data, doc;
+    struct store_meta meta;
     uint64_t rev = 0;
 
     (void)e;
-    if (api_snap(r, &snap, NULL) < 0)
+    if (api_snap(r, &snap, &meta) < 0)
         return -1;
     if (store_get(snap, KIND_NODE, *id, &doc) < 0)
         return r->write.uncertain ? 0 : api_refuse(r, 404, "node " STR_FMT " not found", STR_ARG(r->params[0]));
-    if (is_manager(doc))
-        return api_rpc_refuse(r, RPC_PRECONDITION,
-                              "node " STR_FMT " is a cluster manager and is a member of the raft cluster. It must be "
-                              "demoted to worker before removal",
-                              STR_ARG(*id));
+    if (is_member(snap, *id) || (is_manager(doc) && str_eq(*id, meta.node_id)))
+        return refuse_member(r, *id);
     if (!query_loose(&r->query, "force") && str_is(text_at(doc, "Status.State"), "ready"))
         return api_rpc_refuse(r, RPC_PRECONDITION, "node " STR_FMT " is not down and can't be removed", STR_ARG(*id));
     (void)mp_get_u64(doc, "Rev", &rev);
     txn_require_rev(t, KIND_NODE, *id, rev);
     txn_delete(t, KIND_NODE, *id);
     return 1;
+}
+
+/* Demoted a moment ago, and not yet out of the group: soon it will be. */
+static bool on_its_way_out(struct str id)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct str doc;
+
+    return store_begin(api.store, &snap, &e) == 0 && store_get(snap, KIND_NODE, id, &doc) == 0 && !is_manager(doc) &&
+           is_member(snap, id);
+}
+
+static void remove_wait(struct req *r, bool timed_out)
+{
+    struct str *id = r->data;
+
+    if (!timed_out && on_its_way_out(*id))
+        return;
+    api_unwait(r);
+    api_write(r, attempt_node_remove, done_empty);
 }
 
 void nodes_remove(struct req *r)
@@ -311,5 +404,8 @@ void nodes_remove(struct req *r)
     *id = arena_str(&r->arena, *id);
     r->data = id;
     snap = store_end(snap);
-    api_write(r, attempt_node_remove, done_empty);
+    if (on_its_way_out(*id))
+        api_wait(r, remove_wait, clock_mono().ms + DEMOTION_WAIT_MS);
+    else
+        api_write(r, attempt_node_remove, done_empty);
 }

@@ -5,9 +5,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const struct api_route table[] = { { "GET", "/services/{}/logs", NULL, 0, false },
-                                          { "GET", "/images/{*}/json", NULL, 0, false },
-                                          { "GET", "/x/{}/{}", NULL, 0, false },
+static const struct api_route table[] = { { "GET", "/services/{}/logs", NULL, 0, 0 },
+                                          { "GET", "/images/{*}/json", NULL, 0, 0 },
+                                          { "GET", "/x/{}/{}", NULL, 0, 0 },
                                           { .pattern = NULL } };
 
 static void read_values(const struct query *q)

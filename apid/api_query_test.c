@@ -235,12 +235,12 @@ static void nothing(struct req *r)
 }
 
 static const struct api_route table[] = {
-    { "GET", "/services", nothing, 0, false },
-    { "POST", "/services/create", nothing, 0, false },
-    { "GET", "/services/{}", nothing, 0, false },
-    { "GET", "/services/{}/logs", nothing, 0, false },
-    { "GET", "/images/{*}/json", nothing, 0, false },
-    { "DELETE", "/images/{*}", nothing, 0, false },
+    { "GET", "/services", nothing, 0, 0 },
+    { "POST", "/services/create", nothing, 0, 0 },
+    { "GET", "/services/{}", nothing, 0, 0 },
+    { "GET", "/services/{}/logs", nothing, 0, 0 },
+    { "GET", "/images/{*}/json", nothing, 0, 0 },
+    { "DELETE", "/images/{*}", nothing, 0, 0 },
     { .pattern = NULL },
 };
 

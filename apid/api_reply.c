@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "apid/api.h"
+#include "apid/api_state.h"
 #include "common/util/check.h"
 
 struct api api;
@@ -11,8 +12,14 @@ struct api api;
 const char api_not_in_swarm[] =
     "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to "
     "connect this node to swarm and try again.";
-static const char api_no_store[] =
+static const char not_ready[] =
     "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.";
+static const char is_worker[] =
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this "
+    "command on a manager node or promote the current node to a manager.";
+const char api_locked[] =
+    "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm "
+    "unlock\" to unlock it.";
 const char api_no_leader[] =
     "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too "
     "few managers are online. Make sure more than half of the managers are online.";
@@ -170,6 +177,16 @@ void api_timer(struct req *r, uint64_t at_mono_ms, timer_fn *fn)
         timer_arm(r->timer, at_mono_ms);
 }
 
+void api_call_node(struct req *r, struct str node, const char *svc, const struct op *op, const void *in,
+                   unsigned timeout_ms, api_rpc_fn *fn)
+{
+    struct call *c = malloc(sizeof *c);
+
+    CHECK(c);
+    *c = (struct call){ req_ref(r), fn };
+    rpc_send_via(api.gatewayd, node, svc, op, in, timeout_ms, call_done, c);
+}
+
 /* ---- waits ---- */
 
 static struct req *waiting;
@@ -289,6 +306,26 @@ void api_write(struct req *r, int (*attempt)(struct req *r, struct txn *t, struc
 
 /* ---- the store ---- */
 
+void api_not_manager(struct req *r)
+{
+    switch (state_now()) {
+    case SWARM_LOCKED:
+        api_error(r, 503, "%s", api_locked);
+        break;
+    case SWARM_WORKER:
+        api_error(r, 503, "%s", is_worker);
+        break;
+    case SWARM_PENDING:
+    case SWARM_STARTING:
+    case SWARM_MANAGER:
+        api_error(r, 503, "%s", not_ready);
+        break;
+    default:
+        api_error(r, 503, "%s", api_not_in_swarm);
+        break;
+    }
+}
+
 int api_snap(struct req *r, struct store_snap **ret, struct store_meta *meta)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
@@ -297,17 +334,25 @@ int api_snap(struct req *r, struct store_snap **ret, struct store_meta *meta)
 
     if (!meta)
         meta = &local;
+    if (state_locked()) { /* a map of before may still be there */
+        api_not_manager(r);
+        return -1;
+    }
     if (store_begin(api.store, &snap, &e) < 0) {
         if (e.code != ERR_UNAVAILABLE)
             log_error("snapshot: %s", e.msg);
-        return api_refuse(r, 503, "%s", api_no_store); /* raftd makes a map even outside of a swarm: it is not up */
+        api_not_manager(r);
+        return -1;
     }
     if (store_meta(snap, meta, &e) < 0) {
         api_fail(r, &e);
         return -1;
     }
-    if (!meta->initialized)
-        return api_refuse(r, 503, "%s", api_not_in_swarm);
+    if (!meta->initialized) {
+        snap = store_end(snap); /* one at a time: why not is another look */
+        api_not_manager(r);
+        return -1;
+    }
     *ret = TAKE(snap);
     return 0;
 }

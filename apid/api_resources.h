@@ -65,8 +65,13 @@ void events_turn(void);
 void events_image(const char *action, struct str id, struct str name);
 void events_close(void);
 
-/* The swarm as `docker info` shows it: one JSON object appended. */
-void swarm_info(struct buf *out);
+/* The swarm as `docker info` shows it: one JSON object appended; and what is to be warned of, if anything. */
+void swarm_info(struct buf *out, struct buf *warning);
+bool swarm_tokens_in_map(void);
+struct str addr_host(struct str addr); /* "10.0.0.1:2377" without the port, "[::1]:1" without brackets */
+
+/* doc_hide - {key: nil} for every top-level field of the document that is not in `shown`; pairs appended, counted. */
+size_t doc_hide(struct buf *pairs, struct str doc, const char *const *shown);
 const char *swarm_header(void); /* of /_ping */
 
 /* "web.1.<task id>", global: "web.<node id>.<task id>"; appended. */

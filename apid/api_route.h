@@ -15,11 +15,17 @@
 
 struct req;
 
+enum {
+    ROUTE_STREAMS = 1, /* handler is called first; then on_body() for each piece */
+    ROUTE_READS = 2,   /* shows the store: behind a barrier */
+    ROUTE_WRITES = 4,  /* a transaction: only a refusal needs one */
+};
+
 struct api_route {
     const char *method, *pattern;
     void (*handler)(struct req *r);
-    size_t body_max;   /* bytes; 0: a body is read and ignored up to 64 KiB */
-    bool streams_body; /* handler is called first; then on_body() for each piece */
+    size_t body_max; /* bytes; 0: a body is read and ignored up to 64 KiB */
+    unsigned flags;  /* ROUTE_... */
 };
 
 /* route_version - cuts "/v1.41" off the path and returns 141; 0 when there is none, -1 for nonsense like "/v1". */

@@ -125,6 +125,7 @@ static void info_reply(struct req *r, const void *rep, const struct err *e)
     const struct agent_info *i = rep ? rep : &nothing;
     struct buf *b = &r->out;
     struct str runtime = or_text(i->Runtime, "crun");
+    struct buf warning = BUF_INIT;
     struct utsname u;
 
     CHECK(uname(&u) == 0);
@@ -147,18 +148,20 @@ static void info_reply(struct req *r, const void *rep, const struct err *e)
     put_host(b);
     buf_puts(b, info_fixed);
     buf_puts(b, ",\"Swarm\":");
-    swarm_info(b);
+    swarm_info(b, &warning);
     buf_puts(b, ",\"Warnings\":");
     if (e->code != 0) {
         char text[600];
         (void)snprintf(text, sizeof text, "WARNING: agentd does not answer: %s", e->msg);
         buf_putc(b, '[');
         buf_json_str(b, str_from(text));
-        buf_putc(b, ']');
-    } else {
-        buf_puts(b, "null");
     }
-    buf_puts(b, "}\n");
+    if (warning.n > 0) {
+        buf_putc(b, e->code != 0 ? ',' : '[');
+        buf_json_str(b, buf_str(&warning));
+    }
+    buf_puts(b, e->code != 0 || warning.n > 0 ? "]}\n" : "null}\n");
+    buf_done(&warning);
     api_reply(r, 200);
 }
 

@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "apid/api_resources.h"
+#include "apid/api_state.h"
 
 static uint64_t connections_max;
 static char socket_path[CONF_TEXT_MAX];
@@ -18,6 +19,7 @@ static const struct conf_item conf[] = {
 static void on_wake(void *arg)
 {
     (void)arg;
+    state_turn();
     events_turn();
     api_wake_all();
 }
@@ -35,6 +37,8 @@ static int start(struct err *e)
     if ((r = store_open(&api.store, run, false, e)) < 0 ||
         (r = rpc_client_open(&api.raftd, loop, run, "raftd", e)) < 0 ||
         (r = rpc_client_open(&api.agentd, loop, run, "agentd", e)) < 0 ||
+        (r = rpc_client_open(&api.gatewayd, loop, run, "gatewayd", e)) < 0 ||
+        (r = rpc_client_open(&api.cad, loop, run, "cad", e)) < 0 || (r = state_open(e)) < 0 ||
         (r = store_wake_open(&wake, loop, run, on_wake, NULL, e)) < 0)
         return r;
     return api_http_open(path, (unsigned)connections_max, e);
@@ -44,6 +48,9 @@ static void stop(void)
 {
     api_http_close();
     wake = store_wake_free(wake);
+    state_close();
+    api.cad = rpc_client_free(api.cad);
+    api.gatewayd = rpc_client_free(api.gatewayd);
     api.agentd = rpc_client_free(api.agentd);
     api.raftd = rpc_client_free(api.raftd);
     events_close();

@@ -1,0 +1,192 @@
+#include "apid/api_state.h"
+
+#include <stdio.h>
+
+#include "apid/api.h"
+#include "common/util/check.h"
+
+#define IDENTITY_WAIT_MS 600000u
+#define IDENTITY_GRACE_MS 10000u
+#define IDENTITY_RETRY_MS 250u
+#define RAFTD_STATUS_TIMEOUT_MS 5000u
+
+static struct {
+    struct arena arena; /* of `id` */
+    struct gw_identity_reply id;
+    bool known;
+    char raftd[24];
+    bool asking, ask_again;
+    uint64_t revision; /* at the last turn */
+    struct timer *retry;
+} state;
+
+/* ---- the decision ---- */
+
+enum swarm_state state_of(const struct state_facts *f)
+{
+    bool active = f->known && str_is(f->gateway, "active");
+
+    if (str_is(f->raftd, "locked") || (f->known && str_is(f->gateway, "locked")))
+        return SWARM_LOCKED;
+    if (f->initialized)
+        return SWARM_MANAGER;
+    if (active)
+        return str_is(f->role, "manager") ? SWARM_STARTING : SWARM_WORKER;
+    if (f->known && str_is(f->gateway, "pending"))
+        return SWARM_PENDING;
+    if (f->known && str_is(f->gateway, "error"))
+        return SWARM_ERROR;
+    /* raftd makes a map even outside of a swarm: without one, and without gatewayd's word, it is just not up. */
+    return f->known || f->map ? SWARM_INACTIVE : SWARM_STARTING;
+}
+
+enum swarm_state state_now(void)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct store_meta meta = { .initialized = false };
+    struct state_facts f = {
+        .known = state.known, .gateway = state.id.State, .role = state.id.Role, .raftd = str_from(state.raftd)
+    };
+
+    if (store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0) {
+        f.map = true;
+        f.initialized = meta.initialized;
+    }
+    return state_of(&f);
+}
+
+bool state_locked(void)
+{
+    return strcmp(state.raftd, "locked") == 0 || str_is(state.id.State, "locked");
+}
+
+const char *state_name(enum swarm_state s)
+{
+    static const char *const names[] = {
+        [SWARM_INACTIVE] = "inactive", [SWARM_PENDING] = "pending", [SWARM_ERROR] = "error",
+        [SWARM_LOCKED] = "locked",     [SWARM_WORKER] = "active",   [SWARM_STARTING] = "active",
+        [SWARM_MANAGER] = "active"
+    };
+    return names[s];
+}
+
+const struct gw_identity_reply *state_identity(void)
+{
+    return &state.id;
+}
+
+/* ---- gatewayd: one long poll ---- */
+
+static void ask_gatewayd(void *arg);
+
+static struct str keep(struct str s)
+{
+    return s.n > 0 ? arena_str(&state.arena, s) : (struct str){ NULL, 0 };
+}
+
+static void keep_identity(const struct gw_identity_reply *in)
+{
+    struct gw_identity_reply id = *in;
+
+    arena_reset(&state.arena);
+    id.State = keep(in->State);
+    id.Error = keep(in->Error);
+    id.NodeID = keep(in->NodeID);
+    id.ClusterID = keep(in->ClusterID);
+    id.Role = keep(in->Role);
+    id.ListenAddr = keep(in->ListenAddr);
+    id.AdvertiseAddr = keep(in->AdvertiseAddr);
+    id.DataPathAddr = keep(in->DataPathAddr);
+    id.TrustRoot = keep(in->TrustRoot);
+    id.CertIssuerSubject = keep(in->CertIssuerSubject);
+    id.CertIssuerPublicKey = keep(in->CertIssuerPublicKey);
+    struct gw_manager *m = arena_alloc(&state.arena, (in->Managers.n + 1) * sizeof *m);
+    CHECK(m);
+    for (size_t i = 0; i < in->Managers.n; i++) {
+        const struct gw_manager *x = &((const struct gw_manager *)in->Managers.v)[i];
+        m[i] = (struct gw_manager){ keep(x->NodeID), keep(x->Addr) };
+    }
+    id.Managers.v = m;
+    state.id = id;
+    state.known = true;
+}
+
+static void on_identity(void *arg, const void *rep, const struct err *e)
+{
+    (void)arg;
+    if (e->code == 0) {
+        keep_identity(rep);
+        api_wake_all();
+        ask_gatewayd(NULL);
+        return;
+    }
+    state.id.Seq = 0; /* it starts over, and its numbers do, too */
+    timer_arm(state.retry, clock_mono().ms + IDENTITY_RETRY_MS);
+}
+
+static void ask_gatewayd(void *arg)
+{
+    struct gw_identity in = { .Seq = state.id.Seq, .WaitMs = state.id.Seq ? IDENTITY_WAIT_MS : 0 };
+
+    (void)arg;
+    rpc_send(api.gatewayd, &op_gw_identity, &in, IDENTITY_WAIT_MS + IDENTITY_GRACE_MS, on_identity, NULL);
+}
+
+/* ---- raftd ---- */
+
+static void on_raftd(void *arg, const void *rep, const struct err *e)
+{
+    char before[sizeof state.raftd];
+
+    (void)arg;
+    memcpy(before, state.raftd, sizeof before);
+    state.asking = false;
+    if (e->code != 0 || !str_copy(state.raftd, sizeof state.raftd, ((const struct raftd_status *)rep)->State))
+        state.raftd[0] = '\0';
+    if (strcmp(before, state.raftd) != 0)
+        api_wake_all();
+    if (state.ask_again)
+        state_ask_raftd();
+}
+
+void state_ask_raftd(void)
+{
+    static const struct raftd_empty none;
+
+    state.ask_again = state.asking;
+    if (state.asking)
+        return;
+    state.asking = true;
+    rpc_send(api.raftd, &op_raftd_status, &none, RAFTD_STATUS_TIMEOUT_MS, on_raftd, NULL);
+}
+
+/* A wake-up without a new revision: raftd started, was opened, or has another role. */
+void state_turn(void)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct store_meta meta = { .initialized = false };
+
+    bool readable = store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0;
+    if (!readable || !meta.initialized || meta.revision == state.revision)
+        state_ask_raftd();
+    state.revision = meta.revision;
+}
+
+int state_open(struct err *e)
+{
+    arena_init(&state.arena, 1u << 20);
+    int r = timer_open(&state.retry, ask_gatewayd, NULL, e);
+
+    if (r == 0)
+        ask_gatewayd(NULL);
+    return r;
+}
+
+void state_close(void)
+{
+    state.retry = timer_free(state.retry);
+    arena_done(&state.arena);
+    state.id = (struct gw_identity_reply){ .Seq = 0 };
+}
