@@ -139,7 +139,7 @@ static void restart_task(struct pass *p, struct slot *s, struct orch_task *t)
     c->restarts = quick_restarts(t);
     c->replaces = t->id;
     c->start_ns = later(dead ? t->status_ns : p->now, 0);
-    if (!t->node_drain || dead)
+    if (dead) /* what only has to move does not wait; Docker lets it when the node is down */
         c->start_ns += restart_delay(t->restart.delay_ns, c->restarts);
     if (c->start_ns > p->now || !(dead || t->node_down)) {
         c->desired = TASK_READY;
