@@ -95,6 +95,15 @@ static void put_platform(struct buf *b, const char *text)
     mp_kv_cstr(b, "Architecture", slash + 1);
 }
 
+static void put_plugin(struct buf *b, const char *type, const char *name)
+{
+    if (!*name)
+        return;
+    mp_map(b, 2);
+    mp_kv_cstr(b, "Type", type);
+    mp_kv_cstr(b, "Name", name);
+}
+
 static void add_node(struct scenario *sc, const char *id, const struct args *a)
 {
     struct buf b = BUF_INIT;
@@ -119,12 +128,9 @@ static void add_node(struct scenario *sc, const char *id, const struct args *a)
     mp_cstr(&b, "Labels");
     put_map(&b, a, "engine.");
     mp_cstr(&b, "Plugins");
-    mp_array(&b, *arg(a, "log", "") != 0);
-    if (*arg(a, "log", "")) {
-        mp_map(&b, 2);
-        mp_kv_cstr(&b, "Type", "Log");
-        mp_kv_cstr(&b, "Name", arg(a, "log", ""));
-    }
+    mp_array(&b, (*arg(a, "log", "") != 0) + (*arg(a, "volume", "") != 0));
+    put_plugin(&b, "Log", arg(a, "log", ""));
+    put_plugin(&b, "Volume", arg(a, "volume", ""));
     mp_cstr(&b, "Status");
     mp_map(&b, 2);
     mp_kv_cstr(&b, "State", arg(a, "state", "ready"));
@@ -169,11 +175,24 @@ static void add_spec(struct scenario *sc, const char *id, const struct args *a)
 {
     struct buf b = BUF_INIT;
     struct err e;
-    const char *host = arg(a, "host", ""), *log = arg(a, "log", "");
+    const char *host = arg(a, "host", ""), *log = arg(a, "log", ""), *volume = arg(a, "volume", "");
     mp_map(&b, 3);
     mp_kv_cstr(&b, "ID", id);
     mp_cstr(&b, "Spec");
-    mp_map(&b, 2 + (*log != 0));
+    mp_map(&b, 2 + (*log != 0) + (*volume != 0));
+    if (*volume) {
+        mp_cstr(&b, "ContainerSpec");
+        mp_map(&b, 1);
+        mp_cstr(&b, "Mounts");
+        mp_array(&b, 1);
+        mp_map(&b, 2);
+        mp_kv_cstr(&b, "Type", "volume");
+        mp_cstr(&b, "VolumeOptions");
+        mp_map(&b, 1);
+        mp_cstr(&b, "DriverConfig");
+        mp_map(&b, 1);
+        mp_kv_cstr(&b, "Name", volume);
+    }
     if (*log) {
         mp_cstr(&b, "LogDriver");
         mp_map(&b, 1);

@@ -29,24 +29,34 @@ static bool has_resources(const struct sched_spec *spec, const struct sched_node
     return true;
 }
 
-/* has_plugin - only log drivers matter here; nodes that list none are trusted to have it. */
-static bool has_plugin(const struct sched_spec *spec, const struct sched_node *n)
+static bool same_plugin(struct str have, struct str want)
+{
+    return str_eq(have, want) ||
+           (have.n == want.n + 7 && str_starts(have, want) && memcmp(have.p + want.n, ":latest", 7) == 0);
+}
+
+/* has_plugin - a node that lists none of a type is trusted to have it. */
+static bool has_plugin(const struct sched_plugin *want, const struct sched_node *n)
 {
     const struct list *l = &n->view.Description.Engine.Plugins;
     const struct view_plugin *p = l->v;
     bool lists_any = false;
-    if (spec->log_driver.n == 0 || str_is(spec->log_driver, "none"))
-        return true;
     for (size_t i = 0; i < l->n; i++) {
-        if (!str_is(p[i].Type, "Log"))
+        if (!str_eq(p[i].Type, want->type))
             continue;
         lists_any = true;
-        if (str_eq(p[i].Name, spec->log_driver) ||
-            (p[i].Name.n == spec->log_driver.n + 7 && str_starts(p[i].Name, spec->log_driver) &&
-             memcmp(p[i].Name.p + spec->log_driver.n, ":latest", 7) == 0))
+        if (same_plugin(p[i].Name, want->name))
             return true;
     }
     return !lists_any;
+}
+
+static bool has_plugins(const struct sched_spec *spec, const struct sched_node *n)
+{
+    for (size_t i = 0; i < spec->nplugins; i++)
+        if (!has_plugin(&spec->plugins[i], n))
+            return false;
+    return true;
 }
 
 static bool meets_constraints(const struct sched_spec *spec, const struct sched_node *n)
@@ -93,7 +103,7 @@ enum sched_filter sched_filter_node(const struct sched_spec *spec, const char *s
         return SCHED_READY;
     if (!has_resources(spec, n))
         return SCHED_RESOURCE;
-    if (!has_plugin(spec, n))
+    if (!has_plugins(spec, n))
         return SCHED_PLUGIN;
     if (!meets_constraints(spec, n))
         return SCHED_CONSTRAINT;

@@ -213,6 +213,34 @@ static void take_spreads(struct sched_spec *spec, const struct list *l)
             spec->spreads[spec->nspreads++] = p[i].Spread->SpreadDescriptor;
 }
 
+static void need_plugin(struct sched_spec *spec, struct str type, struct str name)
+{
+    for (size_t i = 0; i < spec->nplugins; i++)
+        if (str_eq(spec->plugins[i].type, type) && str_eq(spec->plugins[i].name, name))
+            return;
+    spec->plugins[spec->nplugins++] = (struct sched_plugin){ type, name };
+}
+
+/* take_plugins - the log driver, and the drivers of volumes. */
+static void take_plugins(struct sched_spec *spec, const struct view_task_template *t, struct str doc)
+{
+    struct str mounts, mount, type, driver;
+    struct mp_cursor c = mp_cursor(STR("\x90"));
+    struct mp_val head = { 0 };
+    if (mp_path(doc, "Spec.ContainerSpec.Mounts", &mounts))
+        c = mp_cursor(mounts);
+    if (mp_next(&c, &head) != 0 || head.type != MP_ARRAY)
+        head.n = 0;
+    spec->plugins = arena_array(&spec->mem, head.n + 1, sizeof *spec->plugins);
+    CHECK(spec->plugins != NULL);
+    if (t->LogDriver && t->LogDriver->Name.n && !str_is(t->LogDriver->Name, "none"))
+        need_plugin(spec, STR("Log"), t->LogDriver->Name);
+    for (size_t i = 0; i < head.n && mp_span(&c, &mount) == 0; i++)
+        if (mp_get_str(mount, "Type", &type) && str_is(type, "volume") &&
+            mp_get_str(mount, "VolumeOptions.DriverConfig.Name", &driver) && driver.n && !str_is(driver, "local"))
+            need_plugin(spec, STR("Volume"), driver);
+}
+
 int sched_put_spec(struct sched *s, struct str id, struct str doc, struct err *e)
 {
     struct view_taskspec v;
@@ -233,8 +261,7 @@ int sched_put_spec(struct sched *s, struct str id, struct str doc, struct err *e
     spec->platforms = t->Placement.Platforms.v;
     spec->nplatforms = t->Placement.Platforms.n;
     spec->max_replicas = t->Placement.MaxReplicas;
-    if (t->LogDriver)
-        spec->log_driver = t->LogDriver->Name;
+    take_plugins(spec, t, copy);
     return 0;
 }
 

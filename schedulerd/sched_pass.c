@@ -4,10 +4,12 @@
 #include "common/daemon/log.h"
 
 #define SCRATCH_BYTES (16u << 20)
+#define BATCH_MIN 64u
 
 void sched_keeper_init(struct sched_keeper *k)
 {
-    *k = (struct sched_keeper){ 0 };
+    *k = (struct sched_keeper){ .batch = CONTROLLER_CHANGES_SOFT };
+    table_init(&k->nodes, 0);
     sched_init(&k->core);
     marks_init(&k->written);
     arena_init(&k->scratch, SCRATCH_BYTES);
@@ -17,6 +19,7 @@ void sched_keeper_done(struct sched_keeper *k)
 {
     sched_done(&k->core);
     marks_done(&k->written);
+    table_done(&k->nodes);
     arena_done(&k->scratch);
     buf_done(&k->doc);
 }
@@ -105,14 +108,34 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
 /* ---- decisions ---- */
 
 /* known_reason - the store has this explanation already: nothing to write. */
-static bool known_reason(struct controller_pass *p, const struct sched_decision *d)
+static bool known_reason(struct str doc, const struct sched_decision *d)
 {
-    struct str doc, err;
-    return d->reason && store_get(p->snap, KIND_TASK, d->task, &doc) == 0 && mp_get_str(doc, "Status.Err", &err) &&
-           str_is(err, d->reason);
+    struct str err;
+    return d->reason && mp_get_str(doc, "Status.Err", &err) && str_is(err, d->reason);
 }
 
-static void write_decision(struct sched_keeper *k, struct controller_pass *p, const struct sched_decision *d)
+/*
+ * require - the decision holds only for the task as it was seen, on a node that still exists.
+ *
+ * A predecessor that was killed may have left a transaction on its way to raftd: whichever comes second fails, so that
+ * no task is placed twice and none goes back to waiting after it was placed.
+ */
+static void require(struct sched_keeper *k, struct controller_pass *p, const struct sched_decision *d, struct str id,
+                    struct str doc)
+{
+    uint64_t rev = 0;
+    bool fresh;
+    (void)mp_get_u64(doc, "Rev", &rev);
+    txn_require_rev(p->txn, KIND_TASK, id, rev);
+    if (d->node.n == 0)
+        return;
+    table_put(&k->nodes, d->node, &fresh);
+    if (fresh)
+        txn_require_exists(p->txn, KIND_NODE, arena_str(&p->txn->arena, d->node));
+}
+
+static void write_decision(struct sched_keeper *k, struct controller_pass *p, const struct sched_decision *d,
+                           struct str doc)
 {
     struct buf *b = &k->doc;
     bool placed = d->node.n != 0;
@@ -131,7 +154,9 @@ static void write_decision(struct sched_keeper *k, struct controller_pass *p, co
     if (d->reason)
         mp_kv_cstr(b, "Err", d->reason);
     mp_kv_i64(b, "Timestamp", p->now.ns);
-    txn_merge(p->txn, KIND_TASK, arena_str(&p->txn->arena, d->task), txn_doc(p->txn, b));
+    struct str id = arena_str(&p->txn->arena, d->task);
+    txn_merge(p->txn, KIND_TASK, id, txn_doc(p->txn, b));
+    require(k, p, d, id, doc);
     k->placed += placed;
     k->refused += d->reason != NULL;
 }
@@ -151,16 +176,17 @@ static void on_pass(void *arg, struct controller_pass *p)
 {
     struct sched_keeper *k = arg;
     struct sched_decisions out;
-    struct str id;
+    struct str id, doc;
     k->now_ns = p->now.ns;
+    table_clear(&k->nodes);
     if (k->read_failures)
         read_failures(k, p->snap);
     read_again(k, p->snap);
-    p->more = sched_pass(&k->core, p->now.ns, CONTROLLER_CHANGES_SOFT, p->arena, &out);
+    p->more = sched_pass(&k->core, p->now.ns, k->batch, p->arena, &out);
     for (size_t i = 0; i < out.n; i++) {
-        if (known_reason(p, &out.v[i]))
+        if (store_get(p->snap, KIND_TASK, out.v[i].task, &doc) != 0 || known_reason(doc, &out.v[i]))
             continue;
-        write_decision(k, p, &out.v[i]);
+        write_decision(k, p, &out.v[i], doc);
         marks_add(&k->written, out.v[i].task);
     }
     while (marks_pop(&k->written, &id))
@@ -171,6 +197,12 @@ static void on_done(void *arg, const struct err *e)
 {
     struct sched_keeper *k = arg;
     marks_settle(&k->written, e->code == 0);
+    /* one task that changed meanwhile spoils the whole transaction: where that happens often, smaller ones get through
+     */
+    if (e->code == 0)
+        k->batch = k->batch * 2 < CONTROLLER_CHANGES_SOFT ? k->batch * 2 : CONTROLLER_CHANGES_SOFT;
+    else if (k->batch > BATCH_MIN)
+        k->batch /= 2;
 }
 
 const struct controller_ops sched_ops = {

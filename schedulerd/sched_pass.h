@@ -7,6 +7,8 @@
 struct sched_keeper {
     struct sched core;
     struct marks written; /* tasks in the transaction in flight; after a failure, those to read again */
+    struct table nodes;   /* during a pass: those that the transaction requires to exist */
+    size_t batch;         /* decisions in one transaction */
     struct arena scratch;
     struct buf doc;
     int64_t now_ns;     /* of the last pass */

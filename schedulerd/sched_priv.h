@@ -15,6 +15,10 @@ struct sched_failure {
 };
 #define SCHED_FAILURES_KEPT 32u
 
+struct sched_plugin { /* what a spec needs of a node's engine */
+    struct str type, name;
+};
+
 struct sched_node {
     struct arena mem; /* holds the document that `view` points into */
     struct view_node view;
@@ -49,7 +53,8 @@ struct sched_spec {
     size_t nspreads;
     struct str *ports; /* "tcp/80": host mode, explicit */
     size_t nports;
-    struct str log_driver;
+    struct sched_plugin *plugins;
+    size_t nplugins;
     uint64_t max_replicas;
 };
 
