@@ -223,6 +223,7 @@ static int parse_flags(int argc, char **argv, struct flags *f)
         case 'o':
             if (f->noptions == sizeof f->options / sizeof *f->options)
                 return -1;
+            CHECK(optarg != NULL); /* the ":" says so */
             f->options[f->noptions++] = optarg;
             break;
         case 'n':

@@ -198,7 +198,7 @@ int probe_open(struct probe_server **ret, sd_event *loop, const char *run_dir, c
     mode_t old = umask(0007);
     if ((r = nng_listener_create(&l, p->sock, url)) == 0 &&
         (r = nng_listener_set_int(l, NNG_OPT_IPC_PERMISSIONS, 0660)) == 0 &&
-        (r = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, 2 * PROBE_LINE_MAX)) == 0)
+        (r = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, (size_t)2 * PROBE_LINE_MAX)) == 0)
         r = nng_listener_start(l, 0);
     umask(old);
     if (r != 0) {

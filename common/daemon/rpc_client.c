@@ -415,8 +415,8 @@ struct rpc_client *rpc_client_free(struct rpc_client *c)
 int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, const void *req, unsigned timeout_ms,
                   void *rep, struct arena *a, struct err *e)
 {
-    nng_socket sock;
-    nng_msg *m;
+    nng_socket sock = NNG_SOCKET_INITIALIZER;
+    nng_msg *m = NULL;
     int r = open_req(&sock, run_dir, daemon, NULL, e);
     if (r < 0)
         return r;

@@ -320,8 +320,9 @@ static void write_key(struct writer *w, bool *first, const char *name)
     if (p == NULL)
         return;
     p[0] = '"';
-    memcpy(p + 1, name, n);
-    memcpy(p + 1 + n, "\":", 2);
+    memcpy(p + 1, name, n); /* NOLINT(bugprone-not-null-terminated-result): buffers count, they do not end with NUL */
+    p[1 + n] = '"';
+    p[2 + n] = ':';
     w->out->n += n + 3;
 }
 

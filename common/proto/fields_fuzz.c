@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1)
         return 0;
     struct str in = { (const char *)data + 1, size - 1 };
-    const struct op *op = ops[data[0] % (sizeof ops / sizeof *ops)];
+    const struct op *op = ops[data[0] % (sizeof ops / sizeof ops[0])]; /* NOLINT(bugprone-sizeof-expression) */
     enum fields_mode mode = data[0] & 0x80 ? FIELDS_VIEW : FIELDS_STRICT;
     round_trip(op->req, op->req_size, in, mode);
     round_trip(op->rep, op->rep_size, in, mode);

@@ -412,7 +412,7 @@ struct merge {
 
 static bool is_nil(struct str span)
 {
-    return span.n == 1 && (uint8_t)span.p[0] == 0xc0;
+    return span.n == 1 && (uint8_t)span.p[0] == 0xc0; /* NOLINT: what find_key() found has its bytes */
 }
 
 static void merge_emit(struct merge *m, struct str key, struct str val)
@@ -427,7 +427,7 @@ static void merge_emit(struct merge *m, struct str key, struct str val)
 static int merge_base(void *arg, struct str key, struct str val)
 {
     struct merge *m = arg;
-    struct str patched;
+    struct str patched = { NULL, 0 };
     if (!find_key(m->other, key, &patched))
         merge_emit(m, key, val);
     else if (!is_nil(patched))

@@ -23,9 +23,16 @@ static const struct field tokens_reply_fields[] = {
     FIELD_STR(struct cad_tokens_reply, Manager, 1, 512),
     FIELD_END,
 };
+static const struct field external_ca_fields[] = {
+    FIELD_STR(struct cad_external_ca, Protocol, 0, 64),
+    FIELD_STR(struct cad_external_ca, URL, 0, 4096),
+    FIELD_STR(struct cad_external_ca, CACert, 0, PEM_MAX),
+    FIELD_END,
+};
 static const struct field rotate_fields[] = {
     FIELD_STR(struct cad_rotate, SigningCACert, 0, PEM_MAX),
     FIELD_STR(struct cad_rotate, SigningCAKey, 0, PEM_MAX),
+    FIELD_LIST(struct cad_rotate, ExternalCAs, external_ca_fields, struct cad_external_ca, 100),
     FIELD_END,
 };
 static const struct field unlock_key_reply_fields[] = {

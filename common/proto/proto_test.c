@@ -198,10 +198,8 @@ static void a_full_arena_refuses_the_message(void **state)
     char in[3000];
     size_t n = 0;
     (void)state;
-    memcpy(in,
-           "\x81\xa7"
-           "Changes\xdc\x03\xe8",
-           12);
+    static const char head[12] = { '\x81', '\xa7', 'C', 'h', 'a', 'n', 'g', 'e', 's', '\xdc', '\x03', '\xe8' };
+    memcpy(in, head, sizeof head);
     n = 12;
     memset(in + n, '\x80', 1000);
     arena_init(&a, 1000);

@@ -84,7 +84,7 @@ static bool parse_offset(const char **p, const char *end, int64_t *ret_s)
     int sign = expect(p, end, '+') ? 1 : expect(p, end, '-') ? -1 : 0, h, m;
     if (sign == 0 || !digits(p, end, 2, &h) || !expect(p, end, ':') || !digits(p, end, 2, &m) || h > 23 || m > 59)
         return false;
-    *ret_s = sign * (h * 3600 + m * 60);
+    *ret_s = (int64_t)sign * (h * 3600 + m * 60);
     return true;
 }
 
