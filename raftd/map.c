@@ -16,6 +16,7 @@
 #define LOCK_FILE "lock.mdb"
 #define PATH_SIZE (MAP_PATH_MAX + 32)
 #define RESERVE_BYTES (1u << 20) /* left alone, so that deletions still work */
+#define SPARSE_BYTES (16u << 20) /* smaller ones may be as empty as they like */
 
 int map_failed(const struct map *m, int rc, const char *what, struct err *e)
 {
@@ -327,4 +328,60 @@ bool map_room(const struct map *m, uint64_t bytes, struct err *e)
         return false;
     }
     return true;
+}
+
+/* ---- shrinking ---- */
+
+bool map_sparse(const struct map *m)
+{
+    uint64_t used = map_used_bytes(m);
+    return used >= SPARSE_BYTES && free_bytes(m) > used / 2;
+}
+
+static int copy(struct map *m, struct err *e)
+{
+    char path[PATH_SIZE];
+    path_of(m, "", NEW_DIR, path);
+    mode_t old = umask(0177);
+    int rc = mdb_env_copy2(m->env, path, MDB_CP_COMPACT);
+    umask(old);
+    return rc == 0 ? 0 : map_failed(m, rc, "copy", e);
+}
+
+static int dbis_open_again(struct map *m, struct err *e)
+{
+    int r = map_begin(m, e);
+    if (r < 0)
+        return r;
+    int rc = dbis_open(m, 0);
+    if (rc != 0) {
+        map_abort(m);
+        return map_failed(m, rc, "open", e);
+    }
+    return map_commit(m, e);
+}
+
+int map_compact(struct map *m, uint64_t size, struct err *e)
+{
+    struct map fresh = *m;
+    CHECK(m->txn == NULL && m->published);
+    int r = dir_make(m, e);
+    if (r == 0)
+        r = copy(m, e);
+    if (r < 0)
+        return r;
+    fresh.env = NULL;
+    fresh.published = false;
+    r = env_open(&fresh, NEW_DIR, size, e);
+    if (r == 0)
+        r = dbis_open_again(&fresh, e);
+    if (r == 0)
+        r = map_publish(&fresh, e);
+    if (r < 0) {
+        map_close(&fresh);
+        return r;
+    }
+    map_close(m);
+    *m = fresh;
+    return 0;
 }

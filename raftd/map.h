@@ -57,4 +57,9 @@ int map_meta_put_str(struct map *m, const char *name, const char *v, struct err 
 
 /* map_room - false when neither the file system nor the map's size has room for `bytes` more. */
 bool map_room(const struct map *m, uint64_t bytes, struct err *e);
+
+/* map_sparse - large, and more than half of it unused. map_compact - a copy without that takes its place; on failure
+ * the map is as it was, or closed (env NULL) when it could not be opened again. */
+bool map_sparse(const struct map *m);
+int map_compact(struct map *m, uint64_t size, struct err *e);
 uint64_t map_used_bytes(const struct map *m);

@@ -458,6 +458,12 @@ bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek)
     return ok;
 }
 
+bool seal_keys_open(const char *dir)
+{
+    struct wraps w;
+    return kek_there(dir) && wraps_read(dir, &w, NULL) == 0 && wraps_count(&w) == 1 && w.b[WRAP_HEAD - 2] == 'o';
+}
+
 /* ---- the unlock key as text ---- */
 
 #define UNLOCK_PREFIX "SWMKEY-1-"

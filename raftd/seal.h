@@ -78,6 +78,7 @@ int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const str
 
 /* seal_keys_wrapped_by - is this kek, and no other, what opens the data key now? */
 bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek);
+bool seal_keys_open(const char *dir); /* the same of the kek on the disk */
 
 /* The unlock key as people see it: "SWMKEY-1-" and base64 without padding, as Docker's. */
 #define SEAL_UNLOCK_TEXT_SIZE 64u

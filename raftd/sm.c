@@ -8,6 +8,7 @@
 #include "common/proto/mp.h"
 #include "common/util/check.h"
 #include "raftd/entry.h"
+#include "raftd/members.h"
 #include "raftd/sm_priv.h"
 
 /* Meta of raftd's own, beside those of layout.h. */
@@ -553,6 +554,17 @@ static int data_apply(struct sm *sm, const struct raft_log_entry *le, struct err
     return r < 0 ? r : log_trim(sm, sm->n_touched, e);
 }
 
+static int members_apply(struct sm *sm, const struct raft_log_entry *le, struct err *e)
+{
+    struct members m;
+    int r = members_decode(&m, le->data, e);
+    if (r == 0 && m.n == 0)
+        r = err_set(e, ERR_CORRUPT, "members: there are none");
+    if (r < 0)
+        return err_wrap(e, "entry %llu", (unsigned long long)le->index);
+    return map_put(&sm->state, sm->state.meta, STR(META_MEMBERS), le->data, e);
+}
+
 int sm_begin(struct sm *sm, struct err *e)
 {
     buf_clear(&sm->events);
@@ -569,6 +581,8 @@ int sm_apply(struct sm *sm, const struct raft_log_entry *en, struct err *result,
     int r = 0;
     if (en->type == RAFT_ENTRY_DATA)
         r = data_apply(sm, en, result, e);
+    else if (en->type == RAFT_ENTRY_MEMBERS)
+        r = members_apply(sm, en, e);
     else if (en->type != RAFT_ENTRY_NOOP)
         r = err_set(e, ERR_UNIMPLEMENTED, "entry %llu: of type %d, which this version does not know",
                     (unsigned long long)en->index, (int)en->type);
@@ -840,6 +854,36 @@ uint64_t sm_applied_term(const struct sm *sm)
 uint64_t sm_revision(const struct sm *sm)
 {
     return sm->done_revision;
+}
+
+void sm_members(struct sm *sm, struct buf *out)
+{
+    MDB_txn *txn;
+    struct str v;
+    if (mdb_txn_begin(sm->state.env, NULL, MDB_RDONLY, &txn) != 0)
+        return;
+    if (map_get(&sm->state, txn, sm->state.meta, STR(META_MEMBERS), &v) == 0)
+        buf_put(out, v.p, v.n);
+    mdb_txn_abort(txn);
+}
+
+int sm_shrink(struct sm *sm, bool *ret_done, struct err *e)
+{
+    struct map *const maps[] = { &sm->state, &sm->secret };
+    int r = 0;
+    *ret_done = false;
+    CHECK(sm->state.txn == NULL && sm->secret.txn == NULL);
+    if (sm->snaps > 0 || !sm->state.published)
+        return 0;
+    for (unsigned i = 0; r == 0 && i < 2; i++) {
+        if (!map_sparse(maps[i]))
+            continue;
+        r = map_compact(maps[i], sm->conf.map_bytes, e);
+        *ret_done |= r == 0;
+    }
+    if (*ret_done)
+        sm->n_commits = 0; /* LMDB counts its transactions anew */
+    return r;
 }
 
 bool sm_room(const struct sm *sm, uint64_t bytes, struct err *e)

@@ -85,6 +85,16 @@ uint64_t sm_snap_index(const struct sm_snap *snap);
 void sm_snap_cancel(struct sm_snap *snap); /* from another thread: sm_snap_write() ends soon, with an error */
 int sm_snap_write(struct sm_snap *snap, const char *dir, const struct seal_key *key, struct err *e);
 
+/* sm_snap_next - record after record, as sm_snap_write() writes them; false: that was all, or *e says why not. */
+bool sm_snap_next(struct sm_snap *snap, struct buf *record, struct err *e);
+uint64_t sm_snap_term(const struct sm_snap *snap);
+/* sm_snap_head - the first record, with another membership in it. */
+void sm_snap_head(uint64_t revision, struct str members, struct buf *record);
+
+/* sm_shrink - LMDB's file never gets smaller by itself: when more than half of a large map is unused, a compact copy
+ * takes its place (readers notice, as they do with any new map). Not while a snapshot is held. */
+int sm_shrink(struct sm *sm, bool *ret_done, struct err *e);
+
 /* sm_restore - fills fresh maps from the snapshot that ends at index. */
 int sm_restore(struct sm *sm, const char *dir, const struct seal_key *key, uint64_t index, uint64_t term,
                struct err *e);

@@ -26,6 +26,7 @@ struct sm {
         uint64_t txnid, at_ms;
     } commits[SM_COMMITS];
     size_t n_commits;
+    unsigned snaps; /* held */
 };
 
 struct map *sm_map(struct sm *sm, enum kind k);

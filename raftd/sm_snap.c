@@ -11,10 +11,11 @@
 
 #include "common/proto/mp.h"
 #include "common/util/check.h"
+#include "raftd/members.h"
 #include "raftd/sm_priv.h"
 #include "raftd/snapshot.h"
 
-#define SNAPSHOT_FORMAT 1u
+#define SNAPSHOT_FORMAT 2u /* 2: with the membership */
 #define RESTORE_BATCH 20000u
 
 struct sm_snap {
@@ -22,6 +23,10 @@ struct sm_snap {
     MDB_txn *state, *secret;
     uint64_t index, term, revision;
     atomic_bool cancelled;
+    bool counted;
+    bool head; /* the first record is out; then come all kinds, and the cursor is in one of them */
+    enum kind kind;
+    MDB_cursor *cursor;
 };
 
 int sm_snap_begin(struct sm *sm, struct sm_snap **ret, struct err *e)
@@ -41,6 +46,8 @@ int sm_snap_begin(struct sm *sm, struct sm_snap **ret, struct err *e)
         sm_snap_end(s);
         return map_failed(&sm->state, rc, "open snapshot", e);
     }
+    sm->snaps++;
+    s->counted = true;
     *ret = s;
     return 0;
 }
@@ -49,6 +56,10 @@ struct sm_snap *sm_snap_end(struct sm_snap *s)
 {
     if (s == NULL)
         return NULL;
+    if (s->counted)
+        s->sm->snaps--;
+    if (s->cursor != NULL)
+        mdb_cursor_close(s->cursor);
     if (s->state != NULL)
         mdb_txn_abort(s->state);
     if (s->secret != NULL)
@@ -67,47 +78,82 @@ void sm_snap_cancel(struct sm_snap *s)
     atomic_store(&s->cancelled, true);
 }
 
-static int kind_dump(struct sm_snap *s, enum kind k, struct snapshot_writer *w, struct buf *b, struct err *e)
+uint64_t sm_snap_term(const struct sm_snap *s)
 {
-    const struct map *m = sm_map(s->sm, k);
-    MDB_cursor *c;
+    return s->term;
+}
+
+void sm_snap_head(uint64_t revision, struct str members, struct buf *b)
+{
+    mp_map(b, members.n > 0 ? 3 : 2);
+    mp_kv_u64(b, "format", SNAPSHOT_FORMAT);
+    mp_kv_u64(b, "revision", revision);
+    if (members.n > 0)
+        mp_kv_raw(b, "members", members);
+}
+
+static void head_record(struct sm_snap *s, struct buf *b)
+{
+    struct str members = { NULL, 0 };
+    (void)map_get(&s->sm->state, s->state, s->sm->state.meta, STR(META_MEMBERS), &members);
+    sm_snap_head(s->revision, members, b);
+    s->head = true;
+}
+
+/* doc_next - 1: there is one; 0: no more; negative: LMDB failed. */
+static int doc_next(struct sm_snap *s, MDB_val *key, MDB_val *val, struct err *e)
+{
+    for (; s->kind < KIND_COUNT; s->kind++) {
+        const struct map *m = sm_map(s->sm, s->kind);
+        int rc = 0;
+        if (s->cursor == NULL)
+            rc = mdb_cursor_open(m->secret ? s->secret : s->state, m->kind[s->kind], &s->cursor);
+        if (rc == 0)
+            rc = mdb_cursor_get(s->cursor, key, val, MDB_NEXT);
+        if (rc == 0)
+            return 1;
+        if (rc != MDB_NOTFOUND)
+            return map_failed(m, rc, "read for the snapshot", e);
+        mdb_cursor_close(s->cursor);
+        s->cursor = NULL;
+    }
+    return 0;
+}
+
+bool sm_snap_next(struct sm_snap *s, struct buf *b, struct err *e)
+{
     MDB_val key, val;
-    int rc = mdb_cursor_open(m->secret ? s->secret : s->state, m->kind[k], &c), r = 0;
-    if (rc != 0)
-        return map_failed(m, rc, "read for the snapshot", e);
-    for (rc = mdb_cursor_get(c, &key, &val, MDB_FIRST); r == 0 && rc == 0;
-         rc = mdb_cursor_get(c, &key, &val, MDB_NEXT)) {
-        if (atomic_load(&s->cancelled)) {
-            r = err_set(e, ERR_UNAVAILABLE, "snapshot: cancelled");
-            break;
-        }
-        buf_clear(b);
+    buf_clear(b);
+    if (atomic_load(&s->cancelled)) {
+        err_set(e, ERR_UNAVAILABLE, "snapshot: cancelled");
+        return false;
+    }
+    if (!s->head) {
+        head_record(s, b);
+    } else {
+        if (doc_next(s, &key, &val, e) != 1)
+            return false;
         mp_array(b, 3);
-        mp_cstr(b, kind_info[k].name);
+        mp_cstr(b, kind_info[s->kind].name);
         mp_str(b, (struct str){ key.mv_data, key.mv_size });
         mp_raw(b, (struct str){ val.mv_data, val.mv_size });
-        r = b->failed ? err_set(e, ERR_NOMEM, "snapshot: out of memory") : snapshot_put(w, buf_str(b), e);
     }
-    mdb_cursor_close(c);
-    if (r == 0 && rc != MDB_NOTFOUND)
-        r = map_failed(m, rc, "read for the snapshot", e);
-    return r;
+    if (b->failed)
+        err_set(e, ERR_NOMEM, "snapshot: out of memory");
+    return !b->failed;
 }
 
 int sm_snap_write(struct sm_snap *s, const char *dir, const struct seal_key *key, struct err *e)
 {
     _cleanup_(snapshot_closep) struct snapshot_writer *w = NULL;
     struct buf b = BUF_INIT;
+    struct err why = ERR_INIT;
     int r = snapshot_create(&w, dir, key, s->index, s->term, e);
-    if (r < 0)
-        return r;
-    mp_map(&b, 2);
-    mp_kv_u64(&b, "format", SNAPSHOT_FORMAT);
-    mp_kv_u64(&b, "revision", s->revision);
-    r = snapshot_put(w, buf_str(&b), e);
-    for (enum kind k = 0; r == 0 && k < KIND_COUNT; k++)
-        r = kind_dump(s, k, w, &b, e);
+    while (r == 0 && sm_snap_next(s, &b, &why))
+        r = snapshot_put(w, buf_str(&b), e);
     buf_done(&b);
+    if (r == 0 && why.code != 0)
+        r = err_set(e, why.code, "%s", why.msg);
     return r < 0 ? r : snapshot_finish(w, e);
 }
 
@@ -140,7 +186,13 @@ static int restore_head(struct restore *rs, struct str rec, struct err *e)
         return err_set(e, ERR_CORRUPT, "snapshot: of format %llu, which this version does not know",
                        (unsigned long long)format);
     rs->head = true;
-    return 0;
+    struct str members;
+    struct members m;
+    if (!mp_find(rec, "members", &members))
+        return 0;
+    if (members_decode(&m, members, e) < 0)
+        return err_wrap(e, "snapshot");
+    return map_put(&rs->sm->state, rs->sm->state.meta, STR(META_MEMBERS), members, e);
 }
 
 static int restore_record(void *arg, struct str rec, struct err *e)

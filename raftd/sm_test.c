@@ -394,9 +394,13 @@ static void test_malformed_entries(void **state)
         sm_abort(sm);
         assert_int_equal(sm_applied(sm), index_);
     }
-    struct raft_log_entry members = { index_ + 1, 1, RAFT_ENTRY_MEMBERS, { NULL, 0 } };
+    struct raft_log_entry other = { index_ + 1, 1, RAFT_ENTRY_MEMBERS, { NULL, 0 } };
     assert_int_equal(sm_begin(sm, &e), 0);
-    assert_int_equal(sm_apply(sm, &members, &result, &revision, &e), -ERR_UNIMPLEMENTED);
+    assert_int_equal(sm_apply(sm, &other, &result, &revision, &e), -ERR_CORRUPT);
+    sm_abort(sm);
+    other.type = 9;
+    assert_int_equal(sm_begin(sm, &e), 0);
+    assert_int_equal(sm_apply(sm, &other, &result, &revision, &e), -ERR_UNIMPLEMENTED);
     sm_abort(sm);
 }
 
@@ -647,6 +651,145 @@ static void test_snapshot(void **state)
     assert_int_equal(commit(), -ERR_CONFLICT);
 }
 
+static void members_write(struct buf *b, const char *node, bool twice)
+{
+    mp_array(b, twice ? 2 : 1);
+    for (int i = 0; i < (twice ? 2 : 1); i++) {
+        mp_map(b, 4);
+        mp_kv_u64(b, "RaftID", 7);
+        mp_kv_cstr(b, "NodeID", node);
+        mp_kv_cstr(b, "Addr", "10.0.0.1:2377");
+        mp_kv_bool(b, "Learner", false);
+    }
+}
+
+static int apply_members(struct str data)
+{
+    struct raft_log_entry le = { index_ + 1, 1, RAFT_ENTRY_MEMBERS, data };
+    assert_int_equal(sm_begin(sm, &e), 0);
+    int r = sm_apply(sm, &le, &result, &revision, &e);
+    if (r < 0) {
+        sm_abort(sm);
+        return r;
+    }
+    index_++;
+    return sm_commit(sm, &e);
+}
+
+/* The membership is in the map, for all to read, and comes back out of a snapshot. */
+static void test_members(void **state)
+{
+    (void)state;
+    struct seal_key key = { { 1 } };
+    struct sm_snap *snap;
+    struct sm_conf c = conf();
+    struct err why;
+    struct buf b = BUF_INIT, have = BUF_INIT;
+    bool fresh;
+    sm_members(sm, &have);
+    assert_int_equal(have.n, 0);
+    members_write(&b, "n1", false);
+    assert_int_equal(apply_members(buf_str(&b)), 0);
+    sm_members(sm, &have);
+    assert_true(str_eq(buf_str(&have), buf_str(&b)));
+    assert_int_equal(sm_snap_begin(sm, &snap, &e), 0);
+    assert_int_equal(sm_snap_write(snap, test_dir, &key, &e), 0);
+    sm_snap_end(snap);
+    sm_close(sm);
+    assert_int_equal(sm_open(&sm, &c, &id, 5, 5, &fresh, &why, &e), 0);
+    assert_true(fresh);
+    assert_int_equal(sm_restore(sm, test_dir, &key, 1, 1, &e), 0);
+    assert_int_equal(sm_publish(sm, &e), 0);
+    buf_clear(&have);
+    sm_members(sm, &have);
+    assert_true(str_eq(buf_str(&have), buf_str(&b)));
+    struct store *s = NULL;
+    struct store_snap *sn;
+    struct store_member m[STORE_MEMBERS_MAX];
+    assert_int_equal(store_open(&s, test_dir, false, &e), 0);
+    assert_int_equal(store_begin(s, &sn, &e), 0);
+    assert_int_equal(store_members(sn, m), 1);
+    assert_int_equal(m[0].raft_id, 7);
+    store_end(sn);
+    store_close(s);
+    buf_clear(&b);
+    members_write(&b, "n2", true);
+    index_ = sm_applied(sm);
+    assert_int_equal(apply_members(buf_str(&b)), -ERR_CORRUPT);
+    assert_int_equal(apply_members(STR("garbage")), -ERR_CORRUPT);
+    buf_done(&b);
+    buf_done(&have);
+}
+
+/* fill - tasks first..last-1 of about 4 kB each are made, or removed. */
+static void fill(const char *op, int first, int last)
+{
+    static char big[3900], ids[16][16];
+    for (int i = first; i < last; i += 16) {
+        for (int j = 0; j < 16; j++) {
+            snprintf(ids[j], sizeof ids[j], "t%06d", i + j);
+            struct buf *b = change(op, "task", ids[j]);
+            if (op[0] != 'c')
+                continue;
+            mp_map(b, 1);
+            mp_cstr(b, "Data");
+            mp_bin(b, (struct str){ big, sizeof big });
+            chg[nchg - 1].Doc = buf_str(b);
+        }
+        assert_int_equal(commit(), 0);
+    }
+}
+
+/* After many deletions the files get small again, for a reader that has them open, too. */
+static void test_shrink(void **state)
+{
+    (void)state;
+    struct store *s = NULL;
+    struct store_snap *sn;
+    struct sm_snap *held;
+    struct str d;
+    bool shrunk;
+    fill("create", 0, 8000);
+    named("create", "service", "s1", "web");
+    assert_int_equal(commit(), 0);
+    uint64_t full = sm_used_bytes(sm);
+    assert_true(full > 30 << 20);
+    assert_int_equal(sm_shrink(sm, &shrunk, &e), 0);
+    assert_false(shrunk);
+    assert_int_equal(store_open(&s, test_dir, false, &e), 0);
+    assert_int_equal(store_begin(s, &sn, &e), 0);
+    assert_int_equal(store_count(sn, KIND_TASK), 8000);
+    store_end(sn);
+    fill("delete", 0, 7984);
+    assert_true(sm_used_bytes(sm) >= full);
+    assert_int_equal(sm_snap_begin(sm, &held, &e), 0);
+    assert_int_equal(sm_shrink(sm, &shrunk, &e), 0);
+    assert_false(shrunk); /* somebody reads */
+    sm_snap_end(held);
+    uint64_t rev = sm_revision(sm);
+    assert_int_equal(sm_shrink(sm, &shrunk, &e), 0);
+    assert_true(shrunk);
+    assert_true(sm_used_bytes(sm) < full / 5);
+    char path[512];
+    struct stat st;
+    test_path(path, "state/data.mdb");
+    assert_int_equal(stat(path, &st), 0);
+    assert_true((uint64_t)st.st_size < full / 5);
+    assert_int_equal(sm_revision(sm), rev);
+    assert_int_equal(store_begin(s, &sn, &e), 0);
+    assert_int_equal(store_count(sn, KIND_TASK), 16);
+    assert_int_equal(store_get(sn, KIND_SERVICE, STR("s1"), &d), 0);
+    store_end(sn);
+    named("create", "service", "s2", "web");
+    assert_int_equal(commit(), -ERR_CONFLICT);
+    named("create", "service", "s2", "other");
+    assert_int_equal(commit(), 0);
+    sm_close(sm);
+    assert_false(open_maps(index_)); /* and it is a map that can be opened again */
+    assert_int_equal(sm_count(sm, KIND_TASK), 16);
+    store_close(s);
+}
+
 static void test_snapshot_cancelled(void **state)
 {
     (void)state;
@@ -719,6 +862,8 @@ int main(void)
         T(test_full_map),
         T(test_snapshot),
         T(test_snapshot_cancelled),
+        T(test_members),
+        T(test_shrink),
         T(test_deterministic),
     };
     return cmocka_run_group_tests(tests, NULL, done);
