@@ -145,6 +145,7 @@ void api_rpc_error(struct req *r, enum rpc_class c, const char *fmt, ...) __attr
 void api_stream(struct req *r, unsigned status, const char *type);
 void api_stream_push(struct req *r);
 void api_stream_end(struct req *r);             /* after what is in r->out */
+void api_stream_abort(struct req *r);           /* hangs up in the middle: the client sees that it is cut short */
 size_t api_stream_waiting(const struct req *r); /* bytes the client has yet to take */
 
 void api_header(struct req *r, const char *name, const char *value);

@@ -396,6 +396,16 @@ void api_stream_end(struct req *r)
         resume(r->conn);
 }
 
+void api_stream_abort(struct req *r)
+{
+    r->answered = true;
+    api_unwait(r);
+    if (r->conn) {
+        r->conn->lost = true;
+        resume(r->conn);
+    }
+}
+
 size_t api_stream_waiting(const struct req *r)
 {
     return r->out.n - (r->conn ? r->conn->sent : 0);

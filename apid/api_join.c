@@ -310,6 +310,18 @@ static void init_await(struct req *r)
     init_look(r);
 }
 
+void swarm_await_start(struct req *r)
+{
+    struct init *i = calloc(1, sizeof *i);
+
+    CHECK(i);
+    if (r->free_data)
+        r->free_data(r->data);
+    r->data = i;
+    r->free_data = init_free;
+    init_await(r);
+}
+
 static void undone(struct req *r, const void *rep, const struct err *e)
 {
     (void)rep, (void)e;

@@ -28,6 +28,8 @@ void swarm_update(struct req *r);
 void swarm_leave(struct req *r);
 void swarm_join(struct req *r);
 void swarm_unlock(struct req *r);
+void swarm_backup(struct req *r);
+void swarm_restore(struct req *r);
 void swarm_unlockkey(struct req *r);
 
 void images_list(struct req *r);

@@ -25,6 +25,10 @@ struct swarm_addrs {
 int swarm_resolve_addrs(struct req *r, const char *listen, const char *advertise, const char *data, bool joining,
                         struct swarm_addrs *ret);
 
+/* swarm_await_start - answers with the node's ID as soon as a swarm that was started here has its tokens and this node
+ * its certificate. r->data is replaced. */
+void swarm_await_start(struct req *r);
+
 bool swarm_has_gateway(void); /* gatewayd runs, or has run, on this node */
 
 /* Forms of what people type: pure. */

@@ -16,6 +16,8 @@ const struct api_route api_routes[] = {
     { "POST", "/swarm/update", swarm_update, SPEC, ROUTE_READS },
     { "POST", "/swarm/unlock", swarm_unlock, SMALL, 0 },
     { "GET", "/swarm/unlockkey", swarm_unlockkey, 0, ROUTE_READS },
+    { "POST", "/swarm/backup", swarm_backup, 0, ROUTE_READS },
+    { "POST", "/swarm/restore", swarm_restore, 0, ROUTE_STREAMS },
     { "GET", "/swarm", swarm_inspect, 0, ROUTE_READS },
 
     { "GET", "/nodes", nodes_list, 0, ROUTE_READS },

@@ -1,12 +1,18 @@
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "common/util/cleanup.h"
 #include "swarmctl/cmds.h"
 #include "swarmctl/conv.h"
 #include "swarmctl/jpath.h"
 
+#define SECRET_MAX 1024u /* bytes of a key or passphrase */
 #define CERT_EXPIRY                                                                                                    \
     {                                                                                                                  \
         .name = "cert-expiry", .type = &T_DURATION, .def = "2160h0m0s",                                                \
@@ -128,6 +134,23 @@ static const struct flag ca_flags[] = {
       .help = "Rotate the swarm CA - if no certificate or key are provided, new ones will be generated" },
     FLAGS_END,
 };
+static const struct flag backup_flags[] = {
+    { .name = "passphrase-file",
+      .type = &T_STRING,
+      .choices = "@file",
+      .help = "Read the passphrase from the first line of a file instead of asking for it" },
+    FLAGS_END,
+};
+static const struct flag restore_flags[] = {
+    { .name = "advertise-addr", .type = &T_STRING, .help = "Advertised address (format: \"<ip|interface>[:port]\")" },
+    { .name = "listen-addr",
+      .type = &T_NODE_ADDR,
+      .def = "0.0.0.0:2377",
+      .help = "Listen address (format: \"<ip|interface>[:port]\")" },
+    FLAGS_END,
+};
+static const struct flag *const backup_tables[] = { backup_flags, NULL };
+static const struct flag *const restore_tables[] = { backup_flags, restore_flags, NULL };
 static const struct flag *const init_tables[] = { address_flags, init_flags, spec_flags, NULL };
 static const struct flag *const join_tables[] = { address_flags, join_flags, NULL };
 static const struct flag *const leave_tables[] = { leave_flags, NULL };
@@ -403,8 +426,8 @@ static int run_unlock_key(struct cli *c, struct call *call)
     return r == 0 ? show_key(c, quiet, true) : r;
 }
 
-/* One line from standard input; typed unseen on a terminal. */
-static void read_key(struct cli *c, struct buf *key)
+/* One line from standard input; typed unseen on a terminal. Blanks are not part of a key. */
+static void read_secret(struct cli *c, const char *prompt, bool blanks, struct buf *key)
 {
     struct termios old, quiet;
     char ch;
@@ -416,11 +439,11 @@ static void read_key(struct cli *c, struct buf *key)
         tcsetattr(c->in_fd, TCSANOW, &quiet);
     }
     if (c->in_tty) {
-        fputs("Enter unlock key: ", c->out);
+        fputs(prompt, c->out);
         fflush(c->out);
     }
-    while (key->n < 256 && read(c->in_fd, &ch, 1) == 1 && ch != '\n')
-        if (!isspace((unsigned char)ch))
+    while (key->n <= SECRET_MAX && read(c->in_fd, &ch, 1) == 1 && ch != '\n')
+        if (blanks ? ch != '\r' : !isspace((unsigned char)ch))
             buf_putc(key, ch);
     if (hidden) {
         tcsetattr(c->in_fd, TCSANOW, &old);
@@ -444,7 +467,7 @@ static int run_unlock(struct cli *c, struct call *call)
     } else if (strcmp(state, "locked") != 0) {
         r = cli_fail(c, "Error: swarm is not locked");
     } else {
-        read_key(c, &key);
+        read_secret(c, "Enter unlock key: ", false, &key);
         rq = json_pack("{s:s}", "UnlockKey", buf_cstr(&key));
         r = api_call(c, "POST", "/swarm/unlock", rq, NULL) != 0 ? cli_fail_api(c) : 0;
         json_decref(rq);
@@ -453,6 +476,148 @@ static int run_unlock(struct cli *c, struct call *call)
     }
     json_decref(info);
     buf_done(&key);
+    return r;
+}
+
+/* ---- backup, restore: not docker's ---- */
+
+static int read_passphrase(struct cli *c, struct call *call, bool twice, struct buf *pass)
+{
+    const char *path = flag_str(&call->fs, "passphrase-file");
+    struct buf again = BUF_INIT;
+    int r = 0;
+
+    if (*path) {
+        FILE *f = fopen(path, "re");
+        if (!f)
+            return cli_fail(c, "open %s: %s", path, strerror(errno));
+        for (int ch; pass->n <= SECRET_MAX && (ch = fgetc(f)) != EOF && ch != '\n';)
+            if (ch != '\r')
+                buf_putc(pass, (char)ch);
+        fclose(f);
+    } else {
+        read_secret(c, "Enter passphrase: ", true, pass);
+        if (twice && c->in_tty) {
+            read_secret(c, "Enter it again: ", true, &again);
+            if (strcmp(buf_cstr(pass), buf_cstr(&again)) != 0)
+                r = cli_fail(c, "the two passphrases differ");
+        }
+    }
+    if (r == 0 && (pass->n == 0 || pass->n > SECRET_MAX))
+        r = cli_fail(c, pass->n == 0 ? "a passphrase is needed" : "the passphrase is longer than %u bytes", SECRET_MAX);
+    if (again.p)
+        explicit_bzero(again.p, again.cap);
+    buf_done(&again);
+    return r;
+}
+
+/* "X-Swarm-Passphrase: <base64>" */
+static void passphrase_header(struct buf *pass, struct buf *ret)
+{
+    buf_puts(ret, "X-Swarm-Passphrase: ");
+    unsigned char *to = (unsigned char *)buf_reserve(ret, 4 * (pass->n / 3 + 1) + 1);
+    if (to)
+        ret->n += (size_t)EVP_EncodeBlock(to, (const unsigned char *)pass->p, (int)pass->n);
+    explicit_bzero(pass->p, pass->cap);
+    buf_done(pass);
+}
+
+struct sink {
+    int fd;
+    uint64_t bytes;
+    int error; /* errno */
+};
+
+static bool to_file(const char *p, size_t n, void *arg)
+{
+    struct sink *s = arg;
+
+    for (size_t done = 0; done < n;) {
+        ssize_t k = write(s->fd, p + done, n - done);
+        if (k < 0 && errno != EINTR) {
+            s->error = errno;
+            return false;
+        }
+        done += k > 0 ? (size_t)k : 0;
+    }
+    s->bytes += n;
+    return true;
+}
+
+/* Written beside the file and renamed when it is whole: a backup that was cut short is none. */
+static int run_backup(struct cli *c, struct call *call)
+{
+    const char *path = call->argv[0];
+    struct buf pass = BUF_INIT, header = BUF_INIT, tmp = BUF_INIT;
+    struct sink s = { .fd = -1 };
+    int r = read_passphrase(c, call, true, &pass);
+
+    if (r != 0)
+        goto out;
+    passphrase_header(&pass, &header);
+    buf_printf(&tmp, "%s.part", path);
+    s.fd = open(buf_cstr(&tmp), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (s.fd < 0) {
+        r = cli_fail(c, "open %s: %s", buf_cstr(&tmp), strerror(errno));
+        goto out;
+    }
+    const char *headers[] = { buf_cstr(&header), NULL };
+    if (api_stream(c, "POST", "/swarm/backup", -1, NULL, headers, to_file, &s) != 0)
+        r = cli_fail_api(c);
+    else if (s.error != 0 || fsync(s.fd) < 0 || rename(buf_cstr(&tmp), path) < 0)
+        r = cli_fail(c, "write %s: %s", path, strerror(s.error ? s.error : errno));
+    else
+        fprintf(c->out,
+                "Backup of the swarm written to %s (%" PRIu64 " bytes). Keep the passphrase: nobody can open it "
+                "without.\n",
+                path, s.bytes);
+    if (r != 0)
+        unlink(buf_cstr(&tmp));
+out:
+    closep(&s.fd);
+    if (header.p)
+        explicit_bzero(header.p, header.cap);
+    if (pass.p)
+        explicit_bzero(pass.p, pass.cap);
+    buf_done(&header);
+    buf_done(&pass);
+    buf_done(&tmp);
+    return r;
+}
+
+static bool ignore(const char *p, size_t n, void *arg)
+{
+    (void)p, (void)n, (void)arg;
+    return true;
+}
+
+static int run_restore(struct cli *c, struct call *call)
+{
+    struct buf pass = BUF_INIT, header = BUF_INIT, path = BUF_INIT;
+    _cleanup_(closep) int fd = open(call->argv[0], O_RDONLY | O_CLOEXEC);
+    int r;
+
+    if (fd < 0)
+        return cli_fail(c, "open %s: %s", call->argv[0], strerror(errno));
+    r = read_passphrase(c, call, false, &pass);
+    if (r == 0) {
+        passphrase_header(&pass, &header);
+        buf_puts(&path, "/swarm/restore");
+        url_query(&path, "listenaddr", flag_str(&call->fs, "listen-addr"));
+        url_query(&path, "advertiseaddr", flag_str(&call->fs, "advertise-addr"));
+        const char *headers[] = { buf_cstr(&header), NULL };
+        if (api_stream(c, "POST", buf_cstr(&path), fd, "application/octet-stream", headers, ignore, NULL) != 0)
+            r = cli_fail_api(c);
+        else
+            fputs("Swarm restored: this node is its only manager now.\n", c->out);
+    }
+    if (header.p)
+        explicit_bzero(header.p, header.cap);
+    if (pass.p)
+        explicit_bzero(pass.p, pass.cap);
+    buf_done(&header);
+    buf_done(&pass);
+    buf_done(&path);
     return r;
 }
 
@@ -516,6 +681,14 @@ static int run_ca(struct cli *c, struct call *call)
 }
 
 const struct cmd swarm_cmds[] = {
+    { .name = "backup",
+      .args = "FILE",
+      .help = "Write the whole swarm to a file, sealed with a passphrase",
+      .min = 1,
+      .max = 1,
+      .flags = backup_tables,
+      .run = run_backup,
+      .complete = "@file" },
     { .name = "ca", .help = "Display and rotate the root CA", .flags = ca_tables, .run = run_ca },
     { .name = "init", .help = "Initialize a swarm", .flags = init_tables, .run = run_init },
     { .name = "join",
@@ -534,6 +707,14 @@ const struct cmd swarm_cmds[] = {
       .run = run_join_token,
       .complete = "worker,manager" },
     { .name = "leave", .help = "Leave the swarm", .flags = leave_tables, .run = run_leave },
+    { .name = "restore",
+      .args = "FILE",
+      .help = "Start a swarm of one manager from a backup",
+      .min = 1,
+      .max = 1,
+      .flags = restore_tables,
+      .run = run_restore,
+      .complete = "@file" },
     { .name = "unlock", .help = "Unlock swarm", .run = run_unlock },
     { .name = "unlock-key", .help = "Manage the unlock key", .flags = key_tables, .run = run_unlock_key },
     { .name = "update", .help = "Update the swarm", .flags = update_tables, .run = run_update, .needs_flag = true },
