@@ -45,6 +45,7 @@ static struct {
     uint64_t last_seq, revision;
     bool primed; /* mirrors are filled in; before that nothing is an event */
     struct table services, nodes;
+    char leader[72]; /* who led at the last look; empty: nobody known yet */
     struct listener *listeners;
     bool inited;
 } ev;
@@ -298,6 +299,28 @@ static void init_once(void)
     ev.inited = true;
 }
 
+static void tell_leader(struct store_snap *snap, struct str id, bool leads)
+{
+    struct attr attrs[] = { { "leader.new", leads ? "true" : "false" }, { "leader.old", leads ? "false" : "true" } };
+    struct str doc;
+
+    if (store_get(snap, KIND_NODE, id, &doc) == 0)
+        emit("node", "swarm", "update", id, text_at(doc, "Description.Hostname"), attrs, 2);
+}
+
+/* While nobody leads, the last one is remembered: its return is no event. */
+static void look_at_leader(struct store_snap *snap, struct str leader)
+{
+    if (leader.n == 0 || str_is(leader, ev.leader))
+        return;
+    if (ev.leader[0]) {
+        tell_leader(snap, str_from(ev.leader), false);
+        tell_leader(snap, leader, true);
+    }
+    if (!str_copy(ev.leader, sizeof ev.leader, leader))
+        ev.leader[0] = '\0';
+}
+
 void events_turn(void)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
@@ -311,10 +334,15 @@ void events_turn(void)
         forget();
         ev.primed = false;
         ev.revision = 0;
+        ev.leader[0] = '\0';
         return;
     }
-    if (meta.revision == ev.revision && ev.primed)
+    look_at_leader(snap, meta.leader_id);
+    if (meta.revision == ev.revision && ev.primed) {
+        if (ev.last_seq != before)
+            feed_all();
         return;
+    }
     table_init(&t.seen, 0);
     bool gap = !ev.primed || meta.revision < ev.revision || store_changes(snap, ev.revision, on_change, &t, &e) < 0;
     if (gap)

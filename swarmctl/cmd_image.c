@@ -16,8 +16,6 @@
 static const struct flag ls_flags[] = {
     { .name = "all", .shorthand = 'a', .type = &T_BOOL, .help = "Show all images (default hides intermediate images)" },
     { .name = "digests", .type = &T_BOOL, .help = "Show digests" },
-    { .name = "filter", .shorthand = 'f', .type = &T_FILTER, .help = "Filter output based on conditions provided" },
-    { .name = "format", .type = &T_STRING, .help = FORMAT_LIST_HELP },
     { .name = "no-trunc", .type = &T_BOOL, .help = "Don't truncate output" },
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Only show image IDs" },
     FLAGS_END,
@@ -42,7 +40,7 @@ static const struct flag rm_flags[] = {
     { .name = "no-prune", .type = &T_BOOL, .help = "Do not delete untagged parents" },
     FLAGS_END,
 };
-const struct flag *const images_tables[] = { ls_flags, NULL };
+const struct flag *const images_tables[] = { filter_flags, format_flags, ls_flags, NULL };
 const struct flag *const load_tables[] = { load_flags, NULL };
 const struct flag *const pull_tables[] = { pull_flags, NULL };
 const struct flag *const rmi_tables[] = { rm_flags, NULL };

@@ -26,9 +26,9 @@ static const struct flag update_flags[] = {
       .choices = "worker,manager" },
     FLAGS_END,
 };
-static const struct flag *const ls_tables[] = { list_flags, NULL };
+static const struct flag *const ls_tables[] = { filter_flags, format_flags, quiet_id_flags, NULL };
 static const struct flag *const inspect_tables[] = { inspect_flags, pretty_flags, NULL };
-static const struct flag *const ps_tables[] = { task_ps_flags, NULL };
+static const struct flag *const ps_tables[] = { filter_flags, no_trunc_flags, task_ps_flags, NULL };
 static const struct flag *const rm_tables[] = { rm_flags, NULL };
 static const struct flag *const update_tables[] = { update_flags, NULL };
 

@@ -18,23 +18,12 @@
 
 #define CS "TaskTemplate.ContainerSpec."
 
-static const struct flag wait_flags[] = {
-    { .name = "detach",
-      .shorthand = 'd',
-      .type = &T_BOOL,
-      .help = "Exit immediately instead of waiting for the service to converge" },
-    FLAGS_END,
-};
-static const struct flag quiet_flag[] = {
-    { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress progress output" },
-    FLAGS_END,
-};
-static const struct flag *const scale_tables[] = { wait_flags, NULL };
-static const struct flag *const rollback_tables[] = { wait_flags, quiet_flag, NULL };
-static const struct flag *const ls_tables[] = { list_flags, NULL };
+static const struct flag *const scale_tables[] = { service_wait_flags, NULL };
+static const struct flag *const rollback_tables[] = { service_wait_flags, progress_flags, NULL };
+static const struct flag *const ls_tables[] = { filter_flags, format_flags, quiet_id_flags, NULL };
 static const struct flag *const inspect_tables[] = { inspect_flags, pretty_flags, NULL };
-static const struct flag *const ps_tables[] = { task_ps_flags, NULL };
-static const struct flag *const logs_tables[] = { service_logs_flags, NULL };
+static const struct flag *const ps_tables[] = { filter_flags, no_trunc_flags, task_ps_flags, NULL };
+static const struct flag *const logs_tables[] = { no_trunc_flags, service_logs_flags, NULL };
 
 /* ---- waiting ---- */
 

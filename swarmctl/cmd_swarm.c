@@ -13,21 +13,21 @@
 #include "swarmctl/jpath.h"
 
 #define SECRET_MAX 1024u /* bytes of a key or passphrase */
-#define CERT_EXPIRY                                                                                                    \
-    {                                                                                                                  \
-        .name = "cert-expiry", .type = &T_DURATION, .def = "2160h0m0s",                                                \
-        .help = "Validity period for node certificates (ns|us|ms|s|m|h)", .path = "CAConfig.NodeCertExpiry"            \
-    }
-#define EXTERNAL_CA                                                                                                    \
-    {                                                                                                                  \
-        .name = "external-ca", .type = &T_EXTERNAL_CA,                                                                 \
-        .help = "Specifications of one or more certificate signing endpoints", .path = "CAConfig.ExternalCAs"          \
-    }
-
-/* What init and update share; .path is where the value goes in the swarm's spec. */
+/* What init, update and ca share; .path is where the value goes in the swarm's spec. */
+static const struct flag ca_spec_flags[] = {
+    { .name = "cert-expiry",
+      .type = &T_DURATION,
+      .def = "2160h0m0s",
+      .help = "Validity period for node certificates (ns|us|ms|s|m|h)",
+      .path = "CAConfig.NodeCertExpiry" },
+    { .name = "external-ca",
+      .type = &T_EXTERNAL_CA,
+      .help = "Specifications of one or more certificate signing endpoints",
+      .path = "CAConfig.ExternalCAs" },
+    FLAGS_END,
+};
+/* What init and update share. */
 static const struct flag spec_flags[] = {
-    CERT_EXPIRY,
-    EXTERNAL_CA,
     { .name = "dispatcher-heartbeat",
       .type = &T_DURATION,
       .def = "5s",
@@ -50,8 +50,16 @@ static const struct flag spec_flags[] = {
     FLAGS_END,
 };
 
+/* init, join and restore */
 static const struct flag address_flags[] = {
     { .name = "advertise-addr", .type = &T_STRING, .help = "Advertised address (format: \"<ip|interface>[:port]\")" },
+    { .name = "listen-addr",
+      .type = &T_NODE_ADDR,
+      .def = "0.0.0.0:2377",
+      .help = "Listen address (format: \"<ip|interface>[:port]\")" },
+    FLAGS_END,
+};
+static const struct flag node_flags[] = {
     { .name = "availability",
       .type = &T_STRING,
       .def = "active",
@@ -60,10 +68,6 @@ static const struct flag address_flags[] = {
     { .name = "data-path-addr",
       .type = &T_STRING,
       .help = "Address or interface to use for data path traffic (format: \"<ip|interface>\")" },
-    { .name = "listen-addr",
-      .type = &T_NODE_ADDR,
-      .def = "0.0.0.0:2377",
-      .help = "Listen address (format: \"<ip|interface>[:port]\")" },
     FLAGS_END,
 };
 
@@ -103,13 +107,15 @@ static const struct flag update_flags[] = {
       .path = "EncryptionConfig.AutoLockManagers" },
     FLAGS_END,
 };
-static const struct flag token_flags[] = {
+static const struct flag quiet_token_flags[] = {
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Only display token" },
+    FLAGS_END,
+};
+static const struct flag token_flags[] = {
     { .name = "rotate", .type = &T_BOOL, .help = "Rotate join token" },
     FLAGS_END,
 };
 static const struct flag key_flags[] = {
-    { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Only display token" },
     { .name = "rotate", .type = &T_BOOL, .help = "Rotate unlock key" },
     FLAGS_END,
 };
@@ -122,13 +128,10 @@ static const struct flag ca_flags[] = {
       .type = &T_PEM,
       .choices = "@file",
       .help = "Path to the PEM-formatted root CA key to use for the new cluster" },
-    CERT_EXPIRY,
-    EXTERNAL_CA,
     { .name = "detach",
       .shorthand = 'd',
       .type = &T_BOOL,
       .help = "Exit immediately instead of waiting for the root rotation to converge" },
-    { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress progress output" },
     { .name = "rotate",
       .type = &T_BOOL,
       .help = "Rotate the swarm CA - if no certificate or key are provided, new ones will be generated" },
@@ -141,23 +144,17 @@ static const struct flag backup_flags[] = {
       .help = "Read the passphrase from the first line of a file instead of asking for it" },
     FLAGS_END,
 };
-static const struct flag restore_flags[] = {
-    { .name = "advertise-addr", .type = &T_STRING, .help = "Advertised address (format: \"<ip|interface>[:port]\")" },
-    { .name = "listen-addr",
-      .type = &T_NODE_ADDR,
-      .def = "0.0.0.0:2377",
-      .help = "Listen address (format: \"<ip|interface>[:port]\")" },
-    FLAGS_END,
-};
 static const struct flag *const backup_tables[] = { backup_flags, NULL };
-static const struct flag *const restore_tables[] = { backup_flags, restore_flags, NULL };
-static const struct flag *const init_tables[] = { address_flags, init_flags, spec_flags, NULL };
-static const struct flag *const join_tables[] = { address_flags, join_flags, NULL };
+static const struct flag *const restore_tables[] = { backup_flags, address_flags, NULL };
+static const struct flag *const init_tables[] = {
+    address_flags, node_flags, init_flags, ca_spec_flags, spec_flags, NULL
+};
+static const struct flag *const join_tables[] = { address_flags, node_flags, join_flags, NULL };
 static const struct flag *const leave_tables[] = { leave_flags, NULL };
-static const struct flag *const update_tables[] = { update_flags, spec_flags, NULL };
-static const struct flag *const token_tables[] = { token_flags, NULL };
-static const struct flag *const key_tables[] = { key_flags, NULL };
-static const struct flag *const ca_tables[] = { ca_flags, NULL };
+static const struct flag *const update_tables[] = { update_flags, ca_spec_flags, spec_flags, NULL };
+static const struct flag *const token_tables[] = { quiet_token_flags, token_flags, NULL };
+static const struct flag *const key_tables[] = { quiet_token_flags, key_flags, NULL };
+static const struct flag *const ca_tables[] = { ca_spec_flags, ca_flags, progress_flags, NULL };
 
 /* Flags of a table that were given, into the spec at their paths. */
 static void merge_spec(const struct call *call, json_t *spec)

@@ -15,14 +15,12 @@
 #include "swarmctl/tmpl.h"
 
 static const struct flag events_flags[] = {
-    { .name = "filter", .shorthand = 'f', .type = &T_FILTER, .help = "Filter output based on conditions provided" },
     { .name = "format", .type = &T_STRING, .help = FORMAT_INSPECT_HELP },
     { .name = "since", .type = &T_STRING, .help = "Show all events created since timestamp" },
     { .name = "until", .type = &T_STRING, .help = "Stream events until this timestamp" },
     FLAGS_END,
 };
 static const struct flag inspect_any_flags[] = {
-    { .name = "format", .shorthand = 'f', .type = &T_STRING, .help = FORMAT_INSPECT_HELP },
     { .name = "size", .shorthand = 's', .type = &T_BOOL, .help = "Display total file sizes if the type is container" },
     { .name = "type",
       .type = &T_STRING,
@@ -31,8 +29,8 @@ static const struct flag inspect_any_flags[] = {
     FLAGS_END,
 };
 const struct flag *const version_tables[] = { inspect_flags, NULL };
-const struct flag *const events_tables[] = { events_flags, NULL };
-const struct flag *const inspect_any_tables[] = { inspect_any_flags, NULL };
+const struct flag *const events_tables[] = { filter_flags, events_flags, NULL };
+const struct flag *const inspect_any_tables[] = { inspect_flags, inspect_any_flags, NULL };
 
 /* ---- version ---- */
 

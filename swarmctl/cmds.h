@@ -5,8 +5,9 @@
 
 extern const struct cmd service_cmds[], node_cmds[], swarm_cmds[], image_cmds[], system_cmds[], completion_cmds[];
 
-/* The flags of listings and of inspections. */
-extern const struct flag list_flags[], inspect_flags[], pretty_flags[];
+/* Rows that several commands have. */
+extern const struct flag filter_flags[], format_flags[], no_trunc_flags[], quiet_id_flags[], progress_flags[];
+extern const struct flag inspect_flags[], pretty_flags[];
 #define FORMAT_LIST_HELP                                                                                               \
     "Format output using a custom template:\n'table':            Print output in table format with column headers "    \
     "(default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             "    \

@@ -9,9 +9,23 @@
 #include "swarmctl/imageref.h"
 #include "swarmctl/jpath.h"
 
-const struct flag list_flags[] = {
+const struct flag filter_flags[] = {
     { .name = "filter", .shorthand = 'f', .type = &T_FILTER, .help = "Filter output based on conditions provided" },
+    FLAGS_END,
+};
+const struct flag format_flags[] = {
     { .name = "format", .type = &T_STRING, .help = FORMAT_LIST_HELP },
+    FLAGS_END,
+};
+const struct flag no_trunc_flags[] = {
+    { .name = "no-trunc", .type = &T_BOOL, .help = "Do not truncate output" },
+    FLAGS_END,
+};
+const struct flag progress_flags[] = {
+    { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress progress output" },
+    FLAGS_END,
+};
+const struct flag quiet_id_flags[] = {
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Only display IDs" },
     FLAGS_END,
 };

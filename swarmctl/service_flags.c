@@ -2,6 +2,7 @@
  */
 #include "swarmctl/service_flags.h"
 
+#include "swarmctl/cmds.h"
 #include "swarmctl/conv.h"
 #include "swarmctl/spec.h"
 
@@ -32,10 +33,6 @@ const struct flag service_common_flags[] = {
       .since = 41,
       .choices = "@capability",
       CALL(spec_caps) },
-    { .name = "detach",
-      .shorthand = 'd',
-      .type = &T_BOOL,
-      .help = "Exit immediately instead of waiting for the service to converge" },
     { .name = "entrypoint",
       .type = &T_WORDS,
       .help = "Overwrite the default ENTRYPOINT of the image",
@@ -89,7 +86,6 @@ const struct flag service_common_flags[] = {
       .help = "Tune host's OOM preferences (-1000 to 1000)",
       .since = 46,
       SET(CS "OomScoreAdj") },
-    { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Suppress progress output" },
     { .name = "read-only",
       .type = &T_BOOL,
       .help = "Mount the container's root filesystem as read only",
@@ -267,10 +263,6 @@ const struct flag service_create_flags[] = {
       .help = "Specify configurations to expose to the service",
       .choices = "@config",
       CALL(spec_configs) },
-    { .name = "credential-spec",
-      .type = &T_CREDENTIAL,
-      .help = "Credential spec for managed service account (Windows only)",
-      CALL(spec_configs) },
     FLAGS_END,
 };
 
@@ -366,12 +358,26 @@ const struct flag service_update_flags[] = {
       .help = "Remove a configuration file",
       .choices = "@config",
       CALL(spec_configs) },
+    FLAGS_END,
+};
+
+/* Carried out with the configs, before what both commands have in common. */
+static const struct flag credential_flags[] = {
     { .name = "credential-spec",
       .type = &T_CREDENTIAL,
       .help = "Credential spec for managed service account (Windows only)",
       CALL(spec_configs) },
     FLAGS_END,
 };
+const struct flag service_wait_flags[] = {
+    { .name = "detach",
+      .shorthand = 'd',
+      .type = &T_BOOL,
+      .help = "Exit immediately instead of waiting for the service to converge" },
+    FLAGS_END,
+};
 
-const struct flag *const service_create_tables[] = { service_create_flags, service_common_flags, NULL };
-const struct flag *const service_update_tables[] = { service_update_flags, service_common_flags, NULL };
+const struct flag *const service_create_tables[] = { service_create_flags, credential_flags, service_common_flags,
+                                                     service_wait_flags,   progress_flags,   NULL };
+const struct flag *const service_update_tables[] = { service_update_flags, credential_flags, service_common_flags,
+                                                     service_wait_flags,   progress_flags,   NULL };

@@ -4,4 +4,5 @@
 #include "swarmctl/flags.h"
 
 extern const struct flag service_common_flags[], service_create_flags[], service_update_flags[];
+extern const struct flag service_wait_flags[];
 extern const struct flag *const service_create_tables[], *const service_update_tables[];

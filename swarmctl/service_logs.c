@@ -16,7 +16,6 @@ const struct flag service_logs_flags[] = {
     { .name = "follow", .shorthand = 'f', .type = &T_BOOL, .help = "Follow log output" },
     { .name = "no-resolve", .type = &T_BOOL, .help = "Do not map IDs to Names in output" },
     { .name = "no-task-ids", .type = &T_BOOL, .help = "Do not include task IDs in output" },
-    { .name = "no-trunc", .type = &T_BOOL, .help = "Do not truncate output" },
     { .name = "raw", .type = &T_BOOL, .help = "Do not neatly format logs" },
     { .name = "since",
       .type = &T_STRING,

@@ -12,10 +12,8 @@
 #include "swarmctl/output.h"
 
 const struct flag task_ps_flags[] = {
-    { .name = "filter", .shorthand = 'f', .type = &T_FILTER, .help = "Filter output based on conditions provided" },
     { .name = "format", .type = &T_STRING, .help = "Pretty-print tasks using a Go template" },
     { .name = "no-resolve", .type = &T_BOOL, .help = "Do not map IDs to Names" },
-    { .name = "no-trunc", .type = &T_BOOL, .help = "Do not truncate output" },
     { .name = "quiet", .shorthand = 'q', .type = &T_BOOL, .help = "Only display task IDs" },
     FLAGS_END,
 };
