@@ -485,6 +485,24 @@ static void on_rotated(struct req *r, const void *rep, const struct err *e)
     }
 }
 
+static struct str json_str(json_t *o, const char *key)
+{
+    return str_from(json_string_value(json_object_get(o, key)) ?: "");
+}
+
+/* As they will stand in the spec: one of them may be who signs for the new root. */
+static struct list external_cas(struct req *r, json_t *spec)
+{
+    json_t *all = json_object_get(json_object_get(spec, "CAConfig"), "ExternalCAs"), *x;
+    struct cad_external_ca *v = arena_array(&r->arena, json_array_size(all) + 1, sizeof *v);
+    size_t i;
+
+    CHECK(v);
+    json_array_foreach (all, i, x)
+        v[i] = (struct cad_external_ca){ json_str(x, "Protocol"), json_str(x, "URL"), json_str(x, "CACert") };
+    return (struct list){ v, json_array_size(all) };
+}
+
 static void prepare(struct req *r)
 {
     static const struct cad_empty none;
@@ -495,7 +513,9 @@ static void prepare(struct req *r)
     } else if (c->watch_key && !c->have_key) {
         api_call(r, api.cad, &op_cad_unlock_key, &none, CAD_TIMEOUT_MS, on_old_key);
     } else if (c->new_root && !c->rotated) {
-        struct cad_rotate in = { str_from(c->cert ?: ""), str_from(c->cert_key ?: "") };
+        struct cad_rotate in = { .SigningCACert = str_from(c->cert ?: ""),
+                                 .SigningCAKey = str_from(c->cert_key ?: ""),
+                                 .ExternalCAs = external_cas(r, c->spec) };
         api_call_node(r, STR("leader"), "cad", &op_cad_rotate, &in, ROTATE_TIMEOUT_MS, on_rotated);
     } else {
         api_write(r, attempt_swarm_update, swarm_updated);
