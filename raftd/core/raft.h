@@ -92,7 +92,7 @@ struct raft_msg {
     uint64_t index, index_term; /* votes: the last entry; append: the entry before the first; snapshot: its end;
                                    append's reply: durable and as the leader's up to here, or the `index` refused */
     uint64_t commit;
-    uint64_t read_id;               /* heartbeat and reply: the round of reads that it confirms */
+    uint64_t read_id; /* heartbeat and reply: the round of reads that it confirms; append: comes back in its reply */
     uint64_t hint_index, hint_term; /* append refused: where the follower's log may match */
     bool reject;
     bool transfer; /* vote: the leader itself asked for this election */

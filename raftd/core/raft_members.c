@@ -157,7 +157,7 @@ void raft_members_cut(struct raft *r, uint64_t from)
 
 void raft_members_install(struct raft *r, uint64_t index, const struct raft_members *m)
 {
-    if (r->members_index > index) { /* in an entry behind the snapshot, which stays */
+    if (r->members_index > index && r->members_index <= r->last) { /* in an entry behind the snapshot, which stays */
         r->members_before = *m;
         r->members_before_index = index;
         r->have_before = true;

@@ -46,6 +46,7 @@ struct progress {
     uint64_t leave_at;
     enum progress_state state;
     uint64_t match, next;
+    uint64_t epoch;          /* of appends; a refusal of an earlier one is old news */
     bool probe_sent;         /* PROBE: until an answer or the next heartbeat's */
     uint64_t snapshot_index; /* SNAPSHOT */
     uint64_t commit_sent;    /* the highest commit index it was told */
@@ -139,7 +140,7 @@ struct raft {
 
     /* Follower */
     uint64_t matched; /* the log is as that of this term's leader up to here */
-    uint64_t acked;
+    uint64_t acked, ack_epoch;
     bool ack_due, beat_due; /* answers that wait for the disk */
     uint64_t beat_read_id;
     raft_id vote_due;       /* candidate that gets our vote once it is durable */

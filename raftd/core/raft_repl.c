@@ -20,6 +20,7 @@ void raft_progress_reset(struct raft *r, struct progress *p)
 void raft_progress_probe(struct progress *p, uint64_t next)
 {
     p->state = PROBE;
+    p->epoch++;
     p->next = next > p->match ? next : p->match + 1;
     p->probe_sent = false;
     window_clear(p);
@@ -70,6 +71,7 @@ static void send_append(struct raft *r, struct progress *p, bool with_entries)
     m->index = p->next - 1;
     m->index_term = raft_term_at(r, p->next - 1);
     m->commit = p->commit_sent = r->commit;
+    m->read_id = p->epoch;
     m->entries_from = p->next;
     m->entries_to = p->next + n - 1;
     if (n > 0 && p->learner && p->round_target == 0) {
@@ -188,7 +190,9 @@ static void answers_settle(struct raft *r)
     if (r->ack_due && (upto >= r->matched || upto > r->acked)) {
         r->ack_due = upto < r->matched;
         r->acked = upto;
-        raft_send(r, RAFT_MSG_APPEND_REPLY, r->leader)->index = upto;
+        struct raft_msg *a = raft_send(r, RAFT_MSG_APPEND_REPLY, r->leader);
+        a->index = upto;
+        a->read_id = r->ack_epoch;
     }
     if (r->beat_due) {
         r->beat_due = false;
@@ -238,10 +242,8 @@ static uint64_t last_of_term(const struct raft *r, uint64_t index, uint64_t term
 
 static void refused(struct raft *r, struct progress *p, const struct raft_msg *m)
 {
-    if (p->state == SNAPSHOT || m->index <= p->match || (p->state == PROBE && m->index != p->next - 1))
-        return; /* of an earlier append */
-    if (p->state == REPLICATE && m->index >= p->next)
-        return;
+    if (p->state == SNAPSHOT || m->read_id != p->epoch || m->index <= p->match)
+        return; /* of an append from before the last change of mind */
     uint64_t upto = min_u64(last_of_term(r, min_u64(m->hint_index, m->index - 1), m->hint_term, 0), m->index - 1);
     raft_progress_probe(p, upto + 1);
 }
@@ -270,7 +272,8 @@ void raft_on_append_reply(struct raft *r, const struct raft_msg *m)
     p->match = max_u64(p->match, m->index);
     p->next = max_u64(p->next, p->match + 1);
     window_release(p, m->index);
-    if (p->state == PROBE || (p->state == SNAPSHOT && prev_known(r, p->match) && p->match >= p->snapshot_index)) {
+    bool probed = p->state == PROBE && (m->read_id == p->epoch || p->next == p->match + 1);
+    if (probed || (p->state == SNAPSHOT && prev_known(r, p->match) && p->match >= p->snapshot_index)) {
         p->state = REPLICATE;
         p->next = p->match + 1;
         window_clear(p);
@@ -309,6 +312,7 @@ static void append_refuse(struct raft *r, const struct raft_msg *m)
     uint64_t hint = last_of_term(r, min_u64(m->index, r->last), m->index_term, min_u64(r->commit, r->last));
     struct raft_msg *a = raft_send(r, RAFT_MSG_APPEND_REPLY, m->from);
     a->index = m->index;
+    a->read_id = m->read_id;
     a->hint_index = hint;
     a->hint_term = raft_term_at(r, hint);
     a->reject = true;
@@ -415,6 +419,7 @@ void raft_on_append(struct raft *r, const struct raft_msg *m)
 {
     uint64_t upto = 0;
     raft_follow(r, m->from);
+    r->ack_epoch = m->read_id;
     if (r->install_write != 0)
         return; /* a moment later */
     if (m->index > r->last || matches(r, m->index, m->index_term, NULL) != 1) {
@@ -423,7 +428,9 @@ void raft_on_append(struct raft *r, const struct raft_msg *m)
     }
     append_entries(r, m, &upto);
     r->matched = max_u64(r->matched, upto);
-    r->ack_due = true;
+    /* Nothing of it could be taken: no answer, or the leader would send it again at once, and again. */
+    if (m->n_entries == 0 || upto > m->index)
+        r->ack_due = true;
     raft_commit_to(r, PLANTED(PLANT_COMMIT_UNVERIFIED) ? min_u64(m->commit, r->last) : min_u64(m->commit, upto));
 }
 
