@@ -122,6 +122,15 @@ static int patch_check(unsigned who, enum kind k, struct str patch, struct err *
     return 0;
 }
 
+static bool own_turn(unsigned who, struct str id)
+{
+    size_t n = strlen(STORE_TURN_PREFIX);
+    for (unsigned i = 0; i < WHO_COUNT; i++)
+        if (who & 1u << i && id.n > n && str_is((struct str){ id.p + n, id.n - n }, who_name[i]))
+            return true;
+    return false;
+}
+
 int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
 {
     char names[128];
@@ -131,6 +140,11 @@ int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
         return err_set(e, ERR_INVALID, "there is no kind \"" STR_FMT "\"", STR_ARG(ch->Kind));
     if (op == 'u' || op == 'm')
         return patch_check(who, k, ch->Doc, e);
+    /* each controller has its own turn, and nobody else's */
+    if (k == KIND_RESERVATION && str_starts(ch->ID, STR(STORE_TURN_PREFIX)) && !own_turn(who, ch->ID))
+        return err_set(e, ERR_DENIED, "%s may not take the turn of another daemon", authority_names(who, names));
+    if (k == KIND_RESERVATION && str_starts(ch->ID, STR(STORE_TURN_PREFIX)))
+        return 0;
     if (k == KIND_CREDENTIAL && store_is_cads(ch->ID))
         who &= 1u << WHO_CAD;
     if (may(who, k, op == 'c' ? MAY_CREATE : MAY_REMOVE))

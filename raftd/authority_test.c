@@ -84,6 +84,23 @@ static void test_field_names_are_whole(void **state)
     assert_int_equal(check_one(who, "update", "task", "nodeid"), -ERR_DENIED);
 }
 
+static void test_turns(void **state)
+{
+    struct err e;
+    struct txn_change ch = { STR("create"), STR("reservation"), STR("turn/schedulerd"), STR("\x80") };
+    (void)state;
+    for (unsigned w = 0; w < WHO_COUNT; w++) {
+        assert_int_equal(authority_check(1u << w, &ch, &e), w == WHO_SCHEDULERD ? 0 : -ERR_DENIED);
+    }
+    ch.Op = STR("purge");
+    assert_int_equal(authority_check(1u << WHO_ALLOCATORD, &ch, &e), -ERR_DENIED);
+    assert_int_equal(authority_check(1u << WHO_SCHEDULERD, &ch, &e), 0);
+    ch.ID = STR("turn/");
+    assert_int_equal(authority_check(1u << WHO_SCHEDULERD, &ch, &e), -ERR_DENIED);
+    ch.ID = STR("port/tcp/80");
+    assert_int_equal(authority_check(1u << WHO_SCHEDULERD, &ch, &e), -ERR_DENIED);
+}
+
 static void test_stranger(void **state)
 {
     (void)state;
@@ -122,10 +139,10 @@ static void test_cads_credentials(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_peers),    cmocka_unit_test(test_scheduler),
-        cmocka_unit_test(test_messages), cmocka_unit_test(test_field_names_are_whole),
-        cmocka_unit_test(test_stranger), cmocka_unit_test(test_secret_kinds),
-        cmocka_unit_test(test_cads_credentials),
+        cmocka_unit_test(test_peers),        cmocka_unit_test(test_scheduler),
+        cmocka_unit_test(test_messages),     cmocka_unit_test(test_field_names_are_whole),
+        cmocka_unit_test(test_turns),        cmocka_unit_test(test_stranger),
+        cmocka_unit_test(test_secret_kinds), cmocka_unit_test(test_cads_credentials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* controller.c - the controllers' shared loop; see controller.h. */
 #include "common/store/controller.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/daemon/daemon.h"
@@ -20,6 +21,8 @@ struct controller {
     struct arena arena;
 
     bool active, inflight, want_pass, failing, turning;
+    bool fenced; /* what a predecessor may have left on its way to raftd is shut out */
+    char turn_id[64];
     uint64_t term, since;      /* changes up to here were told */
     uint64_t floor;            /* our own last transaction: a snapshot before it is too old to decide on */
     int64_t next_ns, retry_ns; /* when a pass is due without a change; not before when after a failure */
@@ -112,6 +115,7 @@ static void catch_up(struct controller *c, struct store_snap *snap, const struct
         c->active = true;
         c->term = m->term;
         c->floor = 0;
+        c->fenced = false;
         reload(c, snap, m);
     } else if (m->revision > c->since) {
         struct {
@@ -134,7 +138,7 @@ static bool lost_race(const struct err *e)
     return e->code == ERR_CONFLICT || e->code == ERR_NOT_FOUND || e->code == ERR_PRECONDITION;
 }
 
-static void settle(struct controller *c, const struct err *e)
+static void note_outcome(struct controller *c, const struct err *e)
 {
     if (e->code == 0) {
         c->failures = 0;
@@ -153,7 +157,55 @@ static void settle(struct controller *c, const struct err *e)
         c->failing = true;
         c->want_pass = true;
     }
+}
+
+static void settle(struct controller *c, const struct err *e)
+{
+    note_outcome(c, e);
     c->ops->done(c->arg, e);
+}
+
+/*
+ * A daemon that was killed may have left a transaction on its way to raftd. Decided on an older snapshot, it would undo
+ * what its successor has decided since: a task placed twice, a state reported by a node set back. So the first
+ * transaction of each life makes the reservation "turn/<daemon>" anew, and all later ones require it to be that one.
+ */
+static void on_turn_reply(void *arg, const void *rep, const struct err *e)
+{
+    struct controller *c = arg;
+    const struct raftd_txn_reply *r = rep;
+    c->inflight = false;
+    if (e->code == 0 && r) {
+        c->fenced = true;
+        c->floor = r->Revision;
+    }
+    note_outcome(c, e);
+    c->want_pass = true;
+    controller_turn(c);
+}
+
+static void take_turn(struct controller *c, const struct store_meta *m)
+{
+    struct buf doc = BUF_INIT;
+    struct str id = str_from(c->turn_id);
+    txn_reset(&c->txn);
+    mp_map(&doc, 1);
+    mp_kv_str(&doc, "ID", id);
+    txn_purge(&c->txn, KIND_RESERVATION, id);
+    txn_create(&c->txn, KIND_RESERVATION, id, txn_doc(&c->txn, &doc));
+    buf_done(&doc);
+    c->txn.term = m->term;
+    c->inflight = true;
+    c->txns++;
+    c->io.send(c->io.arg, &c->txn, on_turn_reply, c);
+}
+
+/* our_turn - the revision of our turn's document; false: it is not there, take the turn (again). */
+static bool our_turn(struct controller *c, struct store_snap *snap, uint64_t *ret_rev)
+{
+    struct str doc;
+    return c->fenced && store_get(snap, KIND_RESERVATION, str_from(c->turn_id), &doc) == 0 &&
+           mp_get_u64(doc, "Rev", ret_rev);
 }
 
 static void on_reply(void *arg, const void *rep, const struct err *e)
@@ -171,9 +223,14 @@ static void on_reply(void *arg, const void *rep, const struct err *e)
 
 static void pass(struct controller *c, struct store_snap *snap, const struct store_meta *m)
 {
+    uint64_t turn = 0;
     struct controller_pass p = {
         .snap = snap, .meta = m, .now = { now_ns(c) }, .txn = &c->txn, .arena = &c->arena, .next_ns = CONTROLLER_NEVER
     };
+    if (!our_turn(c, snap, &turn)) {
+        take_turn(c, m);
+        return;
+    }
     txn_reset(&c->txn);
     arena_reset(&c->arena);
     c->want_pass = false;
@@ -187,6 +244,7 @@ static void pass(struct controller *c, struct store_snap *snap, const struct sto
         settle(c, &ok);
         return;
     }
+    txn_require_rev(&c->txn, KIND_RESERVATION, str_from(c->turn_id), turn);
     c->txn.term = m->term;
     c->inflight = true;
     c->txns++;
@@ -310,6 +368,7 @@ struct controller *controller_new(struct store *store, const struct controller_i
     c->io = *io;
     c->store = store;
     c->next_ns = CONTROLLER_NEVER;
+    snprintf(c->turn_id, sizeof c->turn_id, STORE_TURN_PREFIX "%s", ops->name);
     txn_init(&c->txn);
     arena_init(&c->arena, PASS_ARENA_BYTES);
     return c;

@@ -8,6 +8,7 @@
  * Level-triggered: a pass must find its work from what is marked in memory, and everything that is marked must be
  * found again by `reload`. What a pass took off its marks and put into a transaction that then failed comes back
  * through `done`. A failed transaction may have been applied (its reply was lost), so a pass trusts only the snapshot.
+ * What the same daemon sent before it was killed fails once its successor has begun (see take_turn()).
  */
 #pragma once
 
@@ -34,8 +35,8 @@ struct controller_pass {
 #define CONTROLLER_CHANGES_SOFT 20000u
 
 struct controller_ops {
-    const char *name;
-    bool secrets; /* open the secret map as well */
+    const char *name; /* the daemon's */
+    bool secrets;     /* open the secret map as well */
     /* Forget everything, read everything. */
     void (*reload)(void *arg, struct store_snap *snap, const struct store_meta *meta);
     /* One key was touched after the last turn; repeats are possible, and the snapshot may already be newer. */

@@ -86,6 +86,7 @@ extern const struct index_info index_info[IX_COUNT];
 #define STORE_CA_NEXT_ID "ca-key-next"   /* the key of the root that the swarm is moving to */
 #define STORE_TOKENS_ID "join-tokens"    /* {Worker, Manager} */
 #define STORE_UNLOCK_KEY_ID "unlock-key" /* the credential that raftd wraps its data key with; cad makes it */
+#define STORE_TURN_PREFIX "turn/" /* "turn/<daemon>": a reservation that each life of a controller makes anew */
 #define STORE_ID_MAX 128u
 #define STORE_KEY_MAX 320u
 #define STORE_ENTRY_MAX (STORE_KEY_MAX + 1 + STORE_ID_MAX)
