@@ -1,11 +1,13 @@
 /*
- * control_sim - the controllers of one manager with agents of several nodes, in one process and in simulated time.
+ * control_sim - the controllers of several managers with agents of several nodes, in one process and in simulated time.
  *
- * Real: the four controllers with their loop, raftd's state machine and authority table, the store library,
- * dispatcherd's answers. Simulated: time, the log, messages, agents and their containers, users. Faults: controllers
- * killed at any moment, transactions lost or applied without an answer, agents restarted, nodes switched off for a
- * while, drained nodes, containers that fail. After each transaction invariants are checked; in the end, when faults
- * have stopped, the swarm must become exactly what was declared.
+ * Real: the four controllers with their loop on each manager, raftd's state machine and authority table, the store
+ * library, dispatcherd's answers. Simulated: time, the log, messages, agents and their containers, users. Faults:
+ * controllers killed at any moment with a transaction under way, that arrives long after their successor began;
+ * transactions lost or applied without an answer; leader changes, where the old leader notices late and the new one's
+ * map was behind; managers switched off; agents restarted or cut off from all managers, nodes switched off for a while,
+ * with and without gatewayd's hint; drained, paused and removed nodes; containers that fail. After each transaction
+ * invariants are checked; in the end, when faults have stopped, the swarm must become exactly what was declared.
  *
  *   control_sim [SEED [RUNS]]     a failure prints the seed that replays it
  */
@@ -29,7 +31,8 @@
 #define NODES 4
 #define SERVICES_MAX 6
 #define NODE_MEMORY (64ll << 20)
-#define TERM 7
+#define MANAGERS 3
+#define LATE_MS 400 /* a transaction may be under way for so long */
 
 enum { ORCH, ALLOC, SCHED, DISP, CONTROLLERS };
 static const enum who who_of[CONTROLLERS] = { WHO_ORCHESTRATORD, WHO_ALLOCATORD, WHO_SCHEDULERD, WHO_DISPATCHERD };
@@ -39,6 +42,11 @@ enum event_type {
     EV_DUE,
     EV_APPLY,
     EV_REPLY,
+    EV_FOLLOW,
+    EV_DEPOSED,
+    EV_MANAGER,
+    EV_LINK,
+    EV_HEAL,
     EV_START,
     EV_AGENT,
     EV_TASK,
@@ -51,7 +59,7 @@ struct event {
     int64_t at;
     uint64_t seq; /* ties in the order of their making */
     enum event_type type;
-    unsigned who; /* controller or agent */
+    unsigned who; /* controller (of all managers), manager or agent */
     uint64_t gen; /* of it: an event of an earlier life is void */
     void *p;
 };
@@ -67,6 +75,7 @@ struct request { /* a transaction under way */
 
 struct controller_life {
     struct controller *c; /* NULL: dead */
+    unsigned who;
     uint64_t gen, arm_gen;
 };
 
@@ -78,7 +87,7 @@ struct task_life { /* on a node */
 
 struct call {
     struct call *next;
-    unsigned agent;
+    unsigned agent, manager;
     uint64_t agent_gen;
     enum { HELLO, POLL, STATUS } kind;
     struct arena arena;
@@ -90,9 +99,31 @@ struct call {
 struct agent {
     char node[ID_SIZE], session[ID_SIZE];
     bool up;
-    uint64_t gen, seq;
+    bool cut;         /* no manager can be reached */
+    bool gone;        /* the swarm has removed this node */
+    unsigned manager; /* who leads, as it believes */
+    uint64_t gen, seq, heartbeat_ms;
     bool hello_out, poll_out, status_out;
     struct table tasks; /* ID -> struct task_life */
+};
+
+struct logged { /* a committed entry */
+    struct buf bytes;
+    uint64_t term;
+};
+
+struct manager {
+    struct sm *sm;
+    struct store *store;
+    char dir[64];
+    bool up;
+    uint64_t gen; /* of its being up */
+    struct controller_life life[CONTROLLERS];
+    struct orch orch;
+    struct alloc alloc;
+    struct sched_keeper sched;
+    struct disp_keeper disp;
+    int64_t tick_at;
 };
 
 struct declared { /* what the user wants; id "" none */
@@ -102,25 +133,42 @@ struct declared { /* what the user wants; id "" none */
 };
 
 static struct sim {
-    uint64_t seed, rng, seq, index;
+    uint64_t seed, rng, seq;
     int64_t now;
     struct event *heap;
     size_t n, cap;
-    struct sm *sm;
-    struct store *store;
-    char dir[64];
-    struct controller_life life[CONTROLLERS];
-    struct orch orch;
-    struct alloc alloc;
-    struct sched_keeper sched;
-    struct disp_keeper disp;
+    struct logged *log;
+    size_t nlog, cap_log;
+    uint64_t term;
+    unsigned leader;
+    struct manager managers[MANAGERS];
     struct call *calls;
-    int64_t tick_at;
     struct agent agents[NODES];
     struct declared services[SERVICES_MAX];
-    bool faults, drained[NODES];
-    uint64_t txns, conflicts, kills, applied_changes;
+    bool faults;
+    const char *availability[NODES];
+    uint64_t txns, conflicts, kills, takeovers, late, cuts, offs, removals, applied_changes;
 } sim;
+
+static struct manager *manager_of(unsigned who)
+{
+    return &sim.managers[who / CONTROLLERS];
+}
+
+static struct controller_life *life_of(unsigned who)
+{
+    return &manager_of(who)->life[who % CONTROLLERS];
+}
+
+static unsigned who_is(const struct manager *m, unsigned controller)
+{
+    return (unsigned)(m - sim.managers) * CONTROLLERS + controller;
+}
+
+static struct manager *leader(void)
+{
+    return &sim.managers[sim.leader];
+}
 
 /* ---- chance and time ---- */
 
@@ -221,32 +269,55 @@ static void check_step(void)
 {
     struct store_snap *snap;
     struct err e;
-    CHECK(store_begin(sim.store, &snap, &e) == 0);
+    CHECK(store_begin(leader()->store, &snap, &e) == 0);
     for (unsigned i = 0; i < NODES; i++)
         CHECK(amount_on(snap, str_from(sim.agents[i].node)) <= NODE_MEMORY);
     store_end(snap);
 }
 
-/* check_change - desired states only go up. */
-static void check_change(const struct txn_change *ch)
+/* goes_back - desired states only go up. */
+static bool goes_back(const struct txn_change *ch)
 {
     struct buf doc = BUF_INIT;
     struct str was, will;
     struct err e;
+    bool back = false;
     if (str_is(ch->Kind, "task") && (str_is(ch->Op, "merge") || str_is(ch->Op, "update")) &&
-        mp_get_str(ch->Doc, "DesiredState", &will) && sm_get(sim.sm, KIND_TASK, ch->ID, &doc, &e) == 0 &&
+        mp_get_str(ch->Doc, "DesiredState", &will) && sm_get(leader()->sm, KIND_TASK, ch->ID, &doc, &e) == 0 &&
         mp_get_str(buf_str(&doc), "DesiredState", &was))
-        CHECK(task_state_parse(will) >= task_state_parse(was));
+        back = task_state_parse(will) < task_state_parse(was);
     buf_done(&doc);
+    return back;
 }
 
-/* apply - as raftd does with a committed entry. */
+/* follow - a manager applies what is committed. Returns the revision and result of the last entry. */
+static uint64_t follow(struct manager *m, struct err *result)
+{
+    uint64_t revision = 0, done = sm_applied(m->sm);
+    struct err e = ERR_INIT;
+    if (done == sim.nlog)
+        return 0;
+    CHECK(sm_begin(m->sm, &e) == 0);
+    for (uint64_t i = done; i < sim.nlog; i++) {
+        struct raft_log_entry le = {
+            .index = i + 1, .term = sim.log[i].term, .type = RAFT_ENTRY_DATA, .data = buf_str(&sim.log[i].bytes)
+        };
+        *result = (struct err)ERR_INIT;
+        CHECK(sm_apply(m->sm, &le, result, &revision, &e) == 0);
+    }
+    CHECK(sm_commit(m->sm, &e) == 0);
+    for (unsigned i = 0; i < CONTROLLERS; i++)
+        if (m->life[i].c)
+            schedule(sim.now + (int64_t)below(300000), EV_TURN, who_is(m, i), m->life[i].gen, NULL);
+    return revision;
+}
+
+/* apply - as raftd does with an entry once it is committed: the leader at once, the others a little later. */
 static uint64_t apply(unsigned who, struct list requires, struct list changes, uint64_t term, struct err *result)
 {
     struct entry en = { .At = sim.now, .By = STR("sim"), .Term = term, .Requires = requires, .Changes = changes };
-    struct buf b = BUF_INIT;
     struct err e = ERR_INIT;
-    uint64_t revision = 0;
+    bool back = false;
     *result = (struct err)ERR_INIT;
     if (entry_check(&en, &e) != 0) {
         printf("refused: %s\n", e.msg);
@@ -258,14 +329,20 @@ static uint64_t apply(unsigned who, struct list requires, struct list changes, u
             printf("refused: %s\n", e.msg);
             CHECK(!"an authorized transaction");
         }
-        check_change(&ch[i]);
+        back |= goes_back(&ch[i]);
     }
-    entry_encode(&en, &b);
-    struct raft_log_entry le = { .index = ++sim.index, .term = TERM, .type = RAFT_ENTRY_DATA, .data = buf_str(&b) };
-    CHECK(sm_begin(sim.sm, &e) == 0);
-    CHECK(sm_apply(sim.sm, &le, result, &revision, &e) == 0);
-    CHECK(sm_commit(sim.sm, &e) == 0);
-    buf_done(&b);
+    if (sim.nlog == sim.cap_log) {
+        sim.cap_log = sim.cap_log ? sim.cap_log * 2 : 1024;
+        sim.log = reallocarray(sim.log, sim.cap_log, sizeof *sim.log);
+        CHECK(sim.log != NULL);
+    }
+    sim.log[sim.nlog] = (struct logged){ .term = sim.term };
+    entry_encode(&en, &sim.log[sim.nlog++].bytes);
+    uint64_t revision = follow(leader(), result);
+    CHECK(!back || result->code != 0);
+    for (unsigned i = 0; i < MANAGERS; i++)
+        if (i != sim.leader && sim.managers[i].up)
+            schedule(sim.now + (int64_t)below(30 * MS), EV_FOLLOW, i, sim.managers[i].gen, NULL);
     sim.txns++;
     sim.conflicts += result->code != 0;
     sim.applied_changes += changes.n;
@@ -274,9 +351,6 @@ static uint64_t apply(unsigned who, struct list requires, struct list changes, u
         CHECK(!"only lost races");
     }
     check_step();
-    for (unsigned i = 0; i < CONTROLLERS; i++)
-        if (sim.life[i].c)
-            schedule(sim.now + (int64_t)below(300000), EV_TURN, i, sim.life[i].gen, NULL);
     return revision;
 }
 
@@ -290,7 +364,7 @@ static struct wall_ns io_now(void *arg)
 
 static void io_send(void *arg, struct txn *txn, rpc_done_fn *done, void *done_arg)
 {
-    unsigned i = (unsigned)((struct controller_life *)arg - sim.life);
+    struct controller_life *l = arg;
     struct raftd_txn req = { .Term = txn->term,
                              .Requires = { txn->req, txn->nreq },
                              .Changes = { txn->chg, txn->nchg } };
@@ -298,8 +372,9 @@ static void io_send(void *arg, struct txn *txn, rpc_done_fn *done, void *done_ar
     CHECK(r != NULL && !txn->failed);
     fields_encode(&req, op_raftd_txn.req, &r->bytes);
     CHECK(!r->bytes.failed);
-    *r = (struct request){ .from = i, .gen = sim.life[i].gen, .bytes = r->bytes, .done = done, .done_arg = done_arg };
-    schedule(sim.now + 200000 + (int64_t)below(2 * MS), EV_APPLY, i, 0, r);
+    *r = (struct request){ .from = l->who, .gen = l->gen, .bytes = r->bytes, .done = done, .done_arg = done_arg };
+    int64_t way = sim.faults && chance(15) ? LATE_MS * MS : 2 * MS;
+    schedule(sim.now + 200000 + (int64_t)below((uint64_t)way), EV_APPLY, l->who, 0, r);
 }
 
 static void io_arm(void *arg, int64_t at_ns)
@@ -307,58 +382,131 @@ static void io_arm(void *arg, int64_t at_ns)
     struct controller_life *l = arg;
     l->arm_gen++;
     if (at_ns != CONTROLLER_NEVER)
-        schedule(at_ns > sim.now + 50000 ? at_ns : sim.now + 50000, EV_DUE, (unsigned)(l - sim.life), l->arm_gen, NULL);
+        schedule(at_ns > sim.now + 50000 ? at_ns : sim.now + 50000, EV_DUE, l->who, l->arm_gen, NULL);
 }
 
 static void io_kick(void *arg)
 {
     struct controller_life *l = arg;
-    schedule(sim.now, EV_TURN, (unsigned)(l - sim.life), l->gen, NULL);
+    schedule(sim.now, EV_TURN, l->who, l->gen, NULL);
 }
 
 static const struct disp_calls disp_calls;
 
-static void start_controller(unsigned i)
+static void start_controller(unsigned who)
 {
     static const struct controller_ops *const ops[CONTROLLERS] = { &orch_ops, &alloc_ops, &sched_ops, &disp_ops };
-    void *arg[CONTROLLERS] = { &sim.orch, &sim.alloc, &sim.sched, &sim.disp };
-    struct controller_io io = { &sim.life[i], io_now, io_send, io_arm, io_kick };
-    sim.life[i].gen++;
+    struct manager *m = manager_of(who);
+    unsigned i = who % CONTROLLERS;
+    void *arg[CONTROLLERS] = { &m->orch, &m->alloc, &m->sched, &m->disp };
+    struct controller_io io = { &m->life[i], io_now, io_send, io_arm, io_kick };
+    m->life[i].gen++;
+    m->life[i].who = who;
     if (i == ORCH) {
-        orch_init(&sim.orch);
-        sim.orch.new_id = make_id_for;
+        orch_init(&m->orch);
+        m->orch.new_id = make_id_for;
     } else if (i == ALLOC) {
-        alloc_init(&sim.alloc);
+        alloc_init(&m->alloc);
     } else if (i == SCHED) {
-        sched_keeper_init(&sim.sched);
+        sched_keeper_init(&m->sched);
     } else {
-        disp_keeper_init(&sim.disp, &disp_calls);
+        disp_keeper_init(&m->disp, &disp_calls);
+        m->disp.orphan_after_ns = 10 * SECOND;
+        m->disp.flap = (struct disp_flap_conf){ 2, 60 * SECOND, 3 * SECOND, 12 * SECOND };
     }
-    sim.life[i].c = controller_new(sim.store, &io, ops[i], arg[i]);
+    m->life[i].c = controller_new(m->store, &io, ops[i], arg[i]);
     if (i == DISP)
-        sim.disp.controller = sim.life[i].c;
-    schedule(sim.now, EV_TURN, i, sim.life[i].gen, NULL);
+        m->disp.controller = m->life[i].c;
+    schedule(sim.now, EV_TURN, who, m->life[i].gen, NULL);
 }
 
-static void fail_calls(void);
+static void fail_calls(unsigned manager);
 
-static void kill_controller(unsigned i)
+static void kill_controller(unsigned who)
 {
+    struct manager *m = manager_of(who);
+    unsigned i = who % CONTROLLERS;
     sim.kills++;
-    sim.life[i].gen++;
-    sim.life[i].arm_gen++;
-    sim.life[i].c = controller_free(sim.life[i].c);
+    m->life[i].gen++;
+    m->life[i].arm_gen++;
+    m->life[i].c = controller_free(m->life[i].c);
     if (i == ORCH)
-        orch_done(&sim.orch);
+        orch_done(&m->orch);
     else if (i == ALLOC)
-        alloc_done(&sim.alloc);
+        alloc_done(&m->alloc);
     else if (i == SCHED)
-        sched_keeper_done(&sim.sched);
+        sched_keeper_done(&m->sched);
     else
-        disp_keeper_done(&sim.disp);
+        disp_keeper_done(&m->disp);
     if (i == DISP)
-        fail_calls();
-    schedule(sim.now + (int64_t)below(200 * MS), EV_START, i, sim.life[i].gen, NULL);
+        fail_calls(who / CONTROLLERS);
+    if (m->up)
+        schedule(sim.now + (int64_t)below(200 * MS), EV_START, who, m->life[i].gen, NULL);
+}
+
+/* ---- managers ---- */
+
+static void set_role(struct manager *m, uint64_t term, bool leads)
+{
+    struct err e;
+    CHECK(sm_set_role(m->sm, term, leads, leader()->dir + strlen(leader()->dir) - 6, &e) == 0);
+    for (unsigned i = 0; i < CONTROLLERS; i++)
+        if (m->life[i].c)
+            schedule(sim.now + (int64_t)below(300000), EV_TURN, who_is(m, i), m->life[i].gen, NULL);
+}
+
+/* take_over - the new leader has all that is committed; the one before may not know for a while that it is none. */
+static void take_over(unsigned next)
+{
+    unsigned before = sim.leader;
+    struct err result;
+    sim.takeovers++;
+    sim.term++;
+    sim.leader = next;
+    (void)follow(leader(), &result);
+    set_role(leader(), sim.term, true);
+    if (before != next && sim.managers[before].up)
+        schedule(sim.now + (int64_t)below(500 * MS), EV_DEPOSED, before, sim.managers[before].gen, NULL);
+}
+
+static unsigned another_manager(void)
+{
+    unsigned n = 0, pick = 0;
+    for (unsigned i = 0; i < MANAGERS; i++)
+        if (i != sim.leader && sim.managers[i].up && below(++n) == 0)
+            pick = i;
+    return n ? pick : sim.leader;
+}
+
+static void switch_manager_off(unsigned i)
+{
+    struct manager *m = &sim.managers[i];
+    unsigned up = 0;
+    for (unsigned k = 0; k < MANAGERS; k++)
+        up += sim.managers[k].up;
+    if (up * 2 <= MANAGERS + 1)
+        return; /* a majority stays */
+    m->up = false;
+    m->gen++;
+    if (sim.leader == i)
+        take_over(another_manager());
+    for (unsigned k = 0; k < CONTROLLERS; k++)
+        if (m->life[k].c)
+            kill_controller(who_is(m, k));
+    set_role(m, sim.term, false);
+    schedule(sim.now + (int64_t)below(10) * SECOND, EV_MANAGER, i, m->gen, NULL);
+}
+
+static void boot_manager(unsigned i)
+{
+    struct manager *m = &sim.managers[i];
+    struct err result;
+    m->up = true;
+    m->gen++;
+    (void)follow(m, &result);
+    set_role(m, sim.term, false);
+    for (unsigned k = 0; k < CONTROLLERS; k++)
+        start_controller(who_is(m, k));
 }
 
 static void on_apply(struct request *r)
@@ -371,7 +519,8 @@ static void on_apply(struct request *r)
         err_set(&r->result, ERR_UNAVAILABLE, "lost");
     } else {
         CHECK(fields_decode(&req, op_raftd_txn.req, sizeof req, buf_str(&r->bytes), FIELDS_STRICT, &a, &e) == 0);
-        r->revision = apply(1u << who_of[r->from], req.Requires, req.Changes, req.Term, &r->result);
+        sim.late += life_of(r->from)->gen != r->gen;
+        r->revision = apply(1u << who_of[r->from % CONTROLLERS], req.Requires, req.Changes, req.Term, &r->result);
         if (sim.faults && chance(2)) /* applied, and nobody hears of it */
             err_set(&r->result, ERR_TIMEOUT, "no answer; outcome unknown");
     }
@@ -382,7 +531,7 @@ static void on_apply(struct request *r)
 static void on_reply(struct request *r)
 {
     struct raftd_txn_reply rep = { r->revision };
-    if (sim.life[r->from].gen == r->gen)
+    if (life_of(r->from)->gen == r->gen)
         r->done(r->done_arg, r->result.code ? NULL : &rep, &r->result);
     buf_done(&r->bytes);
     free(r);
@@ -401,6 +550,7 @@ static struct call *new_call(unsigned i, int kind)
     CHECK(c != NULL);
     arena_init(&c->arena, 256u << 20);
     c->agent = i;
+    c->manager = sim.agents[i].manager;
     c->agent_gen = sim.agents[i].gen;
     c->kind = kind;
     c->next = sim.calls;
@@ -430,32 +580,70 @@ static struct agent *agent_of(struct call *c)
         a->poll_out = false;
     else
         a->status_out = false;
-    wake_agent(c->agent, (int64_t)below(MS));
+    wake_agent(c->agent, (int64_t)below(sim.faults ? 5 * MS : MS));
     return a;
+}
+
+/* disp_of - where the agent's calls go; NULL: to nobody. */
+static struct disp_keeper *disp_of(unsigned i)
+{
+    struct manager *m = &sim.managers[sim.agents[i].manager];
+    return sim.agents[i].cut || !m->up || !m->life[DISP].c ? NULL : &m->disp;
+}
+
+/* answered - the agent the answer gets to; NULL: lost on the way. */
+static struct agent *answered(struct call *c)
+{
+    struct agent *a = &sim.agents[c->agent];
+    bool lost = a->cut;
+    a = agent_of(c);
+    return lost ? NULL : a;
+}
+
+/* forget - the swarm does not want it any more. */
+static void forget(unsigned i, struct str id);
+
+static void forget_all(unsigned i)
+{
+    struct task_life *t;
+    struct str id;
+    for (struct table_pos pos = { 0 }; table_next(&sim.agents[i].tasks, &pos, &id, &t);)
+        forget(i, id);
 }
 
 static void call_failed(void *p, int code, const char *why)
 {
     struct call *c = p;
-    struct agent *a = agent_of(c);
+    struct agent *a = answered(c);
     (void)why;
-    (void)code;
-    if (a)
+    if (a && code == ERR_NOT_FOUND)
+        forget_all(c->agent);
+    if (a && code != ERR_UNAVAILABLE)
         a->session[0] = 0;
+    if (a)
+        a->manager = chance(80) ? sim.leader : (unsigned)below(MANAGERS);
     free_call(c);
 }
 
-static void fail_calls(void)
+static void fail_calls(unsigned manager)
 {
-    while (sim.calls)
-        call_failed(sim.calls, ERR_UNAVAILABLE, "dispatcherd is gone");
+    for (bool found = true; found;) {
+        found = false;
+        for (struct call *c = sim.calls; c && !found; c = c->next)
+            if (c->manager == manager) {
+                call_failed(c, ERR_UNAVAILABLE, "dispatcherd is gone");
+                found = true;
+            }
+    }
 }
 
 static void call_opened(void *p, const struct disp_session_reply *rep)
 {
-    struct agent *a = agent_of(p);
+    struct agent *a = answered(p);
     if (a) {
         CHECK(str_copy(a->session, sizeof a->session, rep->SessionID));
+        CHECK(str_is(rep->NodeID, a->node));
+        a->heartbeat_ms = rep->HeartbeatMs;
         a->seq = 0;
     }
     free_call(p);
@@ -497,7 +685,7 @@ static void forget(unsigned i, struct str id)
 static void call_assigned(void *p, const struct disp_assignments_reply *rep)
 {
     struct call *c = p;
-    struct agent *a = agent_of(c);
+    struct agent *a = answered(c);
     const struct assignment *as = rep->Tasks.v;
     struct task_life *t;
     struct str id;
@@ -521,7 +709,7 @@ static void call_assigned(void *p, const struct disp_assignments_reply *rep)
 static void call_stored(void *p, const struct disp_status_reply *rep)
 {
     struct call *c = p;
-    struct agent *a = agent_of(c);
+    struct agent *a = answered(c);
     const struct task_status *s = c->status.Statuses.v;
     (void)rep;
     for (size_t i = 0; a && i < c->status.Statuses.n; i++) {
@@ -566,7 +754,7 @@ static void say_hello(unsigned i)
     struct call *c = new_call(i, HELLO);
     c->hello = (struct disp_session){ .Hostname = STR("node"), .Description = description(c, i) };
     sim.agents[i].hello_out = true;
-    disp_hello(&sim.disp, c, &c->hello, str_from(sim.agents[i].node), STR("10.0.0.1"));
+    disp_hello(disp_of(i), c, &c->hello, str_from(sim.agents[i].node), STR("10.0.0.1"));
 }
 
 static void poll_assignments(unsigned i)
@@ -575,9 +763,9 @@ static void poll_assignments(unsigned i)
     struct call *c = new_call(i, POLL);
     c->poll = (struct disp_assignments){ .SessionID = arena_str(&c->arena, str_from(a->session)),
                                          .Seq = a->seq,
-                                         .WaitMs = 4000 };
+                                         .WaitMs = a->heartbeat_ms };
     a->poll_out = true;
-    disp_poll(&sim.disp, c, &c->poll, str_from(a->node));
+    disp_poll(disp_of(i), c, &c->poll, str_from(a->node));
 }
 
 static void report(unsigned i)
@@ -601,7 +789,7 @@ static void report(unsigned i)
                                                               .Message = str_from(task_state_name(t->state)),
                                                               .Timestamp = sim.now };
     a->status_out = true;
-    disp_report(&sim.disp, c, &c->status, str_from(a->node));
+    disp_report(disp_of(i), c, &c->status, str_from(a->node));
 }
 
 static void agent_turn(unsigned i)
@@ -609,7 +797,8 @@ static void agent_turn(unsigned i)
     struct agent *a = &sim.agents[i];
     if (!a->up)
         return;
-    if (!sim.life[DISP].c) {
+    if (!disp_of(i)) {
+        a->manager = sim.leader;
         wake_agent(i, 20 * MS);
         return;
     }
@@ -653,33 +842,77 @@ static void task_turn(unsigned i, struct str id, uint64_t gen)
         step_task(i, id, t, (int64_t)below(30 * MS));
 }
 
+/* hint - gatewayd of each manager notices a lost link after a while, or a new one. */
+static void hint(unsigned i, bool up, int64_t in)
+{
+    for (unsigned m = 0; m < MANAGERS; m++)
+        schedule(sim.now + in + (int64_t)below(50 * MS), EV_LINK, m, 0, (void *)(uintptr_t)(i * 2 + up));
+}
+
+static void on_link(unsigned manager, unsigned i, bool up)
+{
+    struct manager *m = &sim.managers[manager];
+    if (!m->life[DISP].c)
+        return;
+    disp_hint(&m->disp, str_from(sim.agents[i].node), up);
+}
+
 /* restart_agent - its containers go on. switch_off - they do not. */
 static void restart_agent(unsigned i)
 {
     struct agent *a = &sim.agents[i];
     struct task_life *t;
     struct str id;
+    if (chance(50))
+        hint(i, false, 0);
     a->gen++;
     a->session[0] = 0;
     a->hello_out = a->poll_out = a->status_out = false;
     a->up = true;
+    a->manager = (unsigned)below(MANAGERS);
     for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, &id, &t);) {
         t->dirty = true;
         step_task(i, id, t, (int64_t)below(50 * MS));
     }
     wake_agent(i, (int64_t)below(100 * MS));
+    hint(i, true, 100 * MS);
 }
 
 static void switch_off(unsigned i)
 {
     struct agent *a = &sim.agents[i];
     struct task_life *t;
+    sim.offs++;
     a->up = false;
     a->gen++;
     for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, NULL, &t);)
         if (t->state >= TASK_ACCEPTED && t->state <= TASK_RUNNING)
             t->state = t->state < TASK_STARTING ? TASK_REJECTED : TASK_FAILED;
+    if (chance(70))
+        hint(i, false, (int64_t)below(3) * SECOND);
     schedule(sim.now + 5 * SECOND + (int64_t)below(40) * SECOND, EV_BOOT, i, a->gen, NULL);
+}
+
+/* cut_off - it runs on, and nobody hears of it. */
+static void cut_off(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    sim.cuts++;
+    a->cut = true;
+    if (chance(70))
+        hint(i, false, (int64_t)below(3) * SECOND);
+    schedule(sim.now + (int64_t)below(chance(50) ? 2 : 30) * SECOND, EV_HEAL, i, 0, NULL);
+}
+
+static void heal_agent(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    if (!a->cut)
+        return;
+    a->cut = false;
+    hint(i, true, 0);
+    if (a->up)
+        wake_agent(i, (int64_t)below(300 * MS));
 }
 
 /* ---- users ---- */
@@ -799,21 +1032,64 @@ static void redeclare(struct declared *d, bool new_spec)
     buf_done(&b);
 }
 
-static void set_availability(unsigned i, bool drained)
+static void put_node_spec(struct buf *b, const char *availability)
+{
+    mp_cstr(b, "Spec");
+    mp_map(b, 2);
+    mp_kv_cstr(b, "Role", "worker");
+    mp_kv_cstr(b, "Availability", availability);
+}
+
+static void set_availability(unsigned i, const char *availability)
 {
     struct buf b = BUF_INIT;
+    if (sim.agents[i].gone)
+        return;
     mp_map(&b, 1);
-    mp_cstr(&b, "Spec");
-    mp_map(&b, 2);
-    mp_kv_cstr(&b, "Role", "worker");
-    mp_kv_cstr(&b, "Availability", drained ? "drain" : "active");
+    put_node_spec(&b, availability);
     user_change("update", KIND_NODE, str_from(sim.agents[i].node), &b);
     buf_done(&b);
-    sim.drained[i] = drained;
+    sim.availability[i] = availability;
+}
+
+/* join - with a certificate of its own, as a new node; what it ran under another name it forgets. */
+static void join(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    struct buf b = BUF_INIT;
+    struct err result;
+    make_id(a->node);
+    mp_map(&b, 3);
+    mp_kv_cstr(&b, "ID", a->node);
+    put_node_spec(&b, "active");
+    mp_cstr(&b, "Status");
+    mp_map(&b, 1);
+    mp_kv_cstr(&b, "State", "unknown");
+    struct txn_change ch = { STR("create"), STR("node"), str_from(a->node), buf_str(&b) };
+    apply(1u << WHO_CAD, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
+    CHECK(result.code == 0);
+    buf_done(&b);
+    a->gone = false;
+    sim.availability[i] = "active";
+}
+
+/* remove_node - as `node rm --force` does; some time later it joins again. */
+static void remove_node(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    unsigned left = 0;
+    for (unsigned k = 0; k < NODES; k++)
+        left += !sim.agents[k].gone;
+    if (a->gone || left <= 2)
+        return;
+    sim.removals++;
+    user_change("delete", KIND_NODE, str_from(a->node), NULL);
+    a->gone = true;
 }
 
 static void user_acts(void)
 {
+    static const char *const availability[] = { "active", "pause", "drain" };
     struct declared *d = &sim.services[below(SERVICES_MAX)];
     unsigned node = (unsigned)below(NODES);
     if (!d->id[0])
@@ -821,51 +1097,69 @@ static void user_acts(void)
     else if (chance(15))
         user_change("delete", KIND_SERVICE, str_from(d->id), NULL), d->id[0] = 0, chance(50) ? declare(d) : (void)0;
     else if (chance(10))
-        set_availability(node, !sim.drained[node]);
+        set_availability(node, availability[below(3)]);
+    else if (chance(3))
+        remove_node(node);
+    else if (sim.agents[node].gone && chance(20))
+        join(node), restart_agent(node);
     else
         redeclare(d, chance(40));
 }
 
 static void fault(void)
 {
-    unsigned i = (unsigned)below(CONTROLLERS), n = (unsigned)below(NODES);
-    if (chance(60)) {
-        if (sim.life[i].c)
+    unsigned i = (unsigned)below(MANAGERS * CONTROLLERS), n = (unsigned)below(NODES);
+    if (chance(50))
+        i = sim.leader * CONTROLLERS + i % CONTROLLERS; /* where it hurts */
+    if (chance(50)) {
+        if (life_of(i)->c)
             kill_controller(i);
-    } else if (chance(70)) {
+    } else if (chance(25)) {
+        take_over(another_manager());
+    } else if (chance(10)) {
+        if (sim.managers[i / CONTROLLERS].up)
+            switch_manager_off(i / CONTROLLERS);
+    } else if (chance(60)) {
         if (sim.agents[n].up)
             restart_agent(n);
-    } else if (sim.agents[n].up) {
-        switch_off(n);
+    } else if (chance(50)) {
+        if (sim.agents[n].up)
+            switch_off(n);
+    } else if (!sim.agents[n].cut) {
+        cut_off(n);
     }
 }
 
 /* ---- running ---- */
 
-static void watch_dispatcher(void)
+static void watch_dispatchers(void)
 {
-    if (!sim.life[DISP].c)
-        return;
-    uint64_t next = disp_due(&sim.disp);
-    if (next != DISP_NEVER && (int64_t)next * MS < sim.tick_at) {
-        sim.tick_at = (int64_t)next * MS;
-        schedule(sim.tick_at, EV_TICK, 0, 0, NULL);
+    for (unsigned i = 0; i < MANAGERS; i++) {
+        struct manager *m = &sim.managers[i];
+        uint64_t next = m->life[DISP].c ? disp_due(&m->disp) : DISP_NEVER;
+        if (next != DISP_NEVER && (int64_t)next * MS < m->tick_at) {
+            m->tick_at = (int64_t)next * MS;
+            schedule(m->tick_at, EV_TICK, i, 0, NULL);
+        }
+        if (m->life[DISP].c && (sim.seq & 63) == 0)
+            disp_check(&m->disp.core);
     }
 }
 
 static void step(void)
 {
     struct event e = next_event();
+    struct err result;
     CHECK(e.at >= sim.now);
     sim.now = e.at;
     switch (e.type) {
     case EV_TURN:
-        if (sim.life[e.who].c && sim.life[e.who].gen == e.gen)
-            controller_turn(sim.life[e.who].c);
+        if (life_of(e.who)->c && life_of(e.who)->gen == e.gen)
+            controller_turn(life_of(e.who)->c);
         break;
     case EV_DUE:
-        if (sim.life[e.who].c && sim.life[e.who].arm_gen == e.gen)
-            controller_due(sim.life[e.who].c);
+        if (life_of(e.who)->c && life_of(e.who)->arm_gen == e.gen)
+            controller_due(life_of(e.who)->c);
         break;
     case EV_APPLY:
         on_apply(e.p);
@@ -873,8 +1167,26 @@ static void step(void)
     case EV_REPLY:
         on_reply(e.p);
         break;
+    case EV_FOLLOW:
+        if (sim.managers[e.who].gen == e.gen)
+            (void)follow(&sim.managers[e.who], &result);
+        break;
+    case EV_DEPOSED:
+        if (sim.managers[e.who].gen == e.gen && sim.leader != e.who)
+            set_role(&sim.managers[e.who], sim.term, false);
+        break;
+    case EV_MANAGER:
+        if (sim.managers[e.who].gen == e.gen)
+            boot_manager(e.who);
+        break;
+    case EV_LINK:
+        on_link(e.who, (unsigned)((uintptr_t)e.p / 2), (uintptr_t)e.p & 1);
+        break;
+    case EV_HEAL:
+        heal_agent(e.who);
+        break;
     case EV_START:
-        if (!sim.life[e.who].c)
+        if (!life_of(e.who)->c && life_of(e.who)->gen == e.gen && manager_of(e.who)->up)
             start_controller(e.who);
         break;
     case EV_AGENT:
@@ -890,9 +1202,9 @@ static void step(void)
             restart_agent(e.who);
         break;
     case EV_TICK:
-        sim.tick_at = INT64_MAX;
-        if (sim.life[DISP].c)
-            disp_tick(&sim.disp);
+        sim.managers[e.who].tick_at = INT64_MAX;
+        if (sim.managers[e.who].life[DISP].c)
+            disp_tick(&sim.managers[e.who].disp);
         break;
     case EV_FAULT:
         if (sim.faults) {
@@ -907,7 +1219,7 @@ static void step(void)
         }
         break;
     }
-    watch_dispatcher();
+    watch_dispatchers();
 }
 
 /* wrong - what is not as declared; NULL when all is. */
@@ -963,7 +1275,7 @@ static const char *wrong(void)
     struct err e;
     struct str service;
     const char *what = NULL;
-    CHECK(store_begin(sim.store, &snap, &e) == 0);
+    CHECK(store_begin(leader()->store, &snap, &e) == 0);
     for (unsigned i = 0; i < SERVICES_MAX && !what; i++)
         if (sim.services[i].id[0])
             what = wrong_service(snap, &sim.services[i]);
@@ -972,6 +1284,8 @@ static const char *wrong(void)
         for (store_each(snap, kinds[k], &it); store_next(&it);) {
             bool owner = mp_get_str(it.doc, kinds[k] == KIND_RESERVATION ? "OwnerID" : "ServiceID", &service);
             struct str doc;
+            if (kinds[k] == KIND_RESERVATION && str_starts(it.id, STR(STORE_TURN_PREFIX)))
+                continue;
             if (!owner || store_get(snap, KIND_SERVICE, service, &doc) != 0)
                 what = kinds[k] == KIND_TASK       ? "a task of a removed service is left"
                        : kinds[k] == KIND_TASKSPEC ? "a taskspec of a removed service is left"
@@ -991,62 +1305,58 @@ static const char *wrong(void)
     return what;
 }
 
-static void make_nodes(void)
+static void open_manager(unsigned i)
 {
-    struct buf b = BUF_INIT;
-    for (unsigned i = 0; i < NODES; i++) {
-        struct agent *a = &sim.agents[i];
-        make_id(a->node);
-        table_init(&a->tasks, sizeof(struct task_life));
-        mp_map(&b, 3);
-        mp_kv_cstr(&b, "ID", a->node);
-        mp_cstr(&b, "Spec");
-        mp_map(&b, 2);
-        mp_kv_cstr(&b, "Role", "worker");
-        mp_kv_cstr(&b, "Availability", "active");
-        mp_cstr(&b, "Status");
-        mp_map(&b, 1);
-        mp_kv_cstr(&b, "State", "unknown");
-        struct txn_change ch = { STR("create"), STR("node"), str_from(a->node), buf_str(&b) };
-        struct err result;
-        apply(1u << WHO_CAD, (struct list){ 0 }, (struct list){ &ch, 1 }, 0, &result);
-        CHECK(result.code == 0);
-        buf_clear(&b);
-        restart_agent(i);
+    struct raft_log_identity id = { .cluster_id = "simulatedcluster", .node_id = "simulatednode", .id = 1 };
+    struct manager *m = &sim.managers[i];
+    struct sm_conf conf = { .run_dir = m->dir, .secret_gid = (gid_t)-1, .map_bytes = 64ull << 20 };
+    struct err why = ERR_INIT, e = ERR_INIT;
+    bool fresh;
+    snprintf(m->dir, sizeof m->dir, "/dev/shm/control-sim-XXXXXX");
+    CHECK(mkdtemp(m->dir) != NULL);
+    m->tick_at = INT64_MAX;
+    if (sm_open(&m->sm, &conf, &id, 1, UINT64_MAX, &fresh, &why, &e) != 0 || sm_publish(m->sm, &e) != 0 ||
+        store_open(&m->store, m->dir, true, &e) != 0) {
+        printf("%s\n", e.msg);
+        exit(1);
     }
-    buf_done(&b);
 }
 
 static void begin(uint64_t seed)
 {
-    struct raft_log_identity id = { .cluster_id = "simulatedcluster", .node_id = "simulatednode", .id = 1 };
-    struct sm_conf conf = { 0 };
-    struct err why = ERR_INIT, e = ERR_INIT;
-    bool fresh;
-    sim = (struct sim){ .seed = seed, .rng = seed, .now = 1700000000ll * SECOND, .tick_at = INT64_MAX, .faults = true };
-    snprintf(sim.dir, sizeof sim.dir, "/dev/shm/control-sim-XXXXXX");
-    CHECK(mkdtemp(sim.dir) != NULL);
-    conf.run_dir = sim.dir;
-    conf.secret_gid = (gid_t)-1;
-    conf.map_bytes = 64ull << 20;
-    if (sm_open(&sim.sm, &conf, &id, 1, UINT64_MAX, &fresh, &why, &e) != 0 || sm_publish(sim.sm, &e) != 0 ||
-        sm_set_role(sim.sm, TERM, true, "simulatednode", &e) != 0 || store_open(&sim.store, sim.dir, true, &e) != 0) {
-        printf("%s\n", e.msg);
-        exit(1);
+    sim = (struct sim){ .seed = seed, .rng = seed, .now = 1700000000ll * SECOND, .faults = true, .term = 1 };
+    for (unsigned i = 0; i < MANAGERS; i++)
+        open_manager(i);
+    for (unsigned i = 0; i < MANAGERS; i++)
+        boot_manager(i);
+    take_over(0);
+    for (unsigned i = 0; i < NODES; i++) {
+        table_init(&sim.agents[i].tasks, sizeof(struct task_life));
+        join(i);
+        restart_agent(i);
     }
-    make_nodes();
-    for (unsigned i = 0; i < CONTROLLERS; i++)
-        start_controller(i);
     schedule(sim.now, EV_USER, 0, 0, NULL);
     schedule(sim.now + SECOND, EV_FAULT, 0, 0, NULL);
 }
 
+static void close_manager(unsigned i)
+{
+    struct manager *m = &sim.managers[i];
+    char cmd[128];
+    m->up = false;
+    for (unsigned k = 0; k < CONTROLLERS; k++)
+        if (m->life[k].c)
+            kill_controller(who_is(m, k));
+    store_close(m->store);
+    sm_close(m->sm);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", m->dir);
+    CHECK(system(cmd) == 0);
+}
+
 static void end(void)
 {
-    char cmd[128];
-    for (unsigned i = 0; i < CONTROLLERS; i++)
-        if (sim.life[i].c)
-            kill_controller(i);
+    for (unsigned i = 0; i < MANAGERS; i++)
+        close_manager(i);
     while (sim.n) {
         struct event e = next_event();
         if (e.type == EV_TASK)
@@ -1058,11 +1368,31 @@ static void end(void)
     }
     for (unsigned i = 0; i < NODES; i++)
         table_done(&sim.agents[i].tasks);
+    for (size_t i = 0; i < sim.nlog; i++)
+        buf_done(&sim.log[i].bytes);
+    free(sim.log);
     free(sim.heap);
-    store_close(sim.store);
-    sm_close(sim.sm);
-    snprintf(cmd, sizeof cmd, "rm -rf %s", sim.dir);
-    CHECK(system(cmd) == 0);
+}
+
+static void heal(void)
+{
+    sim.faults = false; /* liveness: from here on nothing breaks any more */
+    for (unsigned i = 0; i < MANAGERS; i++)
+        if (!sim.managers[i].up)
+            boot_manager(i);
+    for (unsigned i = 0; i < NODES; i++) {
+        heal_agent(i);
+        if (sim.agents[i].gone)
+            join(i);
+        restart_agent(i);
+        if (strcmp(sim.availability[i], "active") != 0)
+            set_availability(i, "active");
+    }
+    for (unsigned i = 0; i < SERVICES_MAX; i++) /* a last storm, with nothing after it that would hide what it left */
+        if (sim.services[i].id[0]) {
+            user_change("delete", KIND_SERVICE, str_from(sim.services[i].id), NULL);
+            declare(&sim.services[i]);
+        }
 }
 
 static bool run(uint64_t seed, int64_t seconds)
@@ -1070,21 +1400,10 @@ static bool run(uint64_t seed, int64_t seconds)
     printf("control_sim: seed %" PRIu64 "\n", seed);
     fflush(stdout);
     begin(seed);
-    int64_t heal = sim.now + seconds * SECOND, last = heal + 600 * SECOND;
-    while (sim.now < heal)
+    int64_t healed = sim.now + seconds * SECOND, last = healed + 600 * SECOND;
+    while (sim.now < healed)
         step();
-    sim.faults = false; /* liveness: from here on nothing breaks any more */
-    for (unsigned i = 0; i < NODES; i++) {
-        if (!sim.agents[i].up)
-            restart_agent(i);
-        if (sim.drained[i])
-            set_availability(i, false);
-    }
-    for (unsigned i = 0; i < SERVICES_MAX; i++) /* a last storm, with nothing after it that would hide what it left */
-        if (sim.services[i].id[0]) {
-            user_change("delete", KIND_SERVICE, str_from(sim.services[i].id), NULL);
-            declare(&sim.services[i]);
-        }
+    heal();
     const char *what = "nothing was checked";
     for (int64_t look = sim.now; what && sim.now < last; look += SECOND) {
         while (sim.now < look)
@@ -1092,9 +1411,10 @@ static bool run(uint64_t seed, int64_t seconds)
         what = wrong();
     }
     printf("control_sim: seed %" PRIu64 ": %s; %" PRIu64 " transactions with %" PRIu64 " changes, %" PRIu64
-           " conflicts, %" PRIu64 " kills, converged after %.1f s\n",
-           seed, what ? what : "ok", sim.txns, sim.applied_changes, sim.conflicts, sim.kills,
-           (double)(sim.now - heal) / (double)SECOND);
+           " conflicts, %" PRIu64 " late; %" PRIu64 " kills, %" PRIu64 " take-overs, %" PRIu64 " cuts, %" PRIu64
+           " power-offs, %" PRIu64 " removals; converged after %.1f s\n",
+           seed, what ? what : "ok", sim.txns, sim.applied_changes, sim.conflicts, sim.late, sim.kills, sim.takeovers,
+           sim.cuts, sim.offs, sim.removals, (double)(sim.now - healed) / (double)SECOND);
     end();
     return what == NULL;
 }
