@@ -429,45 +429,6 @@ int api_emit(struct req *r, const struct obj_type *t, struct str doc, struct str
 
 /* ---- bodies ---- */
 
-static const struct obj_field *fold_name(const struct obj_type *t, const char *name)
-{
-    const struct obj_field *found = NULL;
-
-    for (const struct obj_field *f = t->fields; f->name; f++) {
-        if (strcmp(f->name, name) == 0)
-            return f;
-        if (strcasecmp(f->name, name) == 0)
-            found = f;
-    }
-    return found;
-}
-
-/* Go matches names without case, and clients rely on it ("replicated" from docker-py); null is the same as absent. */
-static void fold(const struct obj_type *t, json_t *o)
-{
-    const char *key;
-    json_t *v;
-    void *tmp;
-
-    json_object_foreach_safe(o, tmp, key, v)
-    {
-        const struct obj_field *f = t ? fold_name(t, key) : NULL;
-        if (json_is_null(v)) {
-            json_object_del(o, key);
-            continue;
-        }
-        if (f && f->sub && json_is_object(v))
-            fold(f->sub, v);
-        for (size_t i = 0; f && f->sub && i < json_array_size(v); i++)
-            if (json_is_object(json_array_get(v, i)))
-                fold(f->sub, json_array_get(v, i));
-        if (f && strcmp(f->name, key) != 0 && !json_object_get(o, f->name)) {
-            json_object_set(o, f->name, v);
-            json_object_del(o, key);
-        }
-    }
-}
-
 static const struct obj_field no_fields[] = { { .name = NULL } };
 static const struct obj_type anything = { .name = "body", .fields = no_fields };
 
@@ -498,6 +459,7 @@ json_t *api_body(struct req *r, const struct obj_type *type)
         api_error(r, 400, "invalid JSON: must be an object");
         return NULL;
     }
-    fold(type, doc);
+    if (type) /* Go matches names without case, and clients rely on it ("replicated" from docker-py) */
+        obj_fold(type, doc);
     return doc;
 }

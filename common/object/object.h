@@ -76,6 +76,10 @@ extern const struct obj_type obj_swarm_init, obj_swarm_join, obj_swarm_unlock; /
  */
 int obj_check(const struct obj_type *t, json_t *doc, struct err *e);
 
+/* obj_fold - only that, without judging: for requests that are looked at before they are checked. What is there in both
+ * spellings stays so, for obj_check() to refuse. */
+void obj_fold(const struct obj_type *t, json_t *doc);
+
 /* obj_parse - JSON text to a checked DOM (given). Limits: 16 MiB, depth 32, no repeated keys. Errors in Docker's words:
  * "invalid JSON: ...". */
 int obj_parse(const struct obj_type *t, struct str text, json_t **ret, struct err *e);

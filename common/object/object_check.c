@@ -380,6 +380,34 @@ int obj_check(const struct obj_type *t, json_t *doc, struct err *e)
     return check_object(t, doc, &p, e);
 }
 
+void obj_fold(const struct obj_type *t, json_t *obj)
+{
+    const char *key;
+    json_t *v;
+    void *tmp;
+    json_object_foreach_safe(obj, tmp, key, v)
+    {
+        int i = obj_field_find(t, key, strlen(key), 0);
+        const char *name = i < 0 ? field_in_other_case(t, key) : t->fields[i].name;
+        const struct obj_type *sub = NULL;
+        if (json_is_null(v)) {
+            json_object_del(obj, key);
+            continue;
+        }
+        if (name != NULL)
+            sub = t->fields[obj_field_find(t, name, strlen(name), 0)].sub;
+        if (sub != NULL && json_is_object(v))
+            obj_fold(sub, v);
+        for (size_t k = 0; sub != NULL && k < json_array_size(v); k++)
+            if (json_is_object(json_array_get(v, k)))
+                obj_fold(sub, json_array_get(v, k));
+        if (name != NULL && i < 0 && !json_object_get(obj, name)) {
+            json_object_set(obj, name, v);
+            json_object_del(obj, key);
+        }
+    }
+}
+
 /* ---- parsing ---- */
 
 /* too_deep - jansson would go on to 2048 levels; strings are stepped over. */
@@ -421,6 +449,9 @@ int obj_parse(const struct obj_type *t, struct str text, json_t **ret, struct er
     json_t *doc = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, &je);
     if (doc == NULL && json_error_code(&je) == json_error_end_of_input_expected)
         return err_set(e, ERR_INVALID, "unexpected content after JSON");
+    char why[160];
+    if (doc == NULL && obj_syntax_error(text, why, sizeof why))
+        return err_set(e, ERR_INVALID, "invalid JSON: %s", why);
     if (doc == NULL)
         return err_set(e, ERR_INVALID, "invalid JSON: %s (line %d, column %d)", je.text, je.line, je.column);
     int r = obj_check(t, doc, e);

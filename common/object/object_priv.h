@@ -21,6 +21,10 @@ bool obj_json_zero(const json_t *v);
 /* obj_base64_decode - standard alphabet with padding; appends to out. False when malformed. */
 bool obj_base64_decode(struct str text, struct buf *out);
 
+/* obj_syntax_error - what is wrong with a text that is not JSON, as Go says it; false when it is JSON after all (what
+ * follows the first value is not looked at). */
+bool obj_syntax_error(struct str text, char *out, size_t cap);
+
 /* ---- Docker's rules (object_rules.c) ---- */
 typedef int obj_check_fn(json_t *v, const char *path, struct err *e);
 obj_check_fn obj_rule_service_name, obj_rule_object_name, obj_rule_image, obj_rule_restart_condition,

@@ -373,6 +373,30 @@ static void errors_of_json(void **state)
 {
     (void)state;
     expect_error(&obj_service_spec, " \n", "invalid JSON: got EOF while reading request body");
+    /* as encoding/json of Go says it */
+    static const char *const broken[][2] = {
+        { "{i", "invalid character 'i' looking for beginning of object key string" },
+        { "{\"a\" 1}", "invalid character '1' after object key" },
+        { "{\"a\":1 \"b\"}", "invalid character '\"' after object key:value pair" },
+        { "{\"a\":[1 2]}", "invalid character '2' after array element" },
+        { "{\"a\":tru}", "invalid character '}' in literal true (expecting 'e')" },
+        { "{\"a\":-}", "invalid character '}' in numeric literal" },
+        { "{\"a\":1.x}", "invalid character 'x' after decimal point in numeric literal" },
+        { "{\"a\":1e}", "invalid character '}' in exponent of numeric literal" },
+        { "{\"a\":\"\\q\"}", "invalid character 'q' in string escape code" },
+        { "{\"a\":\"\\u12g\"}", "invalid character 'g' in \\u hexadecimal character escape" },
+        { "{\"a\":\"\n\"}", "invalid character '\\n' in string literal" },
+        { "hello", "invalid character 'h' looking for beginning of value" },
+        { "'", "invalid character '\\'' looking for beginning of value" },
+        { "\xc3", "invalid character '\xc3\x83' looking for beginning of value" },
+        { "{\"a\":", "unexpected EOF" },
+        { "{\"a\"", "unexpected EOF" },
+    };
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        char text[200];
+        (void)snprintf(text, sizeof text, "invalid JSON: %s", broken[i][1]);
+        expect_error(&obj_service_spec, broken[i][0], text);
+    }
     expect_error(&obj_service_spec, "{} x", "unexpected content after JSON");
     struct err e = ERR_INIT;
     json_t *doc;
