@@ -77,6 +77,29 @@ const char *authority_names(unsigned who, char buf[128])
     return buf[0] ? buf : "a stranger";
 }
 
+static unsigned who_by_name(struct str name)
+{
+    for (unsigned i = 0; i < WHO_COUNT; i++)
+        if (str_is(name, who_name[i]))
+            return 1u << i;
+    return 0;
+}
+
+unsigned authority_parse(struct str names)
+{
+    unsigned who = 0;
+    while (names.n > 0) {
+        const char *plus = memchr(names.p, '+', names.n);
+        struct str one = { names.p, plus ? (size_t)(plus - names.p) : names.n };
+        unsigned bit = who_by_name(one);
+        if (bit == 0)
+            return 0;
+        who |= bit;
+        names = plus ? (struct str){ plus + 1, names.n - one.n - 1 } : (struct str){ NULL, 0 };
+    }
+    return who;
+}
+
 static bool may(unsigned who, enum kind k, unsigned what)
 {
     for (size_t i = 0; i < sizeof rights / sizeof *rights; i++)

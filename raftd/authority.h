@@ -26,5 +26,8 @@ unsigned authority_who(const struct authority *a, uid_t uid);
 /* authority_names - "apid", or "apid+cad" when they share a user. */
 const char *authority_names(unsigned who, char buf[128]);
 
+/* authority_parse - the other way round; 0 when a name is unknown. */
+unsigned authority_parse(struct str names);
+
 /* authority_check - one change; -ERR_DENIED says who may not do what. The change has passed entry_check(). */
 int authority_check(unsigned who, const struct txn_change *ch, struct err *e);

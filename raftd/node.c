@@ -1,668 +1,328 @@
-/* node.c - the shell around core, log and maps. */
+/* node.c - the shell around core, log and maps: starting, stepping, leaving. */
 #include "raftd/node.h"
 
 #include <errno.h>
 #include <grp.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/daemon/daemon.h"
-#include "common/util/check.h"
-#include "common/util/clock.h"
 #include "common/util/dir.h"
 #include "common/util/id.h"
-#include "raftd/pub.h"
+#include "raftd/backup.h"
+#include "raftd/node_priv.h"
+#include "raftd/ops.h"
+#include "raftd/peers.h"
 
-#define BATCH_ENTRIES 1024u
-#define BATCH_BYTES (8u << 20)
-#define APPLY_ENTRIES 2048u
-#define RETRY_MS 500u
-#define COMPACT_SLICE 2000u
-#define READERS_CHECK_MS 1000u
-#define KEEP_BUFFER_BYTES (256u << 10) /* idle memory */
+#define APPEND_BYTES (1u << 20) /* in one message; a larger entry goes as a stream */
+#define UNSETTLED_MAX (1u << 20)
+#define DRAIN_MS 1000u
 
-/* A request that waits for its entry to be applied. */
-struct waiter {
-    struct waiter *next;
-    struct rpc_call *call;
-    uint64_t index;  /* 0: not in the log yet */
-    size_t off, len; /* its entry in node.batch */
-    struct err result;
-    uint64_t revision;
-};
-
-struct snapshot_job {
-    pthread_t thread;
-    struct sm_snap *snap;
-    char dir[512];
-    struct seal_key key;
-    struct err err;
-    int event_fd;
-    uint64_t started_ms;
-};
-
-static struct {
-    char dir[512], run_dir[CONF_TEXT_MAX];
-    struct raft *core;
-    struct raft_log *log;
-    struct sm *sm;
-    struct pub *pub;
-    struct raft_effects effects;
-
-    struct buf batch; /* entries of the proposals that wait for the next write */
-    struct waiter *queued, **queued_tail;
-    size_t n_queued;
-    struct waiter *waiting, **waiting_tail;       /* written, not applied yet; in order of index */
-    struct raft_log_entry entries[BATCH_ENTRIES]; /* of the write at hand */
-    sd_event_source *flush;
-
-    struct rpc_call *reads[RAFT_READS_MAX]; /* by cookie */
-    uint64_t commit;                        /* as the core said last */
-    char stalled[200];
-    struct timer *retry;
-
-    struct snapshot_job *job;
-    sd_event_source *job_done, *compact;
-    uint64_t compact_index, compact_keep, next_snapshot, log_bytes_at_snapshot;
-    uint64_t interval, keep;
-    bool want_snapshot, cluster_changed, role_changed;
-    uint64_t readers_checked_ms;
-    struct buf scratch;
-} node;
-
+struct node node;
 struct node_conf node_conf;
 struct node_counts node_counts;
 
-static int step(struct raft_event *ev, struct err *e);
-static void apply_committed(void);
+static void node_drained(void);
 
-static const char *role_text(const struct raft_status *s)
+static uint64_t tick_at;
+static struct timer *drain;
+
+const char *node_role_text(const struct raft_status *s)
 {
     return s->role == RAFT_LEADER && !s->ready ? "candidate" : raft_role_name(s->role);
 }
 
 /* A finding that nothing may be built upon: systemd starts us again, and opening verifies everything. */
-static void give_up(const char *what, const struct err *e)
+void give_up(const char *what, const struct err *e)
 {
     log_msg(LOG_L_FATAL, "%s: %s", what, e->msg);
     daemon_exit(1);
 }
 
-/* ---- waiters ---- */
-
-static void waiters_init(void)
+const char *node_leader(const struct raft_status *s)
 {
-    node.queued_tail = &node.queued;
-    node.waiting_tail = &node.waiting;
+    const char *n = s->leader == 0                       ? NULL
+                    : s->leader != s->id                 ? group_node_of(s->leader)
+                    : s->role == RAFT_LEADER && s->ready ? raft_log_identity(node.log)->node_id
+                                                         : NULL;
+    return n ? n : "";
 }
 
-static struct waiter *pop(struct waiter **head, struct waiter ***tail)
-{
-    struct waiter *w = *head;
-    if (w == NULL)
-        return NULL;
-    *head = w->next;
-    if (*head == NULL)
-        *tail = head;
-    w->next = NULL;
-    return w;
-}
+/* ---- what the core wants said ---- */
 
-static void push(struct waiter *w, struct waiter ***tail)
-{
-    w->next = NULL;
-    **tail = w;
-    *tail = &w->next;
-}
+static struct {
+    uint64_t from, to; /* encoded in `bytes`; from 0: nothing */
+    size_t n;
+    struct buf bytes;
+} sending;
 
-static void answer(struct waiter *w)
+/* entries_encode - as many of them as fit into one message; at least one, when that one fits. */
+static void entries_encode(const struct raft_msg *m)
 {
-    struct raftd_txn_reply rep = { .Revision = w->revision };
-    if (w->result.code != 0)
-        rpc_fail_err(w->call, &w->result);
-    else
-        rpc_reply(w->call, &rep);
-    free(w);
-}
-
-static void refuse_queued(const struct err *e)
-{
-    for (struct waiter *w; (w = pop(&node.queued, &node.queued_tail)) != NULL;) {
-        w->result = *e;
-        node_counts.refused++;
-        answer(w);
+    struct raft_log_entry en;
+    struct err e = ERR_INIT;
+    if (sending.from == m->entries_from && sending.to == m->entries_to)
+        return; /* as for the member before */
+    sending.from = m->entries_from;
+    sending.to = m->entries_to;
+    sending.n = 0;
+    buf_clear(&sending.bytes);
+    for (uint64_t i = m->entries_from; i <= m->entries_to && sending.n < PEER_ENTRIES_MAX; i++) {
+        if (log_entry_at(i, &en, &e) < 0) {
+            log_warn("read entry %llu to send it: %s", (unsigned long long)i, e.msg);
+            return;
+        }
+        if (sending.bytes.n + en.data.n + PEER_ENTRY_OVERHEAD > APPEND_BYTES)
+            return;
+        peer_put_entry(&sending.bytes, &en);
+        sending.n++;
     }
-    node.n_queued = 0;
-    node.entries[0].index = 0;
-    buf_clear(&node.batch);
 }
 
-/* ---- writing what the core wants durable ---- */
-
-static size_t entries_fill(const struct raft_effects *fx)
+static bool too_large(uint64_t index)
 {
-    size_t n = 0;
-    struct waiter *w = node.queued;
-    for (uint64_t i = fx->append_from; i <= fx->append_to; i++, n++) {
-        CHECK(n < BATCH_ENTRIES);
-        node.entries[n] = (struct raft_log_entry){ .index = i, .term = fx->append_term, .type = fx->append_type };
-        if (fx->append_type != RAFT_ENTRY_DATA)
-            continue;
-        CHECK(w != NULL);
-        node.entries[n].data = (struct str){ node.batch.p + w->off, w->len };
-        w->index = i;
-        w = w->next;
+    struct raft_log_entry en;
+    struct err e = ERR_INIT;
+    return log_entry_at(index, &en, &e) == 0 && en.data.n + PEER_ENTRY_OVERHEAD > APPEND_BYTES;
+}
+
+static void send_plain(const struct raft_msg *m, const char *to)
+{
+    struct buf *out = to ? peers_out(to, PEER_OVERHEAD) : NULL;
+    if (out != NULL)
+        peer_put_raft(out, m, (struct str){ NULL, 0 }, 0);
+}
+
+/* send_entries - true when the core has more for this member. */
+static bool send_entries(const struct raft_msg *m, const char *to)
+{
+    uint64_t bytes = 0;
+    if (to == NULL || !peers_link(to))
+        return raft_sent(node.core, m->to, m->entries_from - 1, 0);
+    entries_encode(m);
+    if (sending.n == 0) {
+        bool streamed = too_large(m->entries_from) && stream_entry(m, to, &bytes);
+        return raft_sent(node.core, m->to, streamed ? m->entries_from : m->entries_from - 1, bytes);
     }
-    return n;
+    struct buf *out = peers_out(to, sending.bytes.n + PEER_OVERHEAD);
+    if (out == NULL)
+        return raft_sent(node.core, m->to, m->entries_from - 1, 0);
+    peer_put_raft(out, m, buf_str(&sending.bytes), sending.n);
+    return raft_sent(node.core, m->to, m->entries_from + sending.n - 1, sending.bytes.n);
 }
 
-static int persist(const struct raft_effects *fx, struct err *e)
+static bool send_all(const struct raft_effects *fx)
 {
-    struct raft_hard_state hs = fx->hard_state;
-    struct raft_log_write w = {
-        .truncate_from = fx->truncate_from,
-        .entries = node.entries,
-        .n_entries = entries_fill(fx),
-        .hard_state = fx->hard_state_changed ? &hs : NULL,
-    };
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_PERSISTED, .write = fx->write };
-    int r = raft_log_write(node.log, &w, e);
-    if (r == 0)
-        return step(&ev, e);
-    if (raft_log_broken(node.log)) {
-        give_up("write log", e);
-        return r;
-    }
-    struct err ignored = ERR_INIT;
-    ev = (struct raft_event){ .now = clock_mono(), .type = RAFT_EV_WRITE_FAILED, .write = ev.write };
-    (void)step(&ev, &ignored);
-    return r;
-}
-
-static void release_reads(const struct raft_effects *fx)
-{
-    struct raftd_txn_reply rep = { .Revision = sm_revision(node.sm) };
-    for (size_t i = 0; i < fx->n_reads; i++) {
-        struct rpc_call *c = node.reads[fx->reads[i].cookie];
-        node.reads[fx->reads[i].cookie] = NULL;
-        /* Everything acknowledged was applied before: nothing to wait for. */
-        if (fx->reads[i].index == 0 || sm_applied(node.sm) < fx->reads[i].index)
-            rpc_fail(c, ERR_UNAVAILABLE, "%s", node.stalled[0] ? node.stalled : "this node is not the leader any more");
+    bool more = false;
+    sending.from = 0;
+    for (size_t i = 0; i < fx->n_msgs; i++) {
+        const struct raft_msg *m = &fx->msgs[i];
+        const char *to = group_node_of(m->to);
+        if (m->type == RAFT_MSG_SNAPSHOT)
+            stream_snapshot(m->to, to);
+        else if (m->type == RAFT_MSG_APPEND && m->entries_from <= m->entries_to)
+            more |= send_entries(m, to);
         else
-            rpc_reply(c, &rep);
+            send_plain(m, to);
     }
+    if (sending.bytes.cap > KEEP_BUFFER_BYTES)
+        buf_done(&sending.bytes);
+    return more;
 }
 
-/* step - one event into the core, and its effects in the order that core/raft.h asks for. */
-static int step(struct raft_event *ev, struct err *e)
+/* carry_out - true when the core has more to say at once. */
+static bool carry_out(const struct raft_effects *fx)
 {
-    int r = raft_step(node.core, ev, &node.effects, e);
-    if (r < 0)
-        return r;
-    struct raft_effects *fx = &node.effects;
-    CHECK(fx->n_msgs == 0); /* nobody to send to */
-    node.role_changed |= fx->role_changed;
+    write_note(fx);
+    if (fx->members_changed)
+        group_refresh();
+    bool more = send_all(fx);
     node.want_snapshot |= fx->want_snapshot;
     if (fx->apply_to > node.commit)
         node.commit = fx->apply_to;
-    release_reads(fx);
-    if (fx->append_from <= fx->append_to || fx->hard_state_changed)
-        return persist(fx, e);
+    if (fx->n_reads > 0)
+        requests_reads(fx);
+    if (fx->role_changed || fx->transfer_failed) {
+        node.role_changed = true;
+        requests_role();
+        group_role();
+    }
+    if (fx->wake_at.ms != tick_at) {
+        tick_at = fx->wake_at.ms;
+        timer_arm(node.tick, tick_at);
+    }
+    return more;
+}
+
+int node_step(struct raft_event *ev, struct err *e)
+{
+    ev->now = clock_mono();
+    int r = raft_step(node.core, ev, &node.fx, e);
+    if (r < 0)
+        return r;
+    while (carry_out(&node.fx)) {
+        struct raft_event again = { .now = clock_mono(), .type = RAFT_EV_TICK };
+        if (raft_step(node.core, &again, &node.fx, e) < 0)
+            break;
+    }
     return 0;
 }
 
-/* ---- applying ---- */
+/* ---- turns: everything that has arrived is stepped first, then written, applied and answered together ---- */
 
-static int entry_at(uint64_t index, struct raft_log_entry *ret, struct err *e)
+void node_turn_soon(void)
 {
-    uint64_t first = node.entries[0].index;
-    if (node.batch.n > 0 && first != 0 && index >= first && index - first < BATCH_ENTRIES &&
-        node.entries[index - first].index == index) {
-        *ret = node.entries[index - first];
-        return 0;
-    }
-    return raft_log_read(node.log, index, &node.scratch, ret, e);
+    sd_event_source_set_enabled(node.turn, SD_EVENT_ONESHOT);
 }
 
-static void waiter_result(uint64_t index, const struct err *result, uint64_t revision)
+void node_turn(void)
 {
-    struct waiter *w = node.waiting;
-    while (w != NULL && w->index < index)
-        w = w->next;
-    if (w == NULL || w->index != index)
+    node.unsettled = 0;
+    sd_event_source_set_enabled(node.turn, SD_EVENT_OFF);
+    if (node.core != NULL) {
+        requests_flush();
+        snapshots_turn();
+        bool more;
+        do {
+            more = write_go();
+            if (apply_some_rounds())
+                node_turn_soon();
+        } while (more);
+        apply_after();
+        snapshot_consider();
+        group_turn();
+        if (write_pending() && !node.writing)
+            node_turn_soon();
+    }
+    peers_flush();
+    if (node.batch.n == 0 && node.batch.cap > KEEP_BUFFER_BYTES)
+        buf_done(&node.batch);
+    if (node.scratch.cap > KEEP_BUFFER_BYTES)
+        buf_done(&node.scratch);
+    if (node.draining)
+        node_drained();
+}
+
+static int on_turn(sd_event_source *s, void *arg)
+{
+    (void)s, (void)arg;
+    node_turn();
+    return 0;
+}
+
+static void on_tick(void *arg)
+{
+    struct err e = ERR_INIT;
+    struct raft_event ev = { .type = RAFT_EV_TICK };
+    (void)arg;
+    tick_at = UINT64_MAX;
+    if (node.core == NULL)
         return;
-    w->result = *result;
-    w->revision = revision;
-}
-
-static int apply_some(uint64_t to, struct err *e)
-{
-    struct raft_log_entry en;
-    struct err result;
-    uint64_t revision = 0, from = sm_applied(node.sm) + 1;
-    int r = sm_begin(node.sm, e);
-    for (uint64_t i = from; r == 0 && i <= to; i++) {
-        r = entry_at(i, &en, e);
-        if (r == 0)
-            r = sm_apply(node.sm, &en, &result, &revision, e);
-        if (r == 0)
-            waiter_result(i, &result, revision);
-        if (r == 0 && result.code != 0)
-            node_counts.conflicts++;
-    }
-    if (r == 0)
-        r = sm_commit(node.sm, e);
-    else
-        sm_abort(node.sm);
-    return r;
-}
-
-static void answer_applied(uint64_t applied)
-{
-    while (node.waiting != NULL && node.waiting->index <= applied)
-        answer(pop(&node.waiting, &node.waiting_tail));
+    if (node_step(&ev, &e) < 0)
+        log_warn("tick: %s", e.msg);
+    node_turn();
 }
 
 static void on_retry(void *arg)
 {
-    struct err e = ERR_INIT;
     (void)arg;
-    if (node.core == NULL)
-        return;
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_TICK };
-    if (step(&ev, &e) < 0) {
-        snprintf(node.stalled, sizeof node.stalled, "%.190s", e.msg);
-        timer_arm(node.retry, clock_mono().ms + RETRY_MS);
-        return;
-    }
-    apply_committed();
+    node_turn();
 }
 
-/* The entries are committed and can't be taken back: wait for space, and refuse new ones meanwhile. */
-static void stall(const struct err *e)
-{
-    if (sm_torn(node.sm) || (e->code != ERR_IO && e->code != ERR_NOMEM)) {
-        give_up("apply", e);
-        return;
-    }
-    if (node.stalled[0] == 0)
-        log_error("cannot apply: %s; trying again", e->msg);
-    snprintf(node.stalled, sizeof node.stalled, "%.190s", e->msg);
-    timer_arm(node.retry, clock_mono().ms + RETRY_MS);
-}
+/* ---- messages of other managers ---- */
 
-static void role_publish(void)
-{
-    struct raft_status s;
-    struct err e = ERR_INIT;
-    raft_status(node.core, &s);
-    node.role_changed = false;
-    if (s.role == RAFT_LEADER && !s.ready)
-        return; /* a moment later */
-    const char *leader = s.ready ? raft_log_identity(node.log)->node_id : "";
-    if (sm_set_role(node.sm, s.term, s.ready, leader, &e) < 0) {
-        node.role_changed = true;
-        stall(&e);
-        return;
-    }
-    node.stalled[0] = 0;
-    log_info("role=%s term=%llu applied=%llu revision=%llu", role_text(&s), (unsigned long long)s.term,
-             (unsigned long long)s.applied, (unsigned long long)sm_revision(node.sm));
-    pub_role(node.pub, role_text(&s), s.term);
-}
-
-static void cluster_read(void);
-static void snapshot_consider(void);
-
-static void readers_check(uint64_t now_ms)
-{
-    sm_tick(node.sm, now_ms);
-    if (now_ms - node.readers_checked_ms < READERS_CHECK_MS)
-        return;
-    node.readers_checked_ms = now_ms;
-    node_counts.stale_readers += sm_clear_readers(node.sm);
-}
-
-static bool apply_round(void)
+void node_message(struct peer_msg *m, struct str from_node)
 {
     struct err e = ERR_INIT;
-    uint64_t from = sm_applied(node.sm), to = node.commit;
-    if (to <= from)
-        return true;
-    if (to - from > APPLY_ENTRIES)
-        to = from + APPLY_ENTRIES;
-    if (apply_some(to, &e) < 0) {
-        stall(&e);
-        return false;
+    struct raft_event ev = { .type = RAFT_EV_MESSAGE, .msg = &m->raft };
+    raft_id from = m->kind == PEER_RAFT ? m->raft.from : m->kind == PEER_CHUNK ? m->chunk.from : m->ack.from;
+    raft_id to = m->kind == PEER_RAFT ? m->raft.to : m->kind == PEER_CHUNK ? m->chunk.to : m->ack.to;
+    if (node.core == NULL || to != raft_log_identity(node.log)->id || !group_heard(from, from_node)) {
+        node_counts.bad_messages++;
+        return;
     }
-    node.stalled[0] = 0;
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_APPLIED, .index = to };
-    CHECK(step(&ev, &e) == 0);
-    return true;
+    if (m->kind == PEER_CHUNK) {
+        stream_on_chunk(&m->chunk, from_node);
+        return;
+    }
+    if (m->kind == PEER_ACK) {
+        stream_on_ack(&m->ack);
+        return;
+    }
+    node.msg = m;
+    int r = node_step(&ev, &e);
+    node.msg = NULL;
+    if (r == 0)
+        return;
+    node_counts.bad_messages++;
+    log_warn("a message of node=" STR_FMT ": %s", STR_ARG(from_node), e.msg);
 }
 
-static void apply_committed(void)
+static void on_datagram(struct str from_node, struct str body)
 {
+    static struct arena a;
+    struct peer_msg m;
     struct err e = ERR_INIT;
-    struct raft_status s;
-    uint64_t before = sm_applied(node.sm), t0 = clock_mono().ms;
-    bool done = false;
-    while (sm_applied(node.sm) < node.commit)
-        if (!apply_round())
-            break;
-    raft_status(node.core, &s);
-    done = s.applied >= s.committed;
-    if (node.role_changed && done)
-        role_publish();
-    if (s.ready && !sm_published(node.sm) && sm_publish(node.sm, &e) < 0) {
-        give_up("publish the map", &e);
+    struct str rest;
+    int r = 0;
+    if (a.limit_bytes == 0)
+        arena_init(&a, 8u << 20);
+    if (!peer_open(body, &rest)) {
+        node_counts.bad_messages++;
         return;
     }
-    answer_applied(sm_applied(node.sm));
-    if (sm_applied(node.sm) != before || node.role_changed)
-        pub_wake(node.pub, sm_revision(node.sm));
-    if (node.cluster_changed)
-        cluster_read();
-    readers_check(t0);
-    snapshot_consider();
-}
-
-/* ---- proposals ---- */
-
-static void flush(void)
-{
-    struct err e = ERR_INIT;
-    uint64_t bytes = node.batch.n;
-    if (node.n_queued == 0)
-        return;
-    node_counts.batches++;
-    node_counts.txns += node.n_queued;
-    if (node.n_queued > node_counts.batch_max)
-        node_counts.batch_max = node.n_queued;
-    struct raft_event ev = {
-        .now = clock_mono(),
-        .type = RAFT_EV_PROPOSE,
-        .n_entries = (uint32_t)node.n_queued,
-        .bytes = bytes,
-    };
-    if (step(&ev, &e) < 0) {
-        refuse_queued(&e);
-        return;
+    while ((r = peer_next(&rest, &a, &m, &e)) > 0) {
+        node_message(&m, from_node);
+        arena_reset(&a);
     }
-    *node.waiting_tail = node.queued;
-    node.waiting_tail = node.queued_tail;
-    node.queued = NULL;
-    node.queued_tail = &node.queued;
-    node.n_queued = 0;
-    apply_committed();
-    buf_clear(&node.batch);
-    node.entries[0].index = 0;
-    if (node.batch.cap > KEEP_BUFFER_BYTES)
-        buf_done(&node.batch);
-    if (node.scratch.cap > KEEP_BUFFER_BYTES)
-        buf_done(&node.scratch);
-}
-
-static int on_flush(sd_event_source *s, void *arg)
-{
-    (void)s, (void)arg;
-    flush();
-    return 0;
-}
-
-static bool may_propose(struct rpc_call *c)
-{
-    struct raft_status s;
-    if (node.core == NULL) {
-        rpc_fail(c, ERR_UNAVAILABLE, "this node is not part of a swarm");
-        return false;
+    if (r < 0) {
+        node_counts.bad_messages++;
+        log_warn("node=" STR_FMT ": %s", STR_ARG(from_node), e.msg);
     }
-    raft_status(node.core, &s);
-    if (node.stalled[0] != 0) {
-        rpc_fail(c, ERR_IO, "%s", node.stalled);
-        return false;
-    }
-    if (s.role != RAFT_LEADER) {
-        rpc_fail(c, ERR_UNAVAILABLE, "the swarm has no leader just now");
-        return false;
-    }
-    return true;
-}
-
-/* Removing needs little space, and makes some: it goes on when the store is full. */
-static bool grows(const struct entry *en)
-{
-    const struct txn_change *ch = en->Changes.v;
-    for (size_t i = 0; i < en->Changes.n; i++)
-        if (ch[i].Doc.n > 0)
-            return true;
-    return false;
-}
-
-void node_propose(struct rpc_call *c, const struct entry *en)
-{
-    struct err e = ERR_INIT;
-    if (!may_propose(c))
-        return;
-    size_t off = node.batch.n;
-    entry_encode(en, &node.batch);
-    if (node.batch.failed || node.batch.n - off > TXN_BYTES_MAX) {
-        bool big = !node.batch.failed;
-        node.batch.failed = false;
-        node.batch.n = off;
-        rpc_fail(c, big ? ERR_TOO_BIG : ERR_NOMEM, big ? "the transaction is over %u bytes" : "out of memory",
-                 TXN_BYTES_MAX);
-        return;
-    }
-    /* Twice its size: documents, and index entries with their pages. */
-    if (grows(en) && !sm_room(node.sm, 2 * node.batch.n, &e)) {
-        node.batch.n = off;
-        node_counts.refused++;
-        rpc_fail_err(c, &e);
-        return;
-    }
-    struct waiter *w = calloc(1, sizeof *w);
-    CHECK(w != NULL);
-    *w = (struct waiter){ .call = c, .off = off, .len = node.batch.n - off };
-    push(w, &node.queued_tail);
-    node.n_queued++;
-    if (node.n_queued == BATCH_ENTRIES || node.batch.n >= BATCH_BYTES)
-        flush();
+    if (body.n > KEEP_BUFFER_BYTES)
+        arena_done(&a), a.limit_bytes = 0;
+    node.unsettled += body.n + 4096;
+    if (node.unsettled > UNSETTLED_MAX)
+        node_turn();
     else
-        sd_event_source_set_enabled(node.flush, SD_EVENT_ONESHOT);
+        node_turn_soon();
 }
 
-void node_barrier(struct rpc_call *c)
+static void link_lost(raft_id id)
 {
     struct err e = ERR_INIT;
-    uint64_t cookie = 0;
-    if (!may_propose(c))
+    struct raft_event ev = { .type = RAFT_EV_LINK_LOST, .member = id };
+    if (node_step(&ev, &e) < 0)
+        log_warn("a link is gone: %s", e.msg);
+}
+
+static void on_link(struct str from_node, bool up)
+{
+    struct member *m = members_by_node(&node.members, from_node);
+    log_debug("link node=" STR_FMT " %s", STR_ARG(from_node), up ? "up" : "down");
+    if (node.core == NULL || m == NULL || up)
         return;
-    while (cookie < RAFT_READS_MAX && node.reads[cookie] != NULL)
-        cookie++;
-    if (cookie == RAFT_READS_MAX) {
-        rpc_fail(c, ERR_UNAVAILABLE, "too many barriers wait already");
-        return;
-    }
-    struct raft_event ev = { .now = clock_mono(), .type = RAFT_EV_READ, .cookie = cookie };
-    node.reads[cookie] = c;
-    if (step(&ev, &e) < 0) {
-        node.reads[cookie] = NULL;
-        rpc_fail_err(c, &e);
-    }
+    link_lost(m->id);
+    node_turn_soon();
 }
 
-/* ---- snapshots ---- */
-
-static bool cluster_doc(void *arg, struct str id, struct str doc)
+static void on_gateway(bool up)
 {
-    uint64_t v;
-    (void)arg, (void)id;
-    if (mp_get_u64(doc, "Spec.Raft.SnapshotInterval", &v) && v > 0)
-        node.interval = v;
-    if (mp_get_u64(doc, "Spec.Raft.LogEntriesForSlowFollowers", &v) && v > 0)
-        node.keep = v;
-    return false;
+    for (size_t i = 0; !up && node.core != NULL && i < node.members.n; i++)
+        if (node.members.v[i].id != raft_log_identity(node.log)->id)
+            link_lost(node.members.v[i].id);
+    node_turn_soon();
 }
 
-static void cluster_read(void)
-{
-    node.cluster_changed = false;
-    node.interval = node_conf.snapshot_interval;
-    node.keep = node_conf.snapshot_keep;
-    (void)sm_list(node.sm, KIND_CLUSTER, cluster_doc, NULL, NULL);
-}
-
-static void *snapshot_thread(void *arg)
-{
-    struct snapshot_job *j = arg;
-    uint64_t one = 1;
-    j->err = (struct err)ERR_INIT;
-    (void)sm_snap_write(j->snap, j->dir, &j->key, &j->err);
-    if (write(j->event_fd, &one, sizeof one) < 0)
-        CHECK(errno == EAGAIN);
-    return NULL;
-}
-
-static void job_free(struct snapshot_job *j)
-{
-    sm_snap_end(j->snap);
-    if (j->event_fd >= 0)
-        close(j->event_fd);
-    explicit_bzero(&j->key, sizeof j->key);
-    free(j);
-}
-
-static int on_compact(sd_event_source *s, void *arg)
-{
-    struct err e = ERR_INIT;
-    struct raft_log_state st;
-    bool more = false;
-    (void)s, (void)arg;
-    if (node.log == NULL ||
-        raft_log_compact(node.log, node.compact_index, node.compact_keep, COMPACT_SLICE, &more, &e) < 0) {
-        if (node.log != NULL && raft_log_broken(node.log))
-            give_up("truncate log", &e);
-        else if (node.log != NULL)
-            log_warn("cannot truncate the log: %s", e.msg);
-        return 0;
-    }
-    raft_log_state(node.log, &st);
-    struct raft_event ev = {
-        .now = clock_mono(), .type = RAFT_EV_COMPACTED, .index = st.snapshot_index, .first_kept = st.first_index
-    };
-    CHECK(step(&ev, &e) == 0);
-    if (more)
-        sd_event_source_set_enabled(node.compact, SD_EVENT_ONESHOT);
-    return 0;
-}
-
-static int on_job_done(sd_event_source *s, int fd, uint32_t revents, void *arg)
-{
-    struct snapshot_job *j = node.job;
-    uint64_t now = clock_mono().ms, index = sm_snap_index(j->snap);
-    (void)s, (void)fd, (void)revents, (void)arg;
-    pthread_join(j->thread, NULL);
-    node.job_done = sd_event_source_disable_unref(node.job_done);
-    node.job = NULL;
-    if (j->err.code != 0) {
-        node_counts.snapshot_failures++;
-        node.next_snapshot = sm_applied(node.sm) + node.interval / 10 + 1;
-        log_warn("snapshot failed, trying again later: %s", j->err.msg);
-        job_free(j);
-        return 0;
-    }
-    node_counts.snapshots++;
-    node_counts.snapshot_ms = now - j->started_ms;
-    node.compact_index = index;
-    node.compact_keep = index > node.keep ? index - node.keep + 1 : 1;
-    log_info("snapshot index=%llu ms=%llu", (unsigned long long)index, (unsigned long long)(now - j->started_ms));
-    job_free(j);
-    sd_event_source_set_enabled(node.compact, SD_EVENT_ONESHOT);
-    return 0;
-}
-
-static int job_start(struct snapshot_job *j, struct err *e)
-{
-    pthread_attr_t attr;
-    int r = sm_snap_begin(node.sm, &j->snap, e);
-    if (r < 0)
-        return r;
-    j->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (j->event_fd < 0)
-        return err_errno(e, errno, "eventfd");
-    r = sd_event_add_io(daemon_loop(), &node.job_done, j->event_fd, 1 /* EPOLLIN */, on_job_done, NULL);
-    if (r < 0)
-        return err_errno(e, -r, "watch the snapshot");
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, 256 << 10);
-    r = pthread_create(&j->thread, &attr, snapshot_thread, j);
-    pthread_attr_destroy(&attr);
-    if (r != 0)
-        node.job_done = sd_event_source_disable_unref(node.job_done);
-    return r == 0 ? 0 : err_errno(e, r, "start the snapshot's thread");
-}
-
-static void snapshot_start(void)
-{
-    struct err e = ERR_INIT;
-    struct raft_log_counts lc;
-    struct snapshot_job *j = calloc(1, sizeof *j);
-    CHECK(j != NULL);
-    j->event_fd = -1;
-    j->started_ms = clock_mono().ms;
-    j->key = *raft_log_key(node.log);
-    snprintf(j->dir, sizeof j->dir, "%s", raft_log_dir(node.log));
-    raft_log_counts(node.log, &lc);
-    node.log_bytes_at_snapshot = lc.bytes;
-    node.want_snapshot = false;
-    if (job_start(j, &e) < 0) {
-        node.next_snapshot = sm_applied(node.sm) + node.interval / 10 + 1;
-        log_warn("cannot take a snapshot: %s", e.msg);
-        job_free(j);
-        return;
-    }
-    node.job = j;
-}
-
-static void snapshot_consider(void)
-{
-    struct raft_log_state st;
-    struct raft_log_counts lc;
-    uint64_t applied = sm_applied(node.sm);
-    if (node.job != NULL || applied < node.next_snapshot)
-        return;
-    raft_log_state(node.log, &st);
-    raft_log_counts(node.log, &lc);
-    if (applied == st.snapshot_index)
-        return;
-    if (applied - st.snapshot_index >= node.interval || node.want_snapshot ||
-        lc.bytes - node.log_bytes_at_snapshot >= node_conf.snapshot_bytes)
-        snapshot_start();
-}
-
-static void snapshot_abandon(void)
-{
-    if (node.job == NULL)
-        return;
-    sm_snap_cancel(node.job->snap);
-    pthread_join(node.job->thread, NULL);
-    node.job_done = sd_event_source_disable_unref(node.job_done);
-    job_free(node.job);
-    node.job = NULL;
-}
-
-/* ---- starting and leaving ---- */
+/* ---- opening and closing ---- */
 
 static void on_touch(void *arg, enum kind kind, struct str id, char op, uint64_t revision)
 {
     (void)arg;
     if (kind == KIND_CLUSTER)
         node.cluster_changed = true;
+    autolock_touch(&node.autolock, kind, id);
     pub_event(node.pub, kind, id, op, revision);
 }
 
@@ -713,6 +373,36 @@ static int maps_open(const struct raft_log_identity *id, const struct raft_log_s
                       e);
 }
 
+/* The newest two configurations that the log holds; what lies before them can't come back (core/raft.h). */
+static int members_load(struct raft_log_state *st, struct raft_members_at v[2], struct err *e)
+{
+    struct raft_log_entry en;
+    struct members m;
+    uint64_t at = raft_log_members_at(node.log, st->last_index);
+    size_t n = 0;
+    for (; n < 2 && at > st->snapshot_index; n++, at = at > 1 ? raft_log_members_at(node.log, at - 1) : 0) {
+        int r = raft_log_read(node.log, at, &node.scratch, &en, e);
+        if (r == 0)
+            r = members_decode(&m, en.data, e);
+        if (r < 0)
+            return err_wrap(e, "entry %llu", (unsigned long long)at);
+        v[1] = v[0];
+        v[0] = (struct raft_members_at){ at, members_ids(&m) };
+    }
+    st->members = v;
+    st->n_members = n;
+    return 0;
+}
+
+static int members_applied(struct members *ret, struct err *e)
+{
+    struct buf b = BUF_INIT;
+    sm_members(node.sm, &b);
+    int r = members_decode(ret, buf_str(&b), e);
+    buf_done(&b);
+    return r;
+}
+
 static uint64_t term_of(void *arg, uint64_t index)
 {
     return raft_log_term(arg, index);
@@ -720,9 +410,17 @@ static uint64_t term_of(void *arg, uint64_t index)
 
 static int core_open(const struct raft_log_identity *id, struct raft_log_state *st, struct err *e)
 {
-    struct raft_config c = {
-        .id = id->id, .members = { 1, { { id->id, false } } }, .heartbeat_ms = 100, .election_ms = 1000
-    };
+    struct raft_config c = { .id = id->id };
+    struct raft_members_at changes[2];
+    struct members m;
+    int r = members_applied(&m, e);
+    if (r == 0)
+        r = members_load(st, changes, e);
+    if (r < 0)
+        return r;
+    c.members = members_ids(&m);
+    if (m.n == 0 && st->n_members == 0 && st->last_index > 0) /* begun by a version that knew one voter only */
+        c.members = (struct raft_members){ 1, { { id->id, false } } };
     random_bytes(&c.seed, sizeof c.seed);
     st->applied = sm_applied(node.sm);
     node.commit = st->applied;
@@ -731,13 +429,18 @@ static int core_open(const struct raft_log_identity *id, struct raft_log_state *
 
 static void swarm_close(void)
 {
-    snapshot_abandon();
+    ops_backup_drop();
+    streams_reset();
+    snapshots_reset();
+    write_close();
     node.core = raft_free(node.core);
     node.log = raft_log_close(node.log);
     node.sm = sm_close(node.sm);
     node.stalled[0] = 0;
-    node.commit = node.next_snapshot = node.log_bytes_at_snapshot = 0;
-    node.want_snapshot = node.role_changed = node.cluster_changed = false;
+    node.commit = 0;
+    node.members.n = 0;
+    node.role_changed = node.cluster_changed = false;
+    timer_arm(node.tick, tick_at = UINT64_MAX);
 }
 
 static int alone_open(struct err *e)
@@ -746,13 +449,16 @@ static int alone_open(struct err *e)
     return maps_open(NULL, &none, e);
 }
 
-/* swarm_open - this node's log, maps as of it, and the election, which a single voter wins by writing it down. */
+/* swarm_open - this node's log (unless it is open already), maps as of it, and the election, which a single voter wins
+ * by writing it down. */
 static int swarm_open(struct err *e)
 {
     struct raft_log_state st;
-    int r = raft_log_open(&node.log, node.dir, e);
+    struct raft_event ev = { .type = RAFT_EV_TICK };
+    int r = node.log != NULL ? 0 : raft_log_open(&node.log, node.dir, e);
     if (r < 0)
         return r;
+    autolock_open(&node.autolock, node.log);
     const struct raft_log_identity *id = raft_log_identity(node.log);
     raft_log_state(node.log, &st);
     r = maps_open(id, &st, e);
@@ -760,9 +466,32 @@ static int swarm_open(struct err *e)
         r = core_open(id, &st, e);
     if (r < 0)
         return r;
+    write_open();
+    apply_open();
     cluster_read();
+    group_refresh();
     node.role_changed = true;
-    on_retry(NULL);
+    r = node_step(&ev, e);
+    if (r < 0)
+        return r;
+    node_turn();
+    group_role();
+    return 0;
+}
+
+int node_maps_replace(struct err *e)
+{
+    struct raft_log_state st;
+    raft_log_state(node.log, &st);
+    ops_backup_drop();
+    snapshot_abandon();
+    node.sm = sm_close(node.sm);
+    int r = maps_open(raft_log_identity(node.log), &st, e);
+    if (r < 0)
+        return r;
+    node.commit = sm_applied(node.sm);
+    node.cluster_changed = node.role_changed = true;
+    apply_open();
     return 0;
 }
 
@@ -774,55 +503,174 @@ static int dir_make(struct err *e)
     return dir_own(node.dir, 0700, e);
 }
 
+static void on_drain(void *arg)
+{
+    (void)arg;
+    daemon_exit(0);
+}
+
+static int loop_open(struct err *e)
+{
+    int r = sd_event_add_defer(daemon_loop(), &node.turn, on_turn, NULL);
+    if (r < 0)
+        return err_errno(e, -r, "event loop");
+    sd_event_source_set_enabled(node.turn, SD_EVENT_OFF);
+    /* After everything that has arrived meanwhile: it all goes into one write. The bounds on what is queued see to it
+     * that its turn comes. */
+    sd_event_source_set_priority(node.turn, SD_EVENT_PRIORITY_NORMAL + 10);
+    r = timer_open(&node.retry, on_retry, NULL, e);
+    if (r == 0)
+        r = timer_open(&node.tick, on_tick, NULL, e);
+    return r == 0 ? timer_open(&drain, on_drain, NULL, e) : r;
+}
+
 int node_start(struct err *e)
 {
-    waiters_init();
+    static const struct peers_ops ops = { on_datagram, on_link, on_gateway };
     int r = dir_make(e);
     if (r == 0)
-        r = sd_event_add_defer(daemon_loop(), &node.flush, on_flush, NULL);
-    if (r >= 0)
-        r = sd_event_add_defer(daemon_loop(), &node.compact, on_compact, NULL);
-    if (r < 0)
-        return e->code ? r : err_errno(e, -r, "event loop");
-    sd_event_source_set_enabled(node.flush, SD_EVENT_OFF);
-    /* After everything that has arrived meanwhile: it all goes into one write. node_propose() bounds how much. */
-    sd_event_source_set_priority(node.flush, SD_EVENT_PRIORITY_NORMAL + 10);
-    sd_event_source_set_enabled(node.compact, SD_EVENT_OFF);
-    r = timer_open(&node.retry, on_retry, NULL, e);
+        r = loop_open(e);
+    if (r == 0)
+        r = requests_open(e);
+    if (r == 0)
+        r = streams_open(e);
     if (r == 0)
         r = pub_open(&node.pub, node.run_dir, e);
     if (r == 0)
-        r = raft_log_exists(node.dir) ? swarm_open(e) : alone_open(e);
+        r = rpc_client_open(&node.gateway, daemon_loop(), node.run_dir, "gatewayd", e);
+    if (r == 0)
+        r = peers_open(&ops, e);
+    if (r == 0)
+        r = ops_open(e);
+    if (r == 0)
+        r = group_open(e);
+    if (r < 0)
+        return r;
+    restore_clean(node.dir);
+    bool there = raft_log_exists(node.dir);
+    node.locked = there && raft_log_locked(node.dir);
+    if (node.locked)
+        log_warn("the store is locked: the swarm's unlock key is needed");
+    return there && !node.locked ? swarm_open(e) : alone_open(e);
+}
+
+int node_unlock(struct str key, struct err *e)
+{
+    struct raft_log *log;
+    if (!node.locked)
+        return err_set(e, ERR_PRECONDITION, "swarm is not locked");
+    int r = autolock_unlock(&log, node.dir, key, e);
+    if (r < 0)
+        return r;
+    swarm_close();
+    node.locked = false;
+    node.log = log;
+    r = swarm_open(e);
+    if (r < 0)
+        give_up("open the unlocked store", e);
     return r;
+}
+
+int node_may_restore(struct err *e)
+{
+    if (node.core != NULL || node.locked)
+        return err_set(e, ERR_PRECONDITION, "this node is already part of a swarm");
+    return 0;
+}
+
+const char *node_log_parent(void)
+{
+    return node.dir;
+}
+
+int node_restored(struct err *e)
+{
+    swarm_close();
+    int r = swarm_open(e);
+    if (r < 0)
+        give_up("open the restored store", e);
+    else
+        group_started();
+    return r;
+}
+
+/* Others go on at once when this node hands over before it goes. */
+bool node_drain(void)
+{
+    struct err e = ERR_INIT;
+    struct raft_status s;
+    struct raft_event ev = { .type = RAFT_EV_TRANSFER };
+    if (node.core == NULL)
+        return false;
+    raft_status(node.core, &s);
+    if (s.role != RAFT_LEADER || node_step(&ev, &e) < 0)
+        return false;
+    log_info("handing over leadership before the stop");
+    node.draining = true;
+    timer_arm(drain, clock_mono().ms + DRAIN_MS);
+    node_turn();
+    return true;
+}
+
+static void node_drained(void)
+{
+    struct raft_status s;
+    if (node.core != NULL) {
+        raft_status(node.core, &s);
+        if (s.role == RAFT_LEADER || !requests_idle() || write_pending())
+            return;
+    }
+    daemon_exit(0);
 }
 
 void node_stop(void)
 {
+    group_close();
+    peers_close();
     swarm_close();
+    ops_close();
+    requests_close();
+    streams_close();
+    node.gateway = rpc_client_free(node.gateway);
     node.pub = pub_close(node.pub);
     node.retry = timer_free(node.retry);
-    node.flush = sd_event_source_disable_unref(node.flush);
-    node.compact = sd_event_source_disable_unref(node.compact);
-    for (struct waiter *w;
-         (w = pop(&node.waiting, &node.waiting_tail)) != NULL || (w = pop(&node.queued, &node.queued_tail)) != NULL;)
-        free(w);
+    node.tick = timer_free(node.tick);
+    drain = timer_free(drain);
+    node.turn = sd_event_source_disable_unref(node.turn);
     buf_done(&node.batch);
     buf_done(&node.scratch);
+    buf_done(&sending.bytes);
 }
 
-/* The maps of before stay until the new ones are there. */
-static int bootstrap(struct str cluster_id, struct str node_id, const struct entry *en, struct err *e)
+/* ---- a new swarm, and leaving one ---- */
+
+static raft_id new_id(void)
 {
-    struct raft_log_identity id = { .id = 0 };
-    struct buf first = BUF_INIT;
-    if (!str_copy(id.cluster_id, sizeof id.cluster_id, cluster_id) || !str_copy(id.node_id, sizeof id.node_id, node_id))
-        return err_set(e, ERR_INVALID, "ClusterID, NodeID: too long");
-    while (id.id == 0)
-        random_bytes(&id.id, sizeof id.id);
+    raft_id id = 0;
+    while (id == 0)
+        random_bytes(&id, sizeof id);
+    return id;
+}
+
+/* The first entry says who the members are, the second one is the transaction. The maps of before stay until the new
+ * ones are there. */
+static int bootstrap(const struct raftd_bootstrap *b, const struct entry *en, struct err *e)
+{
+    struct raft_log_identity id = { .id = new_id() };
+    struct members m = { .n = 1, .v[0] = { .id = id.id } };
+    struct buf list = BUF_INIT, first = BUF_INIT;
+    if (!str_copy(id.cluster_id, sizeof id.cluster_id, b->ClusterID) ||
+        !str_copy(id.node_id, sizeof id.node_id, b->NodeID) || !str_copy(m.v[0].node, sizeof m.v[0].node, b->NodeID) ||
+        !str_copy(m.v[0].addr, sizeof m.v[0].addr, b->Addr))
+        return err_set(e, ERR_INVALID, "ClusterID, NodeID, Addr: too long");
     struct raft_hard_state hs = { .term = 1, .vote = id.id };
+    members_encode(&m, &list);
     entry_encode(en, &first);
-    int r =
-        first.failed ? err_set(e, ERR_NOMEM, "out of memory") : raft_log_create(node.dir, &id, &hs, buf_str(&first), e);
+    struct raft_log_entry v[2] = { { 1, 1, RAFT_ENTRY_MEMBERS, buf_str(&list) },
+                                   { 2, 1, RAFT_ENTRY_DATA, buf_str(&first) } };
+    int r = list.failed || first.failed ? err_set(e, ERR_NOMEM, "out of memory")
+                                        : raft_log_create_with(node.dir, &id, &hs, v, 2, e);
+    buf_done(&list);
     buf_done(&first);
     return r;
 }
@@ -834,65 +682,128 @@ static void bootstrap_undo(void)
         give_up("undo the start of a swarm", &e);
 }
 
-void node_bootstrap(struct rpc_call *c, struct str cluster_id, struct str node_id, const struct entry *en)
+/* A request of our own, answered by what becomes of its entry: often within swarm_open(). */
+static void wait_for(struct rpc_call *c, uint64_t index, uint64_t term)
+{
+    struct request *q = request_new(c, REQ_START);
+    q->index = index;
+    q->term = term;
+    request_push(&node.waiting, q);
+}
+
+void node_bootstrap(struct rpc_call *c, const struct raftd_bootstrap *b, const struct entry *en)
 {
     struct err e = ERR_INIT;
-    struct waiter w = { .index = 1 };
-    if (node.core != NULL) {
+    if (node.core != NULL || node.locked) {
         rpc_fail(c, ERR_PRECONDITION, "this node is already part of a swarm");
         return;
     }
-    if (bootstrap(cluster_id, node_id, en, &e) < 0) {
+    if (bootstrap(b, en, &e) < 0) {
         rpc_fail_err(c, &e);
         return;
     }
     swarm_close();
-    /* A waiter of our own, not answered but looked at: entry 1 is applied within swarm_open(). */
-    struct waiter *h = calloc(1, sizeof *h);
-    CHECK(h != NULL);
-    *h = w;
-    h->call = c;
-    h->result.code = ERR_UNAVAILABLE;
-    snprintf(h->result.msg, sizeof h->result.msg, "the swarm is not up yet");
-    push(h, &node.waiting_tail);
+    wait_for(c, 2, 1);
     if (swarm_open(&e) < 0) {
-        (void)pop(&node.waiting, &node.waiting_tail);
-        free(h);
-        rpc_fail_err(c, &e);
+        requests_fail_all(e.msg);
         bootstrap_undo();
         return;
     }
     struct raft_status s;
     raft_status(node.core, &s);
-    if (s.applied >= 1 && sm_revision(node.sm) == 0) /* its first transaction did not hold; the caller knows */
+    if (s.applied >= 2 && sm_revision(node.sm) == 0) /* its first transaction did not hold; the caller knows */
         bootstrap_undo();
+    else
+        group_started();
 }
 
-static void fail_all(const char *why)
+int node_create(const struct raft_log_identity *id, struct err *e)
 {
-    for (struct waiter *w; (w = pop(&node.waiting, &node.waiting_tail)) != NULL;) {
-        err_set(&w->result, ERR_UNAVAILABLE, "%s", why);
-        answer(w);
+    struct err ignored = ERR_INIT;
+    struct raft_hard_state hs = { 0 };
+    int r = raft_log_create_with(node.dir, id, &hs, NULL, 0, e);
+    if (r < 0)
+        return r;
+    swarm_close();
+    r = swarm_open(e);
+    if (r < 0)
+        (void)node_reset(&ignored);
+    return r;
+}
+
+/*
+ * The other members are gone: everything in this node's log counts as committed, and the next entry says that it is
+ * alone. It takes a new number: should the others come back, what they send is for somebody who does not exist.
+ */
+static int force_new(uint64_t *ret_index, uint64_t *ret_term, struct err *e)
+{
+    struct raft_log_state st;
+    const struct raft_log_identity *id = raft_log_identity(node.log);
+    struct members m = { .n = 1 };
+    struct member *self = members_by_id(&node.members, id->id);
+    struct buf list = BUF_INIT;
+    if (self != NULL)
+        m.v[0] = *self;
+    snprintf(m.v[0].node, sizeof m.v[0].node, "%s", id->node_id);
+    m.v[0].id = new_id();
+    m.v[0].learner = false;
+    write_close();
+    raft_log_state(node.log, &st);
+    struct raft_hard_state hs = { st.hard_state.term + 1, m.v[0].id };
+    members_encode(&m, &list);
+    struct raft_log_entry en = { st.last_index + 1, hs.term, RAFT_ENTRY_MEMBERS, buf_str(&list) };
+    struct raft_log_write w = { .entries = &en, .n_entries = 1, .hard_state = &hs };
+    /* Interrupted between these, this node belongs to nobody; asked again, it does both. */
+    int r = raft_log_set_id(node.log, m.v[0].id, e);
+    if (r == 0)
+        r = raft_log_write(node.log, &w, e);
+    buf_done(&list);
+    *ret_index = en.index;
+    *ret_term = en.term;
+    return r;
+}
+
+void node_force_new(struct rpc_call *c)
+{
+    struct err e = ERR_INIT;
+    uint64_t index, term;
+    if (node.core == NULL) {
+        rpc_fail(c, ERR_PRECONDITION, node.locked ? "the store is locked" : "this node is not part of a swarm");
+        return;
     }
-    for (unsigned i = 0; i < RAFT_READS_MAX; i++) {
-        if (node.reads[i] != NULL)
-            rpc_fail(node.reads[i], ERR_UNAVAILABLE, "%s", why);
-        node.reads[i] = NULL;
+    log_warn("a new group of this node alone, with what its log has");
+    requests_fail_all("this node starts a group of its own");
+    int r = force_new(&index, &term, &e);
+    swarm_close();
+    if (r < 0) {
+        rpc_fail_err(c, &e);
+        give_up("start a group of this node alone", &e);
+        return;
     }
+    wait_for(c, index, term);
+    if (swarm_open(&e) < 0)
+        give_up("start a group of this node alone", &e);
 }
 
 int node_reset(struct err *e)
 {
-    struct err gone = { ERR_UNAVAILABLE, "this node leaves the swarm" };
-    refuse_queued(&gone);
-    fail_all(gone.msg);
+    requests_fail_all("this node leaves the swarm");
     swarm_close();
+    node.locked = false;
     int r = raft_log_erase(node.dir, e);
     if (r == 0)
         r = alone_open(e);
-    if (r == 0)
+    if (r == 0) {
+        group_left();
         pub_wake(node.pub, 0);
+    }
     return r;
+}
+
+int node_leave(struct err *e)
+{
+    group_stay_out();
+    return node_reset(e);
 }
 
 /* ---- what is told to others ---- */
@@ -900,7 +811,10 @@ int node_reset(struct err *e)
 void node_status(struct node_status *ret)
 {
     struct raft_log_state st;
-    *ret = (struct node_status){ .initialized = node.core != NULL, .snapshotting = node.job != NULL };
+    *ret = (struct node_status){ .initialized = node.core != NULL,
+                                 .snapshotting = snapshot_running(),
+                                 .locked = node.locked,
+                                 .waiting = requests_count() };
     if (node.sm != NULL) {
         ret->revision = sm_revision(node.sm);
         ret->map_bytes = sm_used_bytes(node.sm);
@@ -911,7 +825,17 @@ void node_status(struct node_status *ret)
     raft_log_state(node.log, &st);
     ret->snapshot_index = st.snapshot_index;
     ret->id = *raft_log_identity(node.log);
+    snprintf(ret->leader, sizeof ret->leader, "%s", node_leader(&ret->raft));
     snprintf(ret->stalled, sizeof ret->stalled, "%s", node.stalled);
+}
+
+const char *node_state(const struct node_status *s)
+{
+    if (s->locked)
+        return "locked";
+    if (!s->initialized)
+        return "uninitialized";
+    return s->raft.voter ? node_role_text(&s->raft) : "joining";
 }
 
 void node_log_counts(struct raft_log_counts *ret)

@@ -36,6 +36,7 @@ static int raftd_start(struct err *e)
     node_conf.snapshot_keep = 5;
     node_conf.snapshot_bytes = 1ull << 40;
     node_conf.slow_reader_ms = 1000;
+    node_conf.leader_wait_ms = 5000;
     for (unsigned i = 0; i < WHO_COUNT; i++)
         node_conf.authority.uid[i] = (uid_t)-1;
     const char *who = getenv("TEST_WHO"); /* which daemon we are, by our user */
@@ -47,19 +48,13 @@ static int raftd_start(struct err *e)
 
 static int raftd_main(char **argv)
 {
-    static const struct route routes[] = {
-        { &op_raftd_txn, ops_on_txn },
-        { &op_raftd_barrier, ops_on_barrier },
-        { &op_raftd_bootstrap, ops_on_bootstrap },
-        { &op_raftd_reset, ops_on_reset },
-        { &op_raftd_status, ops_on_status },
-        { 0 },
-    };
+    static const struct route routes[] = { OPS_ROUTES, { 0 } };
     static const struct daemon_spec spec = {
         .name = "raftd",
         .routes = routes,
         .probes = probes,
         .start = raftd_start,
+        .drain = node_drain,
         .stop = node_stop,
         .status = probes_status,
         .metrics = probes_metrics,
@@ -160,7 +155,7 @@ static int boot(void)
     mp_kv_cstr(&tokens, "Shown", "yes");
     struct txn_change ch[2] = { { STR("create"), STR("cluster"), STR("c"), buf_str(&tokens) },
                                 { STR("create"), STR("node"), STR("n"), STR("\x80") } };
-    struct raftd_bootstrap req = { STR("c"), STR("n"), { ch, 2 } };
+    struct raftd_bootstrap req = { .ClusterID = STR("c"), .NodeID = STR("n"), .Changes = { ch, 2 } };
     int r = call(&op_raftd_bootstrap, &req, NULL);
     buf_done(&tokens);
     return r;
@@ -244,7 +239,7 @@ static void test_bootstrap_that_does_not_hold(void **state)
     (void)state;
     struct txn_change ch[2] = { { STR("create"), STR("node"), STR("n"), STR("\x80") },
                                 { STR("create"), STR("node"), STR("n"), STR("\x80") } };
-    struct raftd_bootstrap req = { STR("c"), STR("n"), { ch, 2 } };
+    struct raftd_bootstrap req = { .ClusterID = STR("c"), .NodeID = STR("n"), .Changes = { ch, 2 } };
     assert_true(start());
     assert_int_equal(call(&op_raftd_bootstrap, &req, NULL), -ERR_CONFLICT);
     req.Changes.n = 0;
@@ -431,7 +426,7 @@ static void test_snapshots(void **state)
         assert_int_equal(one("update", "task", "t", "StartNotBefore", STR("s")), 0);
     assert_int_equal(call(&op_raftd_status, &none, &s), 0);
     assert_true(s.FirstIndex > 100);
-    assert_int_equal(s.LastIndex, 403); /* with the leader's own */
+    assert_int_equal(s.LastIndex, 404); /* with the leader's own, and the list of members */
     stop(SIGKILL);
     test_tree_remove(run_dir);
     mkdir(run_dir, 0700);

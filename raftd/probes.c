@@ -6,6 +6,7 @@
 #include "common/proto/mp.h"
 #include "common/util/clock.h"
 #include "raftd/node.h"
+#include "raftd/peers.h"
 
 #define LIST_MAX 1000u
 #define READERS_MAX 256u
@@ -26,12 +27,14 @@ void probes_status(struct buf *out)
     node_status(&s);
     for (size_t i = 0; i < n; i++)
         slow += readers[i].age_ms >= node_conf.slow_reader_ms;
-    buf_printf(out, ",\"state\":\"%s\"", s.initialized ? raft_role_name(s.raft.role) : "uninitialized");
+    buf_printf(out, ",\"state\":\"%s\"", node_state(&s));
     if (s.initialized)
         buf_printf(out,
-                   ",\"cluster\":\"%s\",\"node\":\"%s\",\"term\":%llu,\"ready\":%s,\"committed\":%llu,\"applied\":%llu,"
+                   ",\"cluster\":\"%s\",\"node\":\"%s\",\"leader\":\"%s\",\"members\":%zu,\"waiting\":%zu,"
+                   "\"term\":%llu,\"ready\":%s,\"committed\":%llu,\"applied\":%llu,"
                    "\"first_index\":%llu,\"last_index\":%llu,\"snapshot_index\":%llu,\"snapshotting\":%s",
-                   s.id.cluster_id, s.id.node_id, (unsigned long long)s.raft.term, s.raft.ready ? "true" : "false",
+                   s.id.cluster_id, s.id.node_id, s.leader, s.raft.members.n, s.waiting,
+                   (unsigned long long)s.raft.term, s.raft.ready ? "true" : "false",
                    (unsigned long long)s.raft.committed, (unsigned long long)s.raft.applied,
                    (unsigned long long)s.raft.first_index, (unsigned long long)s.raft.last_index,
                    (unsigned long long)s.snapshot_index, s.snapshotting ? "true" : "false");
@@ -94,6 +97,18 @@ void probes_metrics(struct buf *out)
     metric(out, "snapshot_failures_total", "counter", node_counts.snapshot_failures);
     metric_seconds(out, "snapshot_seconds", "gauge", (double)node_counts.snapshot_ms / 1000);
     metric(out, "stalled", "gauge", s.stalled[0] != 0);
+    metric(out, "members", "gauge", s.raft.members.n);
+    metric(out, "requests_waiting", "gauge", s.waiting);
+    metric(out, "forwarded_total", "counter", node_counts.forwarded);
+    metric(out, "forward_failures_total", "counter", node_counts.forward_failures);
+    metric(out, "snapshots_sent_total", "counter", node_counts.snapshots_sent);
+    metric(out, "snapshots_received_total", "counter", node_counts.snapshots_received);
+    metric(out, "bad_messages_total", "counter", node_counts.bad_messages);
+    metric(out, "peer_messages_sent_total", "counter", peers_counts.sent);
+    metric(out, "peer_bytes_sent_total", "counter", peers_counts.sent_bytes);
+    metric(out, "peer_messages_received_total", "counter", peers_counts.received);
+    metric(out, "peer_bytes_received_total", "counter", peers_counts.received_bytes);
+    metric(out, "peer_messages_dropped_total", "counter", peers_counts.dropped);
     for (enum kind k = 0; node_sm() && k < KIND_COUNT; k++)
         buf_printf(out, "microswarm_raftd_objects{kind=\"%s\"} %llu\n", kind_info[k].name,
                    (unsigned long long)sm_count(node_sm(), k));
@@ -102,14 +117,32 @@ void probes_metrics(struct buf *out)
 
 static void probe_members(const char *args, struct buf *out)
 {
-    struct node_status s;
+    struct node_member v[RAFT_MEMBERS_MAX];
+    size_t n = node_member_list(v);
     (void)args;
-    node_status(&s);
     buf_puts(out, "{\"members\":[");
-    if (s.initialized)
-        buf_printf(out, "{\"id\":\"%s\",\"raft_id\":\"%016llx\",\"voter\":true,\"leader\":%s,\"self\":true}",
-                   s.id.node_id, (unsigned long long)s.id.id, s.raft.leader == s.id.id ? "true" : "false");
+    for (size_t i = 0; i < n; i++) {
+        buf_printf(out, "%s{\"id\":\"%s\",\"raft_id\":\"%016llx\",\"addr\":", i ? "," : "", v[i].m.node,
+                   (unsigned long long)v[i].m.id);
+        buf_json_str(out, str_from(v[i].m.addr));
+        buf_printf(out, ",\"voter\":%s,\"leader\":%s,\"self\":%s,\"reachable\":%s", v[i].m.learner ? "false" : "true",
+                   v[i].leader ? "true" : "false", v[i].self ? "true" : "false", v[i].reachable ? "true" : "false");
+        if (v[i].raft.state[0] != 0)
+            buf_printf(out, ",\"match\":%llu,\"next\":%llu,\"state\":\"%s\",\"inflight_bytes\":%llu",
+                       (unsigned long long)v[i].raft.match, (unsigned long long)v[i].raft.next, v[i].raft.state,
+                       (unsigned long long)v[i].raft.inflight_bytes);
+        buf_putc(out, '}');
+    }
     buf_puts(out, "]}");
+}
+
+static void probe_transfer(const char *args, struct buf *out)
+{
+    struct err e = ERR_INIT;
+    if (node_transfer(str_from(args), &e) < 0)
+        error_json(out, e.msg);
+    else
+        buf_puts(out, "{}");
 }
 
 /* doc_json - without what lets people in. */
@@ -217,7 +250,8 @@ static void probe_readers(const char *args, struct buf *out)
 }
 
 const struct probe probes[] = {
-    { "members", "", "who votes", probe_members },
+    { "members", "", "the Raft group, and at the leader how far each member is", probe_members },
+    { "transfer", "[<node>]", "hands leadership to this node, or to whoever is furthest", probe_transfer },
     { "get", "<kind>/<id>", "one object; secrets are not shown", probe_get },
     { "list", "<kind>", "the objects of a kind, the first 1000", probe_list },
     { "readers", "", "processes that hold a snapshot of the map now, and for how long", probe_readers },

@@ -356,6 +356,17 @@ static int anchor_move(struct raft_log *l, uint64_t first, uint64_t index, uint6
     return 0;
 }
 
+int raft_log_set_id(struct raft_log *l, raft_id id, struct err *e)
+{
+    raft_id before = l->id.id;
+    CHECK(!l->writing && id != 0);
+    l->id.id = id;
+    int r = anchor_move(l, l->first, l->snapshot_index, l->snapshot_term, e);
+    if (r < 0)
+        l->id.id = before;
+    return r;
+}
+
 int raft_log_compact(struct raft_log *l, uint64_t index, uint64_t keep_from, unsigned max, bool *ret_more,
                      struct err *e)
 {

@@ -119,6 +119,9 @@ int raft_log_read(struct raft_log *l, uint64_t index, struct buf *scratch, struc
 int raft_log_compact(struct raft_log *l, uint64_t index, uint64_t keep_from, unsigned max, bool *ret_more,
                      struct err *e);
 
+/* raft_log_set_id - from now on this log is another member's (force-new-cluster). */
+int raft_log_set_id(struct raft_log *l, raft_id id, struct err *e);
+
 /*
  * raft_log_install - the snapshot file at `index` and `term` (snapshot_receive()) takes the place of what this log has.
  *

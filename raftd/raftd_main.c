@@ -15,13 +15,11 @@ static const struct conf_item conf[] = {
     CONF_BYTES("snapshot_bytes", &node_conf.snapshot_bytes, "128m", 1u << 16, 1ull << 40,
                "a snapshot is also taken after this much in the log"),
     CONF_MS("slow_reader", &node_conf.slow_reader_ms, "2s", 10, 3600000, "snapshots held longer are counted as slow"),
+    CONF_MS("leader_wait", &node_conf.leader_wait_ms, "5s", 0, 60000, "a request waits this long for somebody to lead"),
     CONF_END,
 };
 
-static const struct route routes[] = {
-    { &op_raftd_txn, ops_on_txn },     { &op_raftd_barrier, ops_on_barrier }, { &op_raftd_bootstrap, ops_on_bootstrap },
-    { &op_raftd_reset, ops_on_reset }, { &op_raftd_status, ops_on_status },   { 0 },
-};
+static const struct route routes[] = { OPS_ROUTES, { 0 } };
 
 static int start(struct err *e)
 {
@@ -39,6 +37,7 @@ int main(int argc, char **argv)
         .probes = probes,
         .max_calls = 256,
         .start = start,
+        .drain = node_drain,
         .stop = node_stop,
         .status = probes_status,
         .metrics = probes_metrics,

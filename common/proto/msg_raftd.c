@@ -64,6 +64,7 @@ static const struct field members_reply_fields[] = {
 static const struct field member_add_fields[] = {
     FIELD_STR(struct raftd_member_add, NodeID, 1, 64),
     FIELD_STR(struct raftd_member_add, Addr, 1, ADDR_MAX),
+    FIELD_U64(struct raftd_member_add, RaftID, 0, UINT64_MAX),
     FIELD_END,
 };
 static const struct field member_add_reply_fields[] = {
@@ -76,7 +77,7 @@ static const struct field member_remove_fields[] = {
     FIELD_END,
 };
 static const struct field forward_fields[] = {
-    FIELD_STR(struct raftd_forward, Who, 1, 32),
+    FIELD_STR(struct raftd_forward, Who, 1, 64),
     FIELD_RAW_REQ(struct raftd_forward, Txn),
     FIELD_END,
 };

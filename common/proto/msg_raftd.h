@@ -59,6 +59,7 @@ struct raftd_members_reply {
  * Asked by the raftd of a manager, for itself. */
 struct raftd_member_add {
     struct str NodeID, Addr;
+    uint64_t RaftID; /* of the member that this node is by its log; 0: it has no log */
 };
 struct raftd_member_add_reply {
     uint64_t RaftID;
@@ -72,7 +73,7 @@ struct raftd_member_remove {
 
 /* What another manager's raftd passes on to the leader's: it has checked that its caller may do this. */
 struct raftd_forward {
-    struct str Who; /* "apid": which daemon asked */
+    struct str Who; /* "apid": which daemon asked; several that share a user: "apid+cad" */
     struct str Txn; /* raw map: struct raftd_txn */
 };
 

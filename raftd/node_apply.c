@@ -1,0 +1,170 @@
+/* node_apply.c - committed entries into the maps, and what others are told about it. */
+#include <stdio.h>
+
+#include "raftd/node_priv.h"
+
+#define APPLY_ENTRIES 2048u
+#define APPLY_SLICE_MS 50u /* then messages and heartbeats have a turn */
+#define READERS_CHECK_MS 1000u
+#define PUBLISH_WAIT_MS 3000u
+#define TAIL_BYTES (1u << 20)
+#define TAIL_ENTRIES 4096u
+
+static struct {
+    uint64_t readers_checked_ms, opened_ms, opened_last;
+    uint64_t woken; /* applied, as was told last */
+    /* as META_* say it */
+    bool told, leader;
+    uint64_t term;
+    char leader_id[65];
+} ap;
+
+void apply_open(void)
+{
+    struct raft_status s;
+    raft_status(node.core, &s);
+    ap.opened_ms = clock_mono().ms;
+    ap.opened_last = s.last_index;
+    ap.told = false;
+}
+
+static int apply_some(uint64_t to, struct err *e)
+{
+    struct raft_log_entry en;
+    struct err result;
+    uint64_t revision = 0, from = sm_applied(node.sm) + 1;
+    int r = sm_begin(node.sm, e);
+    for (uint64_t i = from; r == 0 && i <= to; i++) {
+        r = log_entry_at(i, &en, e);
+        if (r == 0)
+            r = sm_apply(node.sm, &en, &result, &revision, e);
+        if (r == 0)
+            requests_applied(i, en.term, &result, revision);
+        if (r == 0 && result.code != 0)
+            node_counts.conflicts++;
+    }
+    if (r == 0)
+        r = sm_commit(node.sm, e);
+    else
+        sm_abort(node.sm);
+    if (r < 0)
+        requests_apply_undo();
+    return r;
+}
+
+/* The entries are committed and can't be taken back: wait for space, and refuse new ones meanwhile. */
+static void stall(const struct err *e)
+{
+    if (sm_torn(node.sm) || (e->code != ERR_IO && e->code != ERR_NOMEM)) {
+        give_up("apply", e);
+        return;
+    }
+    if (node.stalled[0] == 0)
+        log_error("cannot apply: %s; trying again", e->msg);
+    snprintf(node.stalled, sizeof node.stalled, "%.190s", e->msg);
+    timer_arm(node.retry, clock_mono().ms + RETRY_MS);
+}
+
+static bool apply_round(void)
+{
+    struct err e = ERR_INIT;
+    uint64_t from = sm_applied(node.sm), to = node.commit;
+    if (to - from > APPLY_ENTRIES)
+        to = from + APPLY_ENTRIES;
+    if (apply_some(to, &e) < 0) {
+        stall(&e);
+        return false;
+    }
+    node.stalled[0] = 0;
+    struct raft_event ev = { .type = RAFT_EV_APPLIED, .index = to };
+    CHECK(node_step(&ev, &e) == 0);
+    return true;
+}
+
+bool apply_some_rounds(void)
+{
+    uint64_t until = clock_mono().ms + APPLY_SLICE_MS;
+    while (sm_applied(node.sm) < node.commit) {
+        if (clock_mono().ms >= until)
+            return true;
+        if (!apply_round())
+            return false;
+    }
+    return false;
+}
+
+/* ---- what is told ---- */
+
+static void role_publish(const struct raft_status *s)
+{
+    struct err e = ERR_INIT;
+    const char *leader = node_leader(s);
+    node.role_changed = false;
+    if (ap.told && ap.leader == s->ready && ap.term == s->term && strcmp(ap.leader_id, leader) == 0)
+        return;
+    if (sm_set_role(node.sm, s->term, s->ready, leader, &e) < 0) {
+        node.role_changed = true;
+        stall(&e);
+        return;
+    }
+    ap.told = true;
+    ap.leader = s->ready;
+    ap.term = s->term;
+    snprintf(ap.leader_id, sizeof ap.leader_id, "%s", leader);
+    log_info("role=%s term=%llu leader=%s applied=%llu revision=%llu", node_role_text(s), (unsigned long long)s->term,
+             leader[0] ? leader : "-", (unsigned long long)s->applied, (unsigned long long)sm_revision(node.sm));
+    pub_role(node.pub, node_role_text(s), s->term);
+    pub_wake(node.pub, sm_revision(node.sm));
+}
+
+/* A map that is made anew is shown when it is about as new as what this node knew before, or as the swarm is. */
+static bool may_publish(const struct raft_status *s)
+{
+    uint64_t want = ap.opened_last < s->last_index ? ap.opened_last : s->last_index;
+    if (s->ready)
+        return true;
+    if (!s->voter || sm_revision(node.sm) == 0)
+        return false;
+    if (s->leader != 0 && s->applied >= s->committed && s->applied >= want)
+        return true;
+    return clock_mono().ms - ap.opened_ms >= PUBLISH_WAIT_MS;
+}
+
+static void readers_check(uint64_t now_ms)
+{
+    sm_tick(node.sm, now_ms);
+    if (now_ms - ap.readers_checked_ms < READERS_CHECK_MS)
+        return;
+    ap.readers_checked_ms = now_ms;
+    node_counts.stale_readers += sm_clear_readers(node.sm);
+}
+
+void apply_after(void)
+{
+    struct err e = ERR_INIT;
+    struct raft_status s;
+    raft_status(node.core, &s);
+    if (node.role_changed)
+        role_publish(&s);
+    if (!sm_published(node.sm) && may_publish(&s)) {
+        if (sm_publish(node.sm, &e) < 0) {
+            give_up("publish the map", &e);
+            return;
+        }
+        ap.woken = UINT64_MAX;
+    }
+    requests_answer();
+    if (sm_published(node.sm) && sm_applied(node.sm) != ap.woken) {
+        ap.woken = sm_applied(node.sm);
+        pub_wake(node.pub, sm_revision(node.sm));
+        readers_check(clock_mono().ms);
+    }
+    if (node.cluster_changed)
+        cluster_read();
+    if (node.autolock.due && autolock_follow(&node.autolock, node.sm, node.log, &e) < 0) {
+        log_warn("autolock: %s; trying again", e.msg);
+        timer_arm(node.retry, clock_mono().ms + RETRY_MS);
+    }
+    uint64_t done = s.applied < node.handed ? s.applied : node.handed;
+    tail_evict(&node.tail, done, TAIL_BYTES, TAIL_ENTRIES);
+}

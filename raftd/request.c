@@ -1,0 +1,662 @@
+/* request.c - who waits for what, and passing requests on to the leader. */
+#include <stdlib.h>
+
+#include "raftd/node_priv.h"
+
+#define PATIENCE_TICK_MS 50u
+#define AGAIN_MS 50u         /* between two attempts with the same leader */
+#define LOST_LEADER_MS 3000u /* an entry of a leader that stepped down is waited for this long */
+#define COMING_MS 10000u     /* until what the leader has done is applied here */
+#define FORWARD_MS 15000u
+
+#define NO_LEADER                                                                                                      \
+    "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of "   \
+    "the managers are online."
+
+struct read {
+    struct request *q;
+    uint64_t index; /* 0: not confirmed yet */
+};
+
+static struct {
+    struct read reads[RAFT_READS_MAX]; /* by cookie */
+    size_t n_reads;
+    struct timer *patience;
+    bool ticking;
+    uint64_t again_ms;
+} rq;
+
+/* ---- lists ---- */
+
+void request_push(struct request_list *l, struct request *q)
+{
+    q->next = NULL;
+    *l->tail = q;
+    l->tail = &q->next;
+}
+
+struct request *request_pop(struct request_list *l)
+{
+    struct request *q = l->head;
+    if (q == NULL)
+        return NULL;
+    l->head = q->next;
+    if (l->head == NULL)
+        l->tail = &l->head;
+    q->next = NULL;
+    return q;
+}
+
+static void list_init(struct request_list *l)
+{
+    l->head = NULL;
+    l->tail = &l->head;
+}
+
+/* list_take - all of it, to be looked at one by one and put where it belongs. */
+static struct request_list list_take(struct request_list *l)
+{
+    struct request_list all;
+    list_init(&all);
+    for (struct request *q; (q = request_pop(l)) != NULL;)
+        request_push(&all, q);
+    return all;
+}
+
+static void list_remove(struct request_list *l, struct request *gone)
+{
+    struct request_list all;
+    list_init(&all);
+    for (struct request *q; (q = request_pop(l)) != NULL;)
+        if (q != gone)
+            request_push(&all, q);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        request_push(l, q);
+}
+
+/* ---- answers ---- */
+
+struct request *request_new(struct rpc_call *c, enum request_kind k)
+{
+    struct request *q = calloc(1, sizeof *q);
+    CHECK(q != NULL);
+    q->call = c;
+    q->kind = k;
+    q->deadline_ms = clock_mono().ms + node_conf.leader_wait_ms;
+    return q;
+}
+
+static void members_reply(struct rpc_call *c)
+{
+    struct node_member v[RAFT_MEMBERS_MAX];
+    size_t n = node_member_list(v);
+    struct raftd_member *m = arena_array(rpc_arena(c), n + 1, sizeof *m);
+    if (m == NULL) {
+        rpc_fail(c, ERR_NOMEM, "out of memory");
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        m[i] = (struct raftd_member){ .RaftID = v[i].m.id,
+                                      .NodeID = arena_str(rpc_arena(c), str_from(v[i].m.node)),
+                                      .Addr = arena_str(rpc_arena(c), str_from(v[i].m.addr)),
+                                      .Learner = v[i].m.learner,
+                                      .Leader = v[i].leader,
+                                      .Reachable = v[i].reachable };
+    rpc_reply(c, &(struct raftd_members_reply){ { m, n } });
+}
+
+static void reply(struct request *q)
+{
+    struct raftd_txn_reply rep = { .Revision = q->revision };
+    struct raftd_member_add_reply add = { .RaftID = q->member };
+    switch (q->kind) {
+    case REQ_TXN:
+    case REQ_BARRIER:
+    case REQ_START:
+        rpc_reply(q->call, &rep);
+        return;
+    case REQ_MEMBERS:
+        members_reply(q->call);
+        return;
+    case REQ_ADD:
+        add.ClusterID = str_from(raft_log_identity(node.log)->cluster_id);
+        rpc_reply(q->call, &add);
+        return;
+    case REQ_REMOVE:
+        rpc_reply(q->call, &(struct raftd_empty){ 0 });
+        return;
+    }
+}
+
+void request_answer(struct request *q)
+{
+    if (q->call != NULL && q->result.code != 0)
+        rpc_fail_err(q->call, &q->result);
+    else if (q->call != NULL)
+        reply(q);
+    free(q);
+}
+
+static void fail(struct request *q, int code, const char *why)
+{
+    err_set(&q->result, code, "%s", why);
+    if (code != ERR_CONFLICT)
+        node_counts.refused++;
+    request_answer(q);
+}
+
+static void ticking(void)
+{
+    if (rq.ticking)
+        return;
+    rq.ticking = true;
+    timer_arm(rq.patience, clock_mono().ms + PATIENCE_TICK_MS);
+}
+
+/* ---- with the leader ---- */
+
+static bool unknown_outcome(const struct err *e)
+{
+    return e->code != ERR_UNAVAILABLE || strstr(e->msg, "outcome unknown") != NULL;
+}
+
+static void on_forwarded(void *arg, const void *rep, const struct err *e)
+{
+    struct request *q = arg;
+    list_remove(&node.away, q);
+    if (q->call == NULL) {
+        free(q);
+        return;
+    }
+    if (e->code != 0)
+        node_counts.forward_failures++;
+    if (e->code == 0) {
+        q->revision = ((const struct raftd_txn_reply *)rep)->Revision;
+        q->deadline_ms = clock_mono().ms + COMING_MS;
+        request_push(&node.coming, q);
+    } else if (q->kind == REQ_TXN && unknown_outcome(e)) {
+        q->result = *e;
+        request_answer(q);
+        return;
+    } else if (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) { /* not done, or only a read: once more */
+        rq.again_ms = clock_mono().ms + AGAIN_MS;
+        request_push(&node.held, q);
+    } else {
+        q->result = *e;
+        request_answer(q);
+        return;
+    }
+    ticking();
+    node_turn_soon();
+}
+
+static void forward(struct request *q, const char *leader)
+{
+    static const struct raftd_empty none;
+    struct buf b = BUF_INIT;
+    struct raftd_txn t = { .Requires = q->en.Requires, .Changes = q->en.Changes };
+    node_counts.forwarded++;
+    request_push(&node.away, q);
+    if (q->kind != REQ_TXN) {
+        rpc_send_via(node.gateway, str_from(leader), "raftd", &op_raftd_barrier, &none, FORWARD_MS, on_forwarded, q);
+        return;
+    }
+    fields_encode(&t, op_raftd_txn.req, &b);
+    struct raftd_forward f = { .Who = str_from(q->by), .Txn = buf_str(&b) };
+    rpc_send_via(node.gateway, str_from(leader), "raftd", &op_raftd_forward, &f, FORWARD_MS, on_forwarded, q);
+    buf_done(&b);
+}
+
+/* ---- at the leader ---- */
+
+/* Removing needs little space, and makes some: it goes on when the store is full. */
+static bool grows(const struct entry *en)
+{
+    const struct txn_change *ch = en->Changes.v;
+    for (size_t i = 0; i < en->Changes.n; i++)
+        if (ch[i].Doc.n > 0)
+            return true;
+    return false;
+}
+
+static void enqueue(struct request *q)
+{
+    struct err e = ERR_INIT;
+    size_t off = node.batch.n;
+    entry_encode(&q->en, &node.batch);
+    if (node.batch.failed || node.batch.n - off > TXN_BYTES_MAX) {
+        bool big = !node.batch.failed;
+        node.batch.failed = false;
+        node.batch.n = off;
+        err_set(&q->result, big ? ERR_TOO_BIG : ERR_NOMEM,
+                big ? "the transaction is over %u bytes" : "out of memory (%u bytes)", TXN_BYTES_MAX);
+        request_answer(q);
+        return;
+    }
+    /* Twice its size: documents, and index entries with their pages. */
+    if (grows(&q->en) && !sm_room(node.sm, 2 * node.batch.n, &e)) {
+        node.batch.n = off;
+        fail(q, e.code, e.msg);
+        return;
+    }
+    q->off = off;
+    q->len = node.batch.n - off;
+    request_push(&node.queued, q);
+    node.n_queued++;
+}
+
+static void read_start(struct request *q)
+{
+    struct err e = ERR_INIT;
+    uint64_t cookie = 0;
+    while (cookie < RAFT_READS_MAX && rq.reads[cookie].q != NULL)
+        cookie++;
+    if (cookie == RAFT_READS_MAX) {
+        fail(q, ERR_UNAVAILABLE, "too many barriers wait already");
+        return;
+    }
+    struct raft_event ev = { .type = RAFT_EV_READ, .cookie = cookie };
+    rq.reads[cookie] = (struct read){ q, 0 };
+    rq.n_reads++;
+    if (node_step(&ev, &e) == 0)
+        return;
+    rq.reads[cookie].q = NULL;
+    rq.n_reads--;
+    fail(q, e.code, e.msg);
+}
+
+static void not_leader(struct request *q)
+{
+    fail(q, ERR_UNAVAILABLE, "this node is not the leader");
+}
+
+/* dispatch - to where it can be done now. */
+static void dispatch(struct request *q)
+{
+    struct raft_status s;
+    if (node.locked || node.core == NULL) {
+        fail(q, ERR_UNAVAILABLE,
+             node.locked ? "the store is locked: the swarm's unlock key is needed"
+                         : "this node is not part of a swarm");
+        return;
+    }
+    raft_status(node.core, &s);
+    if (node.stalled[0] != 0) {
+        fail(q, ERR_IO, node.stalled);
+        return;
+    }
+    bool leads = s.role == RAFT_LEADER && s.transferee == 0;
+    if (leads && q->kind == REQ_TXN) {
+        enqueue(q);
+        return;
+    }
+    if (leads) {
+        read_start(q);
+        return;
+    }
+    if (q->foreign || q->en.Term != 0) {
+        not_leader(q);
+        return;
+    }
+    const char *leader = node_leader(&s);
+    if (s.role == RAFT_FOLLOWER && leader[0] != 0 && clock_mono().ms >= rq.again_ms) {
+        forward(q, leader);
+        return;
+    }
+    request_push(&node.held, q);
+    ticking();
+}
+
+static void held_again(void)
+{
+    struct request_list all = list_take(&node.held);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        dispatch(q);
+}
+
+void node_propose(struct rpc_call *c, const struct entry *en, bool foreign)
+{
+    struct request *q = request_new(c, REQ_TXN);
+    q->en = *en;
+    q->foreign = foreign;
+    (void)str_copy(q->by, sizeof q->by, en->By);
+    q->en.By = str_from(q->by);
+    dispatch(q);
+    if (node.n_queued >= BATCH_ENTRIES || node.batch.n >= BATCH_BYTES)
+        node_turn();
+    else
+        node_turn_soon();
+}
+
+void node_barrier(struct rpc_call *c, bool foreign)
+{
+    struct request *q = request_new(c, REQ_BARRIER);
+    q->foreign = foreign;
+    dispatch(q);
+    node_turn_soon();
+}
+
+static void on_members(void *arg, const void *rep, const struct err *e)
+{
+    struct request *q = arg;
+    list_remove(&node.away, q);
+    if (q->call != NULL && e->code == 0)
+        rpc_reply(q->call, rep);
+    else if (q->call != NULL)
+        members_reply(q->call); /* as this node sees it */
+    free(q);
+}
+
+void node_members(struct rpc_call *c, bool foreign)
+{
+    static const struct raftd_empty none;
+    struct raft_status s = { 0 };
+    struct request *q = request_new(c, REQ_MEMBERS);
+    q->foreign = foreign;
+    if (node.core != NULL)
+        raft_status(node.core, &s);
+    if (foreign) { /* it wants to know for certain */
+        dispatch(q);
+        node_turn_soon();
+        return;
+    }
+    if (node.core == NULL || s.role != RAFT_FOLLOWER || node_leader(&s)[0] == 0) {
+        request_answer(q);
+        return;
+    }
+    request_push(&node.away, q);
+    rpc_send_via(node.gateway, str_from(node_leader(&s)), "raftd", &op_raftd_members, &none, 1000, on_members, q);
+}
+
+/* ---- what the core says ---- */
+
+void requests_appended(const struct raft_effects *fx)
+{
+    size_t n = fx->append_to - fx->append_from + 1;
+    const char *base = node.batch.p;
+    struct block *b = block_take(&node.batch);
+    for (uint64_t i = fx->append_from; i <= fx->append_to; i++, n--) {
+        struct request *q = request_pop(&node.queued);
+        CHECK(q != NULL);
+        tail_add(&node.tail, &(struct raft_log_entry){ i, fx->append_term, RAFT_ENTRY_DATA, { base + q->off, q->len } },
+                 b);
+        q->index = i;
+        q->term = fx->append_term;
+        q->deadline_ms = 0;
+        request_push(&node.waiting, q);
+    }
+    block_drop(b);
+    CHECK(n == 0 && node.queued.head == NULL);
+    node.n_queued = 0;
+}
+
+static void propose(void)
+{
+    struct err e = ERR_INIT;
+    struct raft_event ev = {
+        .type = RAFT_EV_PROPOSE,
+        .n_entries = (uint32_t)node.n_queued,
+        .bytes = node.batch.n,
+    };
+    if (node.n_queued == 0)
+        return;
+    size_t n = node.n_queued;
+    if (node_step(&ev, &e) == 0) {
+        node_counts.batches++;
+        node_counts.txns += n;
+        if (n > node_counts.batch_max)
+            node_counts.batch_max = n;
+        return;
+    }
+    struct request_list all = list_take(&node.queued);
+    node.n_queued = 0;
+    buf_clear(&node.batch);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (e.code != ERR_UNAVAILABLE || q->foreign || q->en.Term != 0)
+            fail(q, e.code, e.msg);
+        else
+            request_push(&node.held, q);
+    ticking();
+}
+
+void requests_flush(void)
+{
+    if (node.held.head != NULL)
+        held_again();
+    propose();
+}
+
+void requests_applied(uint64_t index, uint64_t term, const struct err *result, uint64_t revision)
+{
+    for (struct request *q = node.waiting.head; q != NULL; q = q->next) {
+        if (q->index != index)
+            continue;
+        q->done = true;
+        q->revision = revision;
+        if (q->term == term)
+            q->result = *result;
+        else /* another leader's entry is there for good: ours never will be */
+            err_set(&q->result, ERR_UNAVAILABLE, "the leader has changed: this was not done");
+        q->again = q->term != term && q->kind == REQ_TXN && !q->foreign && q->en.Term == 0;
+        if (q->term == term)
+            return;
+    }
+}
+
+void requests_apply_undo(void)
+{
+    for (struct request *q = node.waiting.head; q != NULL; q = q->next) {
+        q->done = q->again = false;
+        q->result = (struct err)ERR_INIT;
+    }
+}
+
+static void answer_done(struct request *q)
+{
+    if (!q->again) {
+        request_answer(q);
+        return;
+    }
+    q->again = q->done = false;
+    q->result = (struct err)ERR_INIT;
+    q->deadline_ms = clock_mono().ms + node_conf.leader_wait_ms;
+    request_push(&node.held, q);
+    ticking();
+    node_turn_soon();
+}
+
+static void answer_waiting(void)
+{
+    while (node.waiting.head != NULL && node.waiting.head->done)
+        answer_done(request_pop(&node.waiting));
+    bool more = false;
+    for (struct request *q = node.waiting.head; q != NULL; q = q->next)
+        more |= q->done;
+    if (!more)
+        return;
+    struct request_list all = list_take(&node.waiting);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (q->done)
+            answer_done(q);
+        else
+            request_push(&node.waiting, q);
+}
+
+static void answer_coming(void)
+{
+    uint64_t revision = sm_revision(node.sm);
+    struct request_list all = list_take(&node.coming);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (q->revision <= revision)
+            request_answer(q);
+        else
+            request_push(&node.coming, q);
+}
+
+static void answer_reads(void)
+{
+    for (size_t i = 0; rq.n_reads > 0 && i < RAFT_READS_MAX; i++) {
+        struct request *q = rq.reads[i].q;
+        if (q == NULL || rq.reads[i].index == 0 || rq.reads[i].index > sm_applied(node.sm))
+            continue;
+        rq.reads[i].q = NULL;
+        rq.n_reads--;
+        q->revision = sm_revision(node.sm);
+        request_answer(q);
+    }
+}
+
+void requests_answer(void)
+{
+    if (node.waiting.head != NULL)
+        answer_waiting();
+    if (node.coming.head != NULL)
+        answer_coming();
+    if (rq.n_reads > 0)
+        answer_reads();
+}
+
+void requests_reads(const struct raft_effects *fx)
+{
+    for (size_t i = 0; i < fx->n_reads; i++) {
+        struct read *r = &rq.reads[fx->reads[i].cookie];
+        CHECK(r->q != NULL);
+        if (fx->reads[i].index != 0) {
+            r->index = fx->reads[i].index;
+            continue;
+        }
+        struct request *q = r->q;
+        r->q = NULL;
+        rq.n_reads--;
+        if (q->foreign) {
+            not_leader(q);
+        } else {
+            request_push(&node.held, q);
+            ticking();
+        }
+    }
+}
+
+void requests_role(void)
+{
+    struct raft_status s;
+    raft_status(node.core, &s);
+    rq.again_ms = 0;
+    if (s.role == RAFT_LEADER)
+        return;
+    uint64_t at = clock_mono().ms + LOST_LEADER_MS;
+    for (struct request *q = node.waiting.head; q != NULL; q = q->next)
+        if (q->deadline_ms == 0 || q->deadline_ms > at)
+            q->deadline_ms = at;
+    if (node.waiting.head != NULL)
+        ticking();
+}
+
+void requests_lost(uint64_t from, int code, const char *why)
+{
+    struct request_list all = list_take(&node.waiting);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (q->index >= from)
+            fail(q, code, why);
+        else
+            request_push(&node.waiting, q);
+}
+
+/* ---- patience ---- */
+
+static void overdue(struct request_list *l, uint64_t now, int code, const char *why)
+{
+    struct request_list all = list_take(l);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (q->deadline_ms != 0 && now >= q->deadline_ms)
+            fail(q, code, why);
+        else
+            request_push(l, q);
+}
+
+static void on_patience(void *arg)
+{
+    uint64_t now = clock_mono().ms;
+    struct raft_status s = { 0 };
+    (void)arg;
+    rq.ticking = false;
+    if (node.core != NULL)
+        raft_status(node.core, &s);
+    overdue(&node.held, now, ERR_UNAVAILABLE, NO_LEADER);
+    if (s.role != RAFT_LEADER)
+        overdue(&node.waiting, now, ERR_TIMEOUT, "the leader has changed meanwhile: outcome unknown");
+    overdue(&node.coming, now, ERR_TIMEOUT, "it is done, but this node has not heard of it yet");
+    if (node.held.head != NULL)
+        node_turn_soon();
+    if (node.held.head != NULL || node.coming.head != NULL || (node.waiting.head != NULL && s.role != RAFT_LEADER))
+        ticking();
+}
+
+static void fail_list(struct request_list *l, int code, const char *why)
+{
+    struct request_list all = list_take(l);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        fail(q, code, why);
+}
+
+void requests_fail_all(const char *why)
+{
+    node.n_queued = 0;
+    buf_clear(&node.batch);
+    fail_list(&node.queued, ERR_UNAVAILABLE, why);
+    fail_list(&node.held, ERR_UNAVAILABLE, why);
+    fail_list(&node.waiting, ERR_UNAVAILABLE, why);
+    fail_list(&node.coming, ERR_UNAVAILABLE, why);
+    for (size_t i = 0; i < RAFT_READS_MAX; i++) {
+        if (rq.reads[i].q != NULL)
+            fail(rq.reads[i].q, ERR_UNAVAILABLE, why);
+        rq.reads[i].q = NULL;
+    }
+    rq.n_reads = 0;
+    for (struct request *q = node.away.head; q != NULL; q = q->next) { /* theirs until the answer comes */
+        if (q->call != NULL)
+            rpc_fail(q->call, ERR_UNAVAILABLE, "%s: outcome unknown", why);
+        q->call = NULL;
+    }
+}
+
+bool requests_idle(void)
+{
+    return requests_count() == 0;
+}
+
+size_t requests_count(void)
+{
+    const struct request_list *const all[] = { &node.queued, &node.held, &node.waiting, &node.coming, &node.away };
+    size_t n = rq.n_reads;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (const struct request *q = all[i]->head; q != NULL; q = q->next)
+            n++;
+    return n;
+}
+
+int requests_open(struct err *e)
+{
+    list_init(&node.queued);
+    list_init(&node.waiting);
+    list_init(&node.held);
+    list_init(&node.away);
+    list_init(&node.coming);
+    return timer_open(&rq.patience, on_patience, NULL, e);
+}
+
+/* The calls have gone with the server. */
+void requests_close(void)
+{
+    struct request_list *const all[] = { &node.queued, &node.held, &node.waiting, &node.coming, &node.away };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        for (struct request *q; (q = request_pop(all[i])) != NULL;)
+            free(q);
+    for (size_t i = 0; i < RAFT_READS_MAX; i++) {
+        free(rq.reads[i].q);
+        rq.reads[i].q = NULL;
+    }
+    rq.n_reads = 0;
+    rq.ticking = false;
+    rq.patience = timer_free(rq.patience);
+}
