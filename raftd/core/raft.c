@@ -307,10 +307,10 @@ static int on_persisted(struct raft *r, const struct raft_event *ev, struct err 
 
 /* step_down_failed - a disk that refuses makes a bad leader; and what it has sent to others under these indexes must
  * not be followed by something else in the same term. Alone, nobody has seen it. */
-static void step_down_failed(struct raft *r)
+static void step_down_failed(struct raft *r, bool was_alone)
 {
     r->write_retry_at = r->now.ms + r->conf.heartbeat_ms;
-    if (r->role == RAFT_LEADER && raft_alone(r) && r->last >= r->noop_index) {
+    if (r->role == RAFT_LEADER && was_alone && raft_alone(r) && r->last >= r->noop_index) {
         r->uncommitted_bytes = 0;
         r->n_batches = 0;
         return;
@@ -323,6 +323,7 @@ static void step_down_failed(struct raft *r)
 
 static int on_write_failed(struct raft *r, const struct raft_event *ev, struct err *e)
 {
+    bool was_alone = raft_alone(r);
     uint64_t from = 0;
     size_t n = 0;
     if (ev->write > r->write || ev->write <= r->durable)
@@ -341,7 +342,7 @@ static int on_write_failed(struct raft *r, const struct raft_event *ev, struct e
     if (from != 0 && from <= r->last)
         raft_cut_tail(r, from);
     r->commit = min_u64(r->commit, r->last);
-    step_down_failed(r);
+    step_down_failed(r, was_alone);
     return 0;
 }
 
@@ -550,7 +551,7 @@ static uint64_t wake_at(const struct raft *r)
 {
     uint64_t at = UINT64_MAX;
     if (r->role != RAFT_LEADER)
-        at = raft_is_voter(r) ? r->election_at : UINT64_MAX;
+        at = raft_may_lead(r) ? r->election_at : UINT64_MAX;
     else if (r->n_progress > 1 || !raft_alone(r))
         at = r->heartbeat_at;
     if (r->hs_write == UINT64_MAX)

@@ -206,7 +206,7 @@ void raft_elect_tick(struct raft *r)
     if (r->now.ms < r->election_at)
         return;
     bool own_vote_under_way = r->role == RAFT_CANDIDATE && r->votes_due;
-    if (!raft_is_voter(r) || r->install_write != 0 || own_vote_under_way)
+    if (!raft_may_lead(r) || r->install_write != 0 || own_vote_under_way)
         raft_timeout_reset(r);
     else
         pre_campaign(r);
@@ -295,7 +295,7 @@ void raft_on_vote_reply(struct raft *r, const struct raft_msg *m)
 
 void raft_on_timeout_now(struct raft *r, const struct raft_msg *m)
 {
-    if (m->term != r->hs.term || r->role == RAFT_LEADER || !raft_is_voter(r) || r->install_write != 0)
+    if (m->term != r->hs.term || r->role == RAFT_LEADER || !raft_may_lead(r) || r->install_write != 0)
         return;
     campaign(r, true);
 }

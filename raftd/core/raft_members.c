@@ -29,10 +29,23 @@ const struct raft_member *raft_members_find(const struct raft_members *m, raft_i
     return NULL;
 }
 
+static bool votes_in(const struct raft_members *m, raft_id id)
+{
+    const struct raft_member *v = raft_members_find(m, id);
+    return v != NULL && !v->learner;
+}
+
 bool raft_is_voter(const struct raft *r)
 {
-    const struct raft_member *m = raft_members_find(&r->members, r->conf.id);
-    return m != NULL && !m->learner;
+    return votes_in(&r->members, r->conf.id);
+}
+
+/* Raft thesis §4.2.2: one that was removed may still be needed as the leader until that is committed; its log may be
+ * the only one of a majority that has the entry. It does not count itself. */
+bool raft_may_lead(const struct raft *r)
+{
+    return raft_is_voter(r) ||
+           (r->have_before && r->members_index > r->commit && votes_in(&r->members_before, r->conf.id));
 }
 
 bool raft_alone(const struct raft *r)

@@ -211,6 +211,7 @@ void raft_members_install(struct raft *r, uint64_t index, const struct raft_memb
 void raft_members_load(struct raft *r, const struct raft_log_state *log);
 void raft_progress_load(struct raft *r); /* anew from the configuration in force */
 bool raft_is_voter(const struct raft *r);
+bool raft_may_lead(const struct raft *r);
 bool raft_alone(const struct raft *r); /* the only member */
 struct progress *raft_progress_of(struct raft *r, raft_id id);
 bool raft_active(const struct raft *r, const struct progress *p);
