@@ -10,7 +10,7 @@ B        ?= build$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 PREFIX   ?= /usr
 DESTDIR  ?=
 
-PKGS     := msgpack lmdb libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp
+PKGS     := msgpack lmdb libssl libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \
@@ -18,7 +18,7 @@ override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-p
 LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,-z,relro,-z,now -Wl,--as-needed
 PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) -lnng -lpthread
 
-DAEMONS  := raftd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
+DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
 TOOLS    := swarmctl
 # Layers, lowest first; a layer may include those before it, a daemon all of them, nobody a daemon.
 LIBS     := common/util common/proto common/daemon common/object common/store raftd/core
