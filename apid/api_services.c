@@ -69,11 +69,11 @@ static struct counts count_tasks(struct store_snap *snap, struct str id, struct 
 /* What is laid over a stored service: our own fields go, ServiceStatus comes when asked for. */
 static void service_patch(struct buf *b, const struct counts *c)
 {
-    static const char *const ours[] = { "Rev", "TaskSpecID", "PendingDelete" };
+    static const char *const ours[] = { "Rev", "TaskSpecID" };
 
     buf_clear(b);
-    mp_map(b, 3 + (c ? 1 : 0));
-    for (size_t i = 0; i < 3; i++) {
+    mp_map(b, 2 + (c ? 1 : 0));
+    for (size_t i = 0; i < 2; i++) {
         mp_cstr(b, ours[i]);
         mp_nil(b);
     }
@@ -266,8 +266,10 @@ static int check_ports(struct req *r, struct store_snap *snap, struct change *c)
     struct err e = ERR_INIT;
     int rc = 0;
 
+    if (n == 0)
+        return 0;
     arena_init(&tmp, 16u << 20);
-    for (store_each(snap, KIND_SERVICE, &it); n > 0 && rc == 0 && store_next(&it);) {
+    for (store_each(snap, KIND_SERVICE, &it); rc == 0 && store_next(&it);) {
         struct view_service s;
         if (str_is(it.id, c->id) || view_service(it.doc, &s, &tmp, &e) < 0)
             continue;

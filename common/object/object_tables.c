@@ -438,7 +438,6 @@ static const struct obj_field service_f[] = {
     F("ServiceStatus", OT_OBJ, K, SUB(service_status), .doc = "when asked for"),
     F("JobStatus", OT_OBJ, K, SUB(job_status), .doc = "of a job"),
     F("TaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
-    F("PendingDelete", OT_BOOL, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 const struct obj_type obj_service = { "Service", service_f, NULL };
