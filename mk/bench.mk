@@ -9,7 +9,11 @@ $B/tests/oci_raw: tests/bench/oci_raw.c
 $B/tests/load: $B/tests/bench/load.o $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 
-bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load
+# The other `make bench` programs stand beside their daemon; this one needs two of them.
+$B/tests/agents: $B/tests/bench/agents.o $(LIBA)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
+
+bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load $B/tests/agents
 
 # The package of the peer; make bench goes on without it.
 bench-deps: deps
@@ -20,6 +24,7 @@ bench:
 	@failed=0; for b in $(BENCH_BINS); do $$b || failed=1; done; \
 	if [ "$$(id -u)" = 0 ]; then MICROSWARM_BIN=$(abspath $B)/bin tests/bench/e2e || failed=1; \
 	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/swarm || failed=1; \
+	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/agents || failed=1; \
 	else echo "bench: not run as root: no end-to-end figures" >&2; fi; exit $$failed
 
 .PHONY: bench bench-bins bench-deps
