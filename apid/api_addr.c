@@ -93,7 +93,7 @@ static bool skip_interface(const struct ifaddrs *i)
 {
     return (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP) || strncmp(i->ifa_name, "docker", 6) == 0 ||
            strncmp(i->ifa_name, "veth", 4) == 0 || strncmp(i->ifa_name, "ms-", 3) == 0 ||
-           strncmp(i->ifa_name, "msw", 3) == 0;
+           strncmp(i->ifa_name, "msw", 3) == 0 || strncmp(i->ifa_name, "msbr", 4) == 0;
 }
 
 int addr_of_system(const struct ifaddrs *all, char ret[ADDR_TEXT_MAX], struct err *e)

@@ -104,7 +104,7 @@ static bool skip_interface(const struct ifaddrs *i)
 {
     return (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP) || strncmp(i->ifa_name, "docker", 6) == 0 ||
            strncmp(i->ifa_name, "veth", 4) == 0 || strncmp(i->ifa_name, "ms-", 3) == 0 ||
-           strncmp(i->ifa_name, "msw", 3) == 0;
+           strncmp(i->ifa_name, "msw", 3) == 0 || strncmp(i->ifa_name, "msbr", 4) == 0;
 }
 
 int gw_addr_of_system(const struct ifaddrs *all, char ret[GW_HOST_MAX], struct err *e)
