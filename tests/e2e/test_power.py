@@ -3,6 +3,7 @@
 
 import http.client
 import os
+import re
 import sys
 import threading
 
@@ -167,54 +168,151 @@ def test_altered_disk_is_refused(s):
     s.remove("al")
 
 
-def test_full_disk(s):
-    """No room for the log: requests fail with a reason, nothing is lost, and with room it goes on."""
-    s.create("before", "pause:latest", "--replicas", "0")
+def with_snapshot(s):
+    """A store with a snapshot on the disk; the path of the file."""
+    s.docker("swarm", "update", "--snapshot-interval", "10")
+    s.create("snapped", "pause:latest", "--replicas", "0")
+    for i in range(25):
+        s.docker("service", "update", "-d", "--label-add", "n=%d" % i, "snapped")
+    return s.wait(lambda: next((f for f in raft_files(s) if re.search(r"/snap-\d+$", f)), None), "a snapshot")
+
+
+def test_damaged_snapshot_is_refused(s):
+    """A bit of it, its end, the whole of it: raftd says which file and does not start; with the file as it was it does."""
+    with_snapshot(s)
+    s.m1.power_off()
+    copy = s.m1.path("state-copy-2")
+    st.run("cp", "-a", s.m1.path("state"), copy)
+    snap = next(f for f in raft_files(s) if re.search(r"/snap-\d+$", f))
+    size = os.path.getsize(snap)
+    cases = [
+        ("a bit", lambda: altered(snap, size // 2), "altered"),
+        ("its first byte", lambda: altered(snap, 0), "altered"),
+        ("cut", lambda: os.truncate(snap, size - 1), "cut short"),
+        ("empty", lambda: os.truncate(snap, 0), "missing"),
+        ("gone", lambda: os.unlink(snap), "missing"),
+    ]
+    for what, damage, word in cases:
+        damage()
+        mark = len(s.m1.logs("raftd"))
+        s.m1.start()
+        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 20, "raftd refuses (%s)" % what)
+        said = s.m1.logs("raftd")[mark:]
+        contains(said, os.path.basename(snap), what)
+        contains(said, word, what)
+        s.wait(lambda: api_says(s, 503, "trouble connecting to the cluster"), "the API says that the manager is in trouble")
+        s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
+        s.m1.power_off()
+        st.run("rm", "-rf", s.m1.path("state"))
+        st.run("cp", "-a", copy, s.m1.path("state"))
+    boot(s)
+    s.wait(lambda: s.inspect("snapped"), "the service is still there")
+    eq(s.inspect("snapped")["Spec"]["Labels"]["n"], "24")
+    s.remove("snapped")
+
+
+def small_disk(s, size):
+    """The state folder on a disk of its own; returns what puts it back."""
     s.m1.power_off()
     state, real = s.m1.path("state"), s.m1.path("state-real")
     os.rename(state, real)
     os.mkdir(state)
-    st.run("mount", "-t", "tmpfs", "-o", "size=24m,mode=1770,gid=%d" % st.GID, "small", state)
-    try:
-        st.run("cp", "-a", real + "/.", state)
-        boot(s)
-        s.wait(lambda: s.inspect("before"), "the service")
-        with open(state + "/ballast", "wb") as f:
-            try:
-                while True:
-                    f.write(b"x" * 65536)
-                    f.flush()
-            except OSError:
-                pass
-        failed = None
-        done = []
-        for i in range(3000):
-            try:
-                s.api.post("/services/create", {"Name": "fd%d" % i, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
-                                                "Labels": {"l": "x" * 4000}, "Mode": {"Replicated": {"Replicas": 0}}})
-                done.append("fd%d" % i)
-            except (st.ApiError, OSError) as e:
-                failed = e
-                break
-        if failed is None:
-            raise st.Skip("3000 services fit on the full disk")
-        os.unlink(state + "/ballast")
-        s.m1.wait_ready(60 * st.SLOW)
-        s.wait(lambda: s.api.post("/services/create", {"Name": "room", "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
-                                                       "Mode": {"Replicated": {"Replicas": 0}}}), "a write when there is room again", 30)
-        have = {x["Spec"]["Name"] for x in s.api.get("/services")}
-        missing = [n for n in done + ["before", "room"] if n not in have]
-        if missing:
-            raise st.Failure("acknowledged, but gone: %r" % missing[:5])
-        if isinstance(failed, st.ApiError) and failed.status == 500:
-            contains(str(failed).lower(), "space")
-        s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
-    finally:
+    st.run("mount", "-t", "tmpfs", "-o", "size=%s,mode=1770,gid=%d" % (size, st.GID), "small", state)
+    st.run("cp", "-a", real + "/.", state)
+    boot(s)
+
+    def back():
         s.m1.power_off()
         st.run("umount", "-l", state)
         os.rmdir(state)
         os.rename(real, state)
         boot(s)
+
+    return back
+
+
+def fill_up(state):
+    fd = os.open(state + "/ballast", os.O_WRONLY | os.O_CREAT, 0o600)
+    for n in (65536, 4096):
+        try:
+            while True:
+                os.write(fd, b"x" * n)
+        except OSError:
+            pass
+    os.close(fd)
+
+
+def cpu_seconds(s):
+    """What all daemons of the node have used."""
+    total = 0
+    for d in s.m1.daemons():
+        pid = s.m1.host_pid(d["name"])
+        if pid:
+            with open("/proc/%d/stat" % pid, encoding="ascii") as f:
+                fields = f.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def test_full_disk(s):
+    """No room for the log: writes fail and say why, reads go on, nobody spins, nothing is lost, and with room it goes on."""
+    s.create("before", "pause:latest", "--replicas", "1")
+    s.wait_running("before", 1, 60)
+    state = s.m1.path("state")
+    back = small_disk(s, "24m")
+    try:
+        s.wait(lambda: s.inspect("before"), "the service")
+        s.wait_running("before", 1, 60)
+        for round_ in range(2):
+            fill_up(state)
+            done, failed = [], None
+            for i in range(5000):
+                name = "fd%d-%d" % (round_, i)
+                try:
+                    s.api.post("/services/create", {"Name": name, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                                    "Labels": {"l": "x" * 4000}, "Mode": {"Replicated": {"Replicas": 0}}})
+                    done.append(name)
+                except st.ApiError as e:
+                    failed = e
+                    break
+            if failed is None:
+                raise st.Failure("5000 services fit on the full disk")
+            contains(str(failed).lower(), "no space left")
+            # It stays so: many tries, and none is kept. Reading goes on.
+            for i in range(50):
+                try:
+                    s.api.post("/services/create", {"Name": "no%d" % i, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}},
+                                                    "Labels": {"l": "x" * 4000}, "Mode": {"Replicated": {"Replicas": 0}}})
+                    raise st.Failure("a write went through on the full disk")
+                except st.ApiError as e:
+                    contains(str(e).lower(), "no space left")
+            eq(sorted(x["Spec"]["Name"] for x in s.api.get("/services") if x["Spec"]["Name"].startswith("fd%d-" % round_)), sorted(done))
+            # A container that ends is something to write down, which does not work: that must not keep anybody busy.
+            s.kill_container(s.running("before")[0])
+            cpu, seconds = cpu_seconds(s), 4
+            threading.Event().wait(seconds)  # an interval to measure over, not a condition
+            used = (cpu_seconds(s) - cpu) / seconds
+            if used > 0.2:
+                raise st.Failure("all daemons together use %.0f %% of a core while the disk is full" % (100 * used))
+            os.unlink(state + "/ballast")
+            s.wait(lambda n=round_: s.api.post("/services/create", {
+                "Name": "room%d" % n, "TaskTemplate": {"ContainerSpec": {"Image": "pause:latest"}}, "Mode": {"Replicated": {"Replicas": 0}}}),
+                "a write when there is room again", 30)
+            s.wait_running("before", 1, 60)
+            names = {x["Spec"]["Name"] for x in s.api.get("/services")}
+            eq([n for n in done + ["before", "room%d" % round_] if n not in names], [], "acknowledged, but gone")
+            eq([n for n in names if n.startswith("no")], [], "refused, but there")
+            if round_ == 0:
+                for n in done:
+                    s.api.delete("/services/" + n)
+        eq(next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd"), 1, "raftd went on all the time")
+        s.m1.power_off()
+        boot(s)
+        names = {x["Spec"]["Name"] for x in s.wait(lambda: s.api.get("/services") or None, "the API")}
+        eq([n for n in done + ["before", "room0", "room1"] if n not in names], [], "gone after the restart")
+    finally:
+        back()
+    s.remove_all()
 
 
 if __name__ == "__main__":
