@@ -33,9 +33,7 @@ struct cad_rotation {
 struct cad_root_doc {
     struct str Cert, Digest;      /* the root that is trusted now, and the digest of its text in join tokens */
     struct cad_epochs TokenEpoch; /* handled: of the cluster's TokenEpoch */
-    uint64_t UnlockKeyEpoch, ForceRotate;
-    struct str SigningDigest; /* handled: SHA-256 of Spec.CAConfig.SigningCACert */
-    struct str RotateErr;     /* why the last wish of the specification for another root was refused */
+    uint64_t UnlockKeyEpoch;      /* handled */
     struct cad_rotation *Rotation;
     struct list Previous; /* struct cad_previous, newest first */
 };

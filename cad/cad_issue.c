@@ -48,6 +48,8 @@ void cad_forget_node(struct cad_keeper *k, struct str id)
 
 static void free_wait(struct cad_wait *w)
 {
+    cad_outside_forget(w->outside);
+    buf_done(&w->signed_cert);
     buf_done(&w->chain);
     buf_done(&w->trust);
     free(w);
@@ -154,10 +156,11 @@ static int by_token(struct cad_work *c, struct cad_wait *w, struct err *e)
         return take_node(c, w, str_from(owner), e);
     w->fresh = true;
     uint8_t random[17];
-    do {
+    while (!w->fresh_id[0] || store_get(c->p->snap, KIND_NODE, str_from(w->fresh_id), &doc) == 0) {
         c->k->calls->random(random, sizeof random);
-        id_from_bytes(random, w->node);
-    } while (store_get(c->p->snap, KIND_NODE, str_from(w->node), &doc) == 0);
+        id_from_bytes(random, w->fresh_id);
+    }
+    memcpy(w->node, w->fresh_id, sizeof w->fresh_id);
     return 0;
 }
 
@@ -221,15 +224,38 @@ static struct ca_leaf leaf_of(const struct cad_work *c, const struct cad_wait *w
                              .life_s = life_ns / 1000000000 };
 }
 
+/* sign_outside - 1: the external CA is being asked. */
+static int sign_outside(struct cad_work *c, struct cad_wait *w, struct err *e)
+{
+    struct ca_leaf l = leaf_of(c, w);
+
+    if (w->outside_err.code != 0)
+        return err_set(e, ERR_UNAVAILABLE, "%s", w->outside_err.msg);
+    if (w->signed_cert.n == 0)
+        return cad_outside_sign(c, w, &l) ? 1 : err_set(e, ERR_UNAVAILABLE, "the external CA is busy: try again");
+    int r = ca_leaf_check(buf_str(&w->signed_cert), cad_signing_root(&c->root), w->key, &l, e);
+    if (r < 0) { /* role or root may have changed while it was signed; the node asks again */
+        e->code = ERR_UNAVAILABLE;
+        return err_wrap(e, "the external CA's answer");
+    }
+    buf_put(&w->chain, w->signed_cert.p, w->signed_cert.n);
+    if (w->chain.n > 0 && w->chain.p[w->chain.n - 1] != '\n')
+        buf_putc(&w->chain, '\n');
+    return 0;
+}
+
 static int sign(struct cad_work *c, struct cad_wait *w, struct err *e)
 {
-    struct str key = cad_secret(c->p->snap, c->root.Rotation ? STORE_CA_NEXT_ID : STORE_CA_KEY_ID);
+    struct str root = cad_signing_root(&c->root);
     struct ca_leaf l = leaf_of(c, w);
 
     buf_clear(&w->chain);
+    if (cad_outside_for(c, root, NULL)) /* no falling back: the key that is here need not be in use any more */
+        return sign_outside(c, w, e);
+    struct str key = cad_secret(c->p->snap, c->root.Rotation ? STORE_CA_NEXT_ID : STORE_CA_KEY_ID);
     if (key.n == 0)
         return err_set(e, ERR_UNAVAILABLE, "the key of the swarm's root is not here, and no external CA is set");
-    return ca_sign(cad_signing_root(&c->root), key, w->req->CSR, &l, &w->chain, e);
+    return ca_sign(root, key, w->req->CSR, &l, &w->chain, e);
 }
 
 /* ---- the node's record ---- */
@@ -298,7 +324,7 @@ static int issue(struct cad_work *c, struct cad_wait *w, struct err *e)
 
     if (r == 0)
         r = write_node(c, w, e);
-    if (r < 0)
+    if (r != 0)
         return r;
     cad_put_chain(&w->chain, &c->root);
     buf_clear(&w->trust);
@@ -335,6 +361,10 @@ void cad_issue_some(struct cad_work *c)
 
     for (struct cad_wait **at = &k->queue, *w; (w = *at) != NULL;) {
         struct err e = ERR_INIT;
+        if (w->outside) {
+            at = &w->next;
+            continue;
+        }
         if (n++ == BATCH) {
             c->p->more = true;
             return;
@@ -347,6 +377,10 @@ void cad_issue_some(struct cad_work *c)
         }
         if (r == 0)
             r = issue(c, w, &e);
+        if (r > 0) {
+            at = &w->next;
+            continue;
+        }
         w = take(k, at);
         if (r < 0) {
             refuse(k, w, &e);

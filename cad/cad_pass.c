@@ -11,11 +11,16 @@
 
 void cad_keeper_init(struct cad_keeper *k, const struct cad_calls *calls)
 {
-    *k = (struct cad_keeper){ .calls = calls, .limits = { 256, 100 }, .tokens = 100 };
+    *k = (struct cad_keeper){ .calls = calls, .limits = { 256, 100, 86400000000000ll }, .tokens = 100 };
     k->queue_end = &k->queue;
     k->secrets = calloc(SECRETS_MAX, sizeof *k->secrets);
     CHECK(k->secrets != NULL);
     table_init(&k->keys, CAD_ID_SIZE);
+    table_init(&k->role_errs, CAD_WHY_SIZE);
+    table_init(&k->behind, sizeof(int64_t));
+    role_init(&k->role_core);
+    marks_init(&k->roles);
+    marks_init(&k->moved);
 }
 
 static void wipe(struct cad_keeper *k)
@@ -29,9 +34,16 @@ static void wipe(struct cad_keeper *k)
 void cad_keeper_done(struct cad_keeper *k)
 {
     cad_issue_drop(k, NULL);
+    cad_rotate_drop(k, NULL);
     wipe(k);
     free(k->secrets);
     table_done(&k->keys);
+    table_done(&k->role_errs);
+    table_done(&k->behind);
+    role_done(&k->role_core);
+    marks_done(&k->roles);
+    marks_done(&k->moved);
+    buf_done(&k->members);
     buf_done(&k->doc);
 }
 
@@ -45,9 +57,13 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     (void)meta;
     k->leading = true;
     k->cluster_dirty = true;
+    k->nodes_unread = true;
     table_clear(&k->keys);
-    for (store_each(snap, KIND_NODE, &it); store_next(&it);)
+    buf_clear(&k->members);
+    for (store_each(snap, KIND_NODE, &it); store_next(&it);) {
         cad_learn_node(k, it.id, it.doc);
+        cad_roles_note(k, it.id, it.doc);
+    }
 }
 
 static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct str id, char op)
@@ -59,10 +75,20 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
         k->cluster_dirty = true;
     if (kind != KIND_NODE)
         return;
-    if (store_get(snap, KIND_NODE, id, &doc) == 0)
+    if (store_get(snap, KIND_NODE, id, &doc) == 0) {
         cad_learn_node(k, id, doc);
-    else if (op == 'd')
+        cad_roles_note(k, id, doc);
+        marks_add(&k->moved, id);
+    } else if (op == 'd') {
         cad_forget_node(k, id);
+        cad_roles_note(k, id, (struct str){ NULL, 0 });
+    }
+}
+
+static void on_seen(void *arg, struct store_snap *snap, const struct store_meta *meta)
+{
+    (void)meta;
+    cad_roles_members(arg, snap);
 }
 
 /* ---- the pass ---- */
@@ -121,16 +147,19 @@ static void on_pass(void *arg, struct controller_pass *p)
         log_error("cluster object: %s", e.msg);
         return;
     }
-    if (k->cluster_dirty) {
-        k->cluster_dirty = false;
+    if (k->cluster_dirty)
         cad_upkeep(&w);
-        write_cluster(&w);
-        if (!txn_empty(p->txn)) { /* certificates are decided on with what it gives */
-            p->more = true;
-            return;
-        }
-    }
-    if (w.root.Cert.n > 0)
+    w.tls_dirty |= w.root.Cert.n > 0 && !str_eq(cad_text_at(w.doc, "TLSInfo.TrustRoot"), w.root.Cert);
+    k->cluster_dirty = false;
+    if (!w.root_dirty && w.root.Cert.n > 0)
+        cad_rotate_some(&w);
+    write_cluster(&w);
+    /* One thing in a transaction: what comes next is decided on with what this one gives. */
+    if (txn_empty(p->txn))
+        cad_roles_some(&w);
+    if (!txn_empty(p->txn))
+        p->more = true;
+    else if (w.root.Cert.n > 0)
         cad_issue_some(&w);
 }
 
@@ -139,11 +168,14 @@ static void on_done(void *arg, const struct err *e)
     struct cad_keeper *k = arg;
 
     wipe(k);
+    marks_settle(&k->roles, e->code == 0);
     if (e->code != 0) {
         k->cluster_dirty = true;
+        k->nodes_unread = true;
         if (e->code != ERR_CONFLICT && e->code != ERR_NOT_FOUND)
             log_warn("transaction: %s", e->msg);
     }
+    cad_rotate_done(k, e);
     cad_issue_done(k, e);
 }
 
@@ -155,6 +187,12 @@ static void on_standby(void *arg)
     k->leading = false;
     err_set(&e, ERR_UNAVAILABLE, "this manager does not lead any more: only the leader issues certificates");
     cad_issue_drop(k, &e);
+    cad_rotate_drop(k, &e);
+    role_clear(&k->role_core);
+    marks_clear(&k->roles);
+    marks_clear(&k->moved);
+    table_clear(&k->role_errs);
+    table_clear(&k->behind);
     table_clear(&k->keys);
 }
 
@@ -163,6 +201,7 @@ const struct controller_ops cad_ops = {
     .secrets = true,
     .reload = on_reload,
     .change = on_change,
+    .seen = on_seen,
     .pass = on_pass,
     .done = on_done,
     .standby = on_standby,

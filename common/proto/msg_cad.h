@@ -43,9 +43,10 @@ struct cad_external_ca {
     struct str Protocol, URL, CACert;
 };
 
-/* A new root: the given one, or a fresh one when both are empty. Nodes go over to it by and by. A certificate without its
- * key needs an external CA that signs for it: one of the cluster's specification, or one that is about to stand there.
- * The root that is used now: a move to another one is called off. Specifications start no move, apid asks for it here. */
+/* A new root: the given one, or a fresh one when both are empty. Nodes go over to it by and by. A certificate without
+ * its key needs an external CA that signs for it: one of the cluster's specification, or one that is about to stand
+ * there. The root that is used now: a move to another one is called off. Specifications start no move, apid asks for it
+ * here. */
 struct cad_rotate {
     struct str SigningCACert, SigningCAKey; /* PEM; secret */
     struct list ExternalCAs;                /* struct cad_external_ca */
