@@ -37,6 +37,7 @@ static struct {
         char node[65];
     } strangers[STRANGERS_MAX];
     size_t n_strangers;
+    bool membership_changed;
 } gr;
 
 static void act(void);
@@ -51,6 +52,7 @@ void group_refresh(void)
     struct buf b = BUF_INIT;
     struct members m;
     raft_status(node.core, &s);
+    gr.membership_changed = true;
     bool in_log = s.members_index >= s.first_index && s.members_index <= s.last_index &&
                   log_entry_at(s.members_index, &en, &e) == 0 && en.type == RAFT_ENTRY_MEMBERS;
     if (!in_log)
@@ -274,6 +276,10 @@ void group_turn(void)
 {
     struct raft_status s;
     bool learners = false;
+    if (gr.membership_changed) {
+        gr.membership_changed = false;
+        group_role();
+    }
     for (size_t i = 0; i < node.members.n; i++)
         learners |= node.members.v[i].learner;
     if (!learners)
@@ -388,27 +394,55 @@ static void announce(const struct raft_status *s)
         back_off();
 }
 
+/* Who votes notices by itself that nobody leads. Who doesn't has to look how long the leader has been silent. */
+static bool leader_silent(const struct raft_status *s)
+{
+    struct raft_member_status ms;
+    for (size_t i = 0; raft_member_status(node.core, i, &ms); i++)
+        if (ms.id == s->leader)
+            return ms.heard_ms >= DOUBT_MS && ms.id != s->id;
+    return s->members.n > 0;
+}
+
+/* in_doubt - whether this node still belongs to the group. It does not go by what its own log says: the entry that
+ * removes it may not be committed. */
+static bool in_doubt(const struct raft_status *s, uint64_t *ret_wait_ms)
+{
+    uint64_t now = clock_mono().ms, at = gr.no_leader_since + DOUBT_MS;
+    *ret_wait_ms = 0;
+    if (s->members.n == 1 && s->member)
+        return false;
+    if (s->leader != 0 && s->voter)
+        return false;
+    if (s->leader != 0) {
+        *ret_wait_ms = s->member || s->members.n == 0 ? DOUBT_MS : 0;
+        return (!s->member && s->members.n > 0) || leader_silent(s);
+    }
+    if (gr.no_leader_since == 0 || now >= at)
+        return gr.no_leader_since != 0;
+    *ret_wait_ms = at - now;
+    return false;
+}
+
 static void act_member(void)
 {
     static const struct raftd_empty none;
     struct raft_status s;
-    uint64_t now = clock_mono().ms;
+    uint64_t wait_ms;
     raft_status(node.core, &s);
     if (gr.active && !gr.manager && strcmp(gr.cluster, raft_log_identity(node.log)->cluster_id) == 0) {
         leave("this node is a worker now");
         return;
     }
-    if (s.leader != 0) {
-        if (gr.active && (s.role != RAFT_LEADER || s.ready))
-            announce(&s);
+    if (!gr.active)
         return;
-    }
-    if (gr.no_leader_since == 0 || !gr.active || s.members.n == 1)
+    bool doubt = in_doubt(&s, &wait_ms);
+    if (wait_ms > 0 && !doubt)
+        again_in(wait_ms);
+    if (s.leader != 0 && !doubt && (s.role != RAFT_LEADER || s.ready))
+        announce(&s);
+    if (!doubt || gr.asking)
         return;
-    if (now < gr.no_leader_since + DOUBT_MS) {
-        again_in(gr.no_leader_since + DOUBT_MS - now);
-        return;
-    }
     gr.asking = true;
     rpc_send_via(node.gateway, STR("leader"), "raftd", &op_raftd_members, &none, ASK_MS, on_doubt, NULL);
 }

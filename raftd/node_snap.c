@@ -161,7 +161,7 @@ void snapshot_consider(void)
     struct raft_log_state st;
     struct raft_log_counts lc;
     uint64_t applied = sm_applied(node.sm);
-    if (sn.job != NULL || applied < sn.next_snapshot)
+    if (sn.job != NULL || sn.compact_due || applied < sn.next_snapshot)
         return;
     raft_log_state(node.log, &st);
     raft_log_counts(node.log, &lc);
