@@ -143,8 +143,7 @@ static void undo(struct req *r)
 {
     static const struct gw_empty none;
 
-    if (swarm_has_gateway())
-        rpc_send(api.gatewayd, &op_gw_leave, &none, API_AGENT_DEADLINE_MS, left_again, NULL);
+    rpc_send(api.gatewayd, &op_gw_leave, &none, API_AGENT_DEADLINE_MS, left_again, NULL);
     api_body_more(r); /* what is still coming is read and dropped, so that the client reads the answer */
 }
 
@@ -264,8 +263,6 @@ void swarm_restore(struct req *r)
     id_new(x->node);
     r->on_body = restore_body;
     r->on_body_end = restore_end;
-    if (!swarm_has_gateway())
-        return;
     struct gw_setup in = { .ListenAddr = str_from(x->addrs.listen),
                            .AdvertiseAddr = str_from(x->addrs.advertise),
                            .DataPathAddr = str_from(x->addrs.data) };

@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "apid/api_addr.h"
 #include "apid/api_members.h"
@@ -238,7 +237,7 @@ static void pack_node(struct init *i, const char *avail)
     struct buf *b = &i->node;
 
     buf_clear(b);
-    mp_map(b, 5);
+    mp_map(b, 4);
     mp_kv_cstr(b, "ID", i->node_id);
     mp_kv_cstr(b, "Role", "manager");
     mp_cstr(b, "Spec");
@@ -251,7 +250,6 @@ static void pack_node(struct init *i, const char *avail)
     mp_map(b, 2);
     mp_kv_cstr(b, "State", "unknown");
     mp_kv_str(b, "Addr", addr_host(str_from(i->addrs.advertise)));
-    mp_kv_cstr(b, "ManagerAddr", i->addrs.advertise);
 }
 
 /* -- the end: when the tokens are made and this node has its certificate, since the CLI asks for one next -- */
@@ -264,7 +262,7 @@ static void init_tokens(struct req *r, const void *rep, const struct err *e)
 
     (void)rep;
     i->asking = false;
-    i->have_tokens = e->code == 0 || swarm_tokens_in_map();
+    i->have_tokens = e->code == 0;
     if (i->have_tokens || i->again)
         init_look(r);
 }
@@ -286,7 +284,7 @@ static void init_look(struct req *r)
         }
         return;
     }
-    if (manager_is_up(&node, buf) && (!swarm_has_gateway() || str_is(state_identity()->State, "active"))) {
+    if (manager_is_up(&node, buf) && str_is(state_identity()->State, "active")) {
         api_unwait(r);
         buf_printf(&r->out, "\"%s\"\n", buf);
         api_reply(r, 200);
@@ -344,7 +342,7 @@ static void bootstrapped(struct req *r, const void *rep, const struct err *e)
     r->data = arena_printf(&r->arena, "%s", late ? already : e->msg);
     r->status = late ? 503 : api_status_of(e->code);
     CHECK(r->data);
-    if (late || !swarm_has_gateway())
+    if (late)
         undone(r, NULL, e);
     else
         api_call(r, api.gatewayd, &op_gw_leave, &none, STATUS_TIMEOUT_MS, undone);
@@ -388,20 +386,8 @@ static void set_up(struct req *r, const void *rep, const struct err *e)
     bootstrap(r);
 }
 
-bool swarm_has_gateway(void)
-{
-    char path[CONF_TEXT_MAX];
-
-    (void)snprintf(path, sizeof path, "%s/gatewayd.sock", daemon_run_dir());
-    return state_identity()->State.n > 0 || access(path, F_OK) == 0;
-}
-
 static void init_new(struct req *r, struct init *i)
 {
-    if (!swarm_has_gateway()) { /* a node on its own */
-        bootstrap(r);
-        return;
-    }
     struct gw_setup in = {
         .ListenAddr = str_from(i->addrs.listen),
         .AdvertiseAddr = str_from(i->addrs.advertise),
@@ -638,12 +624,8 @@ static void links_gone(struct req *r, const void *rep, const struct err *e)
 static void leave_links(struct req *r)
 {
     static const struct gw_empty none;
-    static const struct err fine = ERR_INIT;
 
-    if (swarm_has_gateway())
-        api_call(r, api.gatewayd, &op_gw_leave, &none, LEAVE_TIMEOUT_MS, links_gone);
-    else
-        links_gone(r, NULL, &fine);
+    api_call(r, api.gatewayd, &op_gw_leave, &none, LEAVE_TIMEOUT_MS, links_gone);
 }
 
 static void store_gone(struct req *r, const void *rep, const struct err *e)
@@ -858,15 +840,12 @@ static void raftd_unlocked(struct req *r, const void *rep, const struct err *e)
 {
     struct unlock *u = r->data;
     struct gw_unlock in = { str_from(u->key) };
-    static const struct err fine = ERR_INIT;
 
     (void)rep;
     if (e->code != 0 && e->code != ERR_PRECONDITION)
         unlock_refused(r, e);
-    else if (swarm_has_gateway())
-        api_call(r, api.gatewayd, &op_gw_unlock, &in, STATUS_TIMEOUT_MS, gateway_unlocked);
     else
-        gateway_unlocked(r, NULL, &fine);
+        api_call(r, api.gatewayd, &op_gw_unlock, &in, STATUS_TIMEOUT_MS, gateway_unlocked);
 }
 
 void swarm_unlock(struct req *r)

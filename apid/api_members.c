@@ -38,11 +38,6 @@ void managers_of_map(struct store_snap *snap, const struct store_meta *meta, str
         add(ret, v[i].node_id, v[i].addr,
             (struct manager){ .leader = leader, .reachable = leader, .learner = v[i].learner });
     }
-    if (n == 0) { /* a map of a version that kept no members: one manager, this */
-        struct str doc = { NULL, 0 };
-        (void)store_get(snap, KIND_NODE, meta->node_id, &doc);
-        add(ret, meta->node_id, text_at(doc, "ManagerAddr"), (struct manager){ .leader = true, .reachable = true });
-    }
     count(ret);
 }
 

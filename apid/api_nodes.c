@@ -354,15 +354,14 @@ static int attempt_node_remove(struct req *r, struct txn *t, struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct str *id = r->data, doc;
-    struct store_meta meta;
     uint64_t rev = 0;
 
     (void)e;
-    if (api_snap(r, &snap, &meta) < 0)
+    if (api_snap(r, &snap, NULL) < 0)
         return -1;
     if (store_get(snap, KIND_NODE, *id, &doc) < 0)
         return r->write.uncertain ? 0 : api_refuse(r, 404, "node " STR_FMT " not found", STR_ARG(r->params[0]));
-    if (is_member(snap, *id) || (is_manager(doc) && str_eq(*id, meta.node_id)))
+    if (is_member(snap, *id))
         return refuse_member(r, *id);
     if (!query_loose(&r->query, "force") && str_is(text_at(doc, "Status.State"), "ready"))
         return api_rpc_refuse(r, RPC_PRECONDITION, "node " STR_FMT " is not down and can't be removed", STR_ARG(*id));

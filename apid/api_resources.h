@@ -69,7 +69,6 @@ void events_close(void);
 
 /* The swarm as `docker info` shows it: one JSON object appended; and what is to be warned of, if anything. */
 void swarm_info(struct buf *out, struct buf *warning);
-bool swarm_tokens_in_map(void);
 struct str addr_host(struct str addr); /* "10.0.0.1:2377" without the port, "[::1]:1" without brackets */
 
 /* doc_hide - {key: nil} for every top-level field of the document that is not in `shown`; pairs appended, counted. */

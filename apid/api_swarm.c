@@ -58,24 +58,21 @@ size_t doc_hide(struct buf *pairs, struct str doc, const char *const *shown)
 static void inspect_with_tokens(struct req *r, const void *rep, const struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
-    struct cad_tokens_reply tokens;
     struct buf patch = BUF_INIT;
     struct store_meta meta;
     struct str doc;
 
+    if (e->code != 0) {
+        api_fail(r, e);
+        return;
+    }
     if (api_snap(r, &snap, &meta) < 0)
         return;
     if (store_get(snap, KIND_CLUSTER, meta.cluster_id, &doc) < 0) {
         api_error(r, 500, "the store holds no cluster object");
         return;
     }
-    tokens = rep ? *(const struct cad_tokens_reply *)rep
-                 : (struct cad_tokens_reply){ text_at(doc, "JoinTokens.Worker"), text_at(doc, "JoinTokens.Manager") };
-    if (tokens.Worker.n == 0) {
-        api_fail(r, e);
-        return;
-    }
-    cluster_patch(&patch, doc, &tokens);
+    cluster_patch(&patch, doc, rep);
     if (api_emit(r, &obj_cluster, doc, buf_str(&patch)) == 0) {
         buf_putc(&r->out, '\n');
         api_reply(r, 200);
@@ -234,7 +231,6 @@ struct swarm_change {
     bool watch_key, autolock, was_locked;        /* the unlock key will change */
     uint64_t worker, manager, key;               /* epochs after the change */
     struct buf old_worker, old_manager, old_key; /* what must not be shown any more when we answer; secret */
-    bool in_map;                                 /* cad is of a version that keeps the tokens there */
     bool have_tokens, have_key, asking, again;
     char *cert, *cert_key; /* of the new root; secret */
 };
@@ -328,24 +324,6 @@ static int attempt_swarm_update(struct req *r, struct txn *t, struct err *e)
     return 1;
 }
 
-bool swarm_tokens_in_map(void)
-{
-    _cleanup_(store_endp) struct store_snap *snap = NULL;
-    struct err e = ERR_INIT;
-    struct store_meta meta;
-    struct str doc;
-    uint64_t want[2] = { 0, 0 }, have[2] = { 0, 0 };
-
-    if (store_begin(api.store, &snap, &e) < 0 || store_meta(snap, &meta, &e) < 0 || !meta.initialized ||
-        store_get(snap, KIND_CLUSTER, meta.cluster_id, &doc) < 0)
-        return false;
-    (void)mp_get_u64(doc, "TokenEpoch.Worker", &want[0]);
-    (void)mp_get_u64(doc, "TokenEpoch.Manager", &want[1]);
-    (void)mp_get_u64(doc, "RootCA.TokenEpoch.Worker", &have[0]);
-    (void)mp_get_u64(doc, "RootCA.TokenEpoch.Manager", &have[1]);
-    return want[0] == have[0] && want[1] == have[1] && text_at(doc, "JoinTokens.Worker").n > 0;
-}
-
 /* -- afterwards: what cad makes of the change is there when we answer, since the client asks for it next -- */
 
 static bool same_text(const struct buf *old, struct str now)
@@ -394,11 +372,7 @@ static void look_again(struct req *r)
     c->again = c->asking;
     if (c->asking)
         return;
-    if (c->in_map && swarm_tokens_in_map())
-        c->rotate_worker = c->rotate_manager = false;
-    if (c->in_map && (c->rotate_worker || c->rotate_manager)) {
-        return;
-    } else if (c->rotate_worker || c->rotate_manager) {
+    if (c->rotate_worker || c->rotate_manager) {
         c->asking = true;
         api_call(r, api.cad, &op_cad_tokens, &none, CAD_TIMEOUT_MS, on_new_tokens);
     } else if (c->watch_key) {
@@ -440,11 +414,6 @@ static void on_old_tokens(struct req *r, const void *rep, const struct err *e)
     struct swarm_change *c = r->data;
     const struct cad_tokens_reply *t = rep;
 
-    if (e->code != 0 && swarm_tokens_in_map()) {
-        c->have_tokens = c->in_map = true;
-        prepare(r);
-        return;
-    }
     if (e->code != 0) {
         api_fail(r, e);
         return;

@@ -29,8 +29,6 @@ int swarm_resolve_addrs(struct req *r, const char *listen, const char *advertise
  * its certificate. r->data is replaced. */
 void swarm_await_start(struct req *r);
 
-bool swarm_has_gateway(void); /* gatewayd runs, or has run, on this node */
-
 /* Forms of what people type: pure. */
 bool swarm_token_ok(struct str token);
 bool swarm_key_ok(struct str key);
