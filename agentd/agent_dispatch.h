@@ -1,8 +1,10 @@
 /*
- * agent_dispatch.h - the conversation with dispatcherd: one session, a long poll for assignments, status in batches.
+ * agent_dispatch.h - the conversation with the swarm: who this node is (from its gatewayd), and with the dispatcherd of
+ * whatever manager leads one session, a long poll for assignments, status in batches.
  *
- * Everything is retried for ever, with a growing random pause when dispatcherd answers with a refusal; while it is only
- * away (restart), the next request waits for its socket and goes through at once. Tasks do not notice either.
+ * Everything goes through gatewayd, also on a manager. Everything is retried for ever, with a growing random pause. A
+ * session outlives lost links: the same poll is asked again, whichever way, until the leader says that it does not know
+ * the session. Tasks do not notice any of it; what they have to report waits.
  */
 #pragma once
 
@@ -18,6 +20,8 @@ struct dispatch_ops {
     void (*assignments)(void *arg, const struct disp_assignments_reply *rep);
     /* A new session: every status is to be reported again. */
     void (*session)(void *arg, struct str node_id);
+    /* The leader does not know this node (any more): nothing that runs here is wanted. */
+    void (*removed)(void *arg);
     /* Fills in what is to be reported, from the arena, at most max; returns how many. */
     size_t (*collect)(void *arg, struct task_status *v, size_t max, struct arena *a);
     /* The outcome of the batch that was collected last. */
@@ -25,9 +29,9 @@ struct dispatch_ops {
 };
 
 struct dispatch_conf {
-    const char *run_dir, *daemon; /* socket to talk to */
+    const char *run_dir;
     const char *hostname;
-    struct str description; /* raw map; borrowed for good */
+    struct str description; /* raw map; borrowed for good; TLSInfo is added here */
     uint64_t backoff_max_ms;
 };
 
@@ -37,6 +41,6 @@ struct agent_dispatch *agent_dispatch_close(struct agent_dispatch *d);
 
 void agent_dispatch_kick(struct agent_dispatch *d); /* there may be something to report */
 
-/* agent_dispatch_leave - ends the session and opens none for the same node again: this host has left the swarm. */
+/* agent_dispatch_leave - ends the session and opens none for the same node again: this host leaves the swarm. */
 void agent_dispatch_leave(struct agent_dispatch *d);
 bool agent_dispatch_connected(const struct agent_dispatch *d);

@@ -6,7 +6,6 @@
 #include "agentd/image_worker.h"
 
 static const struct conf_item conf[] = {
-    CONF_TEXT("dispatcher", agent_conf.dispatcher, "dispatcherd", "socket of the daemon that assigns tasks"),
     CONF_TEXT("conmon", agent_conf.conmon, "/usr/bin/conmon", "the container monitor"),
     CONF_TEXT("crun", agent_conf.crun, "/usr/bin/crun", "the OCI runtime"),
     CONF_TEXT("init", agent_conf.init, "/usr/bin/tini-static", "first process of containers with Init"),
@@ -17,9 +16,8 @@ static const struct conf_item conf[] = {
     CONF_COUNT("starts_max", &agent_conf.starts_max, "3", 1, 64, "containers that are being started at the same time"),
     CONF_BYTES("log_size_max", &agent_conf.log_size_max, "10m", 0, 1ull << 40, "size of a log file; 0: no limit"),
     CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
-    CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "500ms", 10, 60000,
-            "longest pause between tries to open a session"),
-    CONF_UID("user_apid", &agent_conf.user_apid, "microswarm-apid", "who may ask for images and logs, besides root"),
+    CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "250ms", 10, 60000,
+            "longest pause between tries to reach the managers"),
     CONF_END,
 };
 

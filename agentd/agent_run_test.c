@@ -1,5 +1,6 @@
 /*
- * agent_run_test.c - agentd as a process, with real containers: dispatcherd and meshd are played by this test.
+ * agent_run_test.c - agentd as a process, with real containers: gatewayd, dispatcherd and meshd are played by this
+ * test.
  *
  * Needs root, crun and conmon; without them every case is skipped. It works in a mount namespace of its own, where the
  * hybrid cgroup2 mount is gone (crun 1.8 refuses it).
@@ -24,9 +25,11 @@
 #include <cmocka.h>
 
 #include "agentd/fsutil.h"
+#include "agentd/test_json.h"
 #include "common/daemon/rpc.h"
 #include "common/proto/msg_agentd.h"
 #include "common/proto/msg_dispatcherd.h"
+#include "common/proto/msg_gatewayd.h"
 #include "common/proto/msg_meshd.h"
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
@@ -51,12 +54,14 @@ static struct {
     sd_event *loop;
     char dir[64], run[96], state[96], agentd[400];
     pid_t pid;
-    struct rpc_server *disp, *mesh;
-    struct rpc_client *client;
+    struct rpc_server *gateway, *disp, *mesh;
+    struct rpc_client *client, *relay;
+    struct rpc_call *identity;
+    bool cut; /* no way to any manager */
     struct ftask tasks[MAX_TASKS];
     size_t ntasks;
     uint64_t seq;
-    unsigned sessions, mesh_up, mesh_down;
+    unsigned sessions, refused, mesh_up, mesh_down;
     struct rpc_call *poll;
     uint64_t poll_seq;
     bool usable, mesh_fails;
@@ -67,30 +72,6 @@ static struct {
     bool log_end;
     char cursor[128];
 } f;
-
-static void json_to_mp(struct buf *b, json_t *j)
-{
-    size_t i;
-    json_t *v;
-    const char *k;
-    if (json_is_object(j)) {
-        mp_map(b, json_object_size(j));
-        json_object_foreach (j, k, v) {
-            mp_cstr(b, k);
-            json_to_mp(b, v);
-        }
-    } else if (json_is_array(j)) {
-        mp_array(b, json_array_size(j));
-        json_array_foreach (j, i, v)
-            json_to_mp(b, v);
-    } else if (json_is_string(j)) {
-        mp_cstr(b, json_string_value(j));
-    } else if (json_is_integer(j)) {
-        mp_i64(b, json_integer_value(j));
-    } else {
-        mp_bool(b, json_is_true(j));
-    }
-}
 
 /* ---- dispatcherd's part ---- */
 
@@ -132,14 +113,26 @@ static void on_session(struct rpc_call *c, const void *req)
 {
     const struct disp_session *s = req;
     struct disp_session_reply rep = { STR("node1"), STR("s1"), 5000 };
+    struct str root;
     uint64_t cpus = 0;
     assert_true(mp_get_u64(s->Description, "Resources.NanoCPUs", &cpus) && cpus > 0);
+    assert_true(mp_get_str(s->Description, "TLSInfo.TrustRoot", &root) && str_starts(root, STR("-----BEGIN")));
+    assert_true(str_is(s->Addr, "10.0.0.7"));
+    assert_true(rpc_origin(c).role == RPC_WORKER && str_is(rpc_origin(c).node, "node1"));
     f.sessions++;
     rpc_reply(c, &rep);
 }
 
+static void fail_poll(int code)
+{
+    struct rpc_call *c = TAKE(f.poll);
+    if (c)
+        rpc_fail(c, code, "the test wants it so");
+}
+
 static void on_poll(struct rpc_call *c, const void *req)
 {
+    fail_poll(ERR_UNAVAILABLE);
     f.poll = c;
     f.poll_seq = ((const struct disp_assignments *)req)->Seq;
     answer_poll();
@@ -175,6 +168,49 @@ static void on_status(struct rpc_call *c, const void *req)
     }
     rpc_reply(c, &rep);
 }
+
+/* ---- gatewayd's part ---- */
+
+static void on_identity(struct rpc_call *c, const void *req)
+{
+    struct gw_identity_reply rep = { .Seq = 1,
+                                     .State = STR("active"),
+                                     .NodeID = STR("node1"),
+                                     .ClusterID = STR("cluster1"),
+                                     .Role = STR("worker"),
+                                     .AdvertiseAddr = STR("10.0.0.7:2377"),
+                                     .TrustRoot = STR("-----BEGIN CERTIFICATE-----"),
+                                     .CertIssuerSubject = STR("subject"),
+                                     .CertIssuerPublicKey = STR("key") };
+    if (((const struct gw_identity *)req)->Seq == 0) {
+        rpc_reply(c, &rep);
+    } else { /* nothing new, as long as the test lasts */
+        if (f.identity)
+            rpc_fail(f.identity, ERR_UNAVAILABLE, "asked again");
+        f.identity = c;
+    }
+}
+
+static void relayed(void *arg, int code, struct str msg, struct str body)
+{
+    rpc_reply_raw(arg, code, msg, body);
+}
+
+static void on_relay(struct rpc_call *c, const struct rpc_request *rq)
+{
+    struct rpc_origin from = {
+        .role = RPC_WORKER, .node = STR("node1"), .svc = STR("agentd"), .addr = STR("10.0.0.7")
+    };
+    assert_true(str_is(rq->to, "leader") && str_is(rq->svc, "dispatcherd"));
+    if (f.cut) {
+        f.refused++;
+        rpc_fail(c, ERR_UNAVAILABLE, "no manager can be reached");
+    } else {
+        rpc_send_raw(f.relay, rq->op, rq->body, &from, DEADLINE_MS, relayed, c);
+    }
+}
+
+static const struct route gateway_routes[] = { { &op_gw_identity, on_identity }, { 0 } };
 
 /* ---- meshd's part ---- */
 
@@ -240,8 +276,7 @@ static void kill_agentd(int sig)
     kill(f.pid, sig);
     waitpid(f.pid, &status, 0);
     f.pid = 0;
-    if (f.poll)
-        f.poll = NULL; /* its connection is gone: the server drops the call */
+    fail_poll(ERR_UNAVAILABLE);
 }
 
 #define WAIT(cond)                                                                                                     \
@@ -272,7 +307,7 @@ static struct ftask *add(const char *id, const char *desired, const char *json)
     struct ftask *t = &f.tasks[f.ntasks++];
     assert_true(f.ntasks < MAX_TASKS);
     snprintf(t->id, sizeof t->id, "%s", id);
-    json_to_mp(&t->spec, j);
+    test_json_pack(&t->spec, j);
     json_decref(j);
     desire(id, desired);
     return t;
@@ -407,9 +442,15 @@ static int setup(void **state)
         return -1;
     f.seq = 1;
     f.usable = sd_event_new(&f.loop) >= 0 &&
+               rpc_server_open(&f.gateway, f.loop, f.run, "gatewayd", gateway_routes, 64, &e) == 0 &&
+               rpc_client_open(&f.relay, f.loop, f.run, "dispatcherd", &e) == 0 &&
                rpc_server_open(&f.disp, f.loop, f.run, "dispatcherd", disp_routes, 64, &e) == 0 &&
                rpc_server_open(&f.mesh, f.loop, f.run, "meshd", mesh_routes, 64, &e) == 0 &&
                rpc_client_open(&f.client, f.loop, f.run, "agentd", &e) == 0;
+    if (f.usable) {
+        rpc_server_relay(f.gateway, on_relay);
+        rpc_server_gateway(f.disp, geteuid());
+    }
     start_agentd();
     return f.usable ? 0 : -1;
 }
@@ -425,6 +466,8 @@ static int teardown(void **state)
     ask(&op_agent_leave, &(struct agent_empty){ 0 }, NULL);
     kill_agentd(SIGTERM);
     rpc_client_free(f.client);
+    rpc_client_free(f.relay);
+    rpc_server_free(f.gateway);
     rpc_server_free(f.disp);
     rpc_server_free(f.mesh);
     sd_event_unref(f.loop);
@@ -865,6 +908,38 @@ static void survives_restart(void **state)
     drop("t-mon");
 }
 
+/* Cut off from all managers, a node goes on; what happened meanwhile is reported afterwards, in the same session. */
+static void cut_off(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    struct ftask *a = add("t-stays", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"}}");
+    struct ftask *b = add("t-ends", "running", "{\"ContainerSpec\":{\"Image\":\"busybox\"}}");
+    wait_state(a, "running");
+    wait_state(b, "running");
+    WAIT(f.poll != NULL);
+    unsigned sessions = f.sessions, refused = f.refused;
+    f.cut = true;
+    fail_poll(ERR_UNAVAILABLE);
+    kill((pid_t)b->pid, SIGKILL);
+    WAIT(f.refused > refused + 3); /* the poll, the report, and both again */
+    assert_string_equal(b->state, "running");
+    assert_int_equal(kill((pid_t)a->pid, 0), 0);
+    f.cut = false;
+    wait_state(b, "failed");
+    assert_int_equal(f.sessions, sessions);
+    assert_string_equal(a->state, "running");
+    WAIT(f.poll != NULL);
+    uint64_t before = clock_mono().ms;
+    fail_poll(ERR_GONE); /* another manager leads, which knows of no session */
+    WAIT(f.sessions == sessions + 1 && f.poll != NULL);
+    print_message("# a new session after %" PRIu64 " ms\n", clock_mono().ms - before);
+    assert_true(clock_mono().ms - before < 1000);
+    assert_int_equal(kill((pid_t)a->pid, 0), 0);
+    drop("t-stays");
+    drop("t-ends");
+}
+
 static void logs_rotate(void **state)
 {
     (void)state;
@@ -944,10 +1019,19 @@ static void many_at_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_image_is_rejected), cmocka_unit_test(image_loads),      cmocka_unit_test(hostile_images),
-        cmocka_unit_test(runs_and_stops),       cmocka_unit_test(exit_codes),       cmocka_unit_test(spec_is_honoured),
-        cmocka_unit_test(limits_hold),          cmocka_unit_test(survives_restart), cmocka_unit_test(logs_rotate),
-        cmocka_unit_test(one_after_the_other),  cmocka_unit_test(many_at_once),     cmocka_unit_test(pulls),
+        cmocka_unit_test(no_image_is_rejected),
+        cmocka_unit_test(image_loads),
+        cmocka_unit_test(hostile_images),
+        cmocka_unit_test(runs_and_stops),
+        cmocka_unit_test(exit_codes),
+        cmocka_unit_test(spec_is_honoured),
+        cmocka_unit_test(limits_hold),
+        cmocka_unit_test(survives_restart),
+        cmocka_unit_test(cut_off),
+        cmocka_unit_test(logs_rotate),
+        cmocka_unit_test(one_after_the_other),
+        cmocka_unit_test(many_at_once),
+        cmocka_unit_test(pulls),
     };
     (void)argc;
     snprintf(f.agentd, sizeof f.agentd, "%.300s", argv[0]);

@@ -291,6 +291,14 @@ static void on_session(void *arg, struct str node_id)
     }
 }
 
+/* on_removed - the swarm does not know this node any more, so what runs here runs elsewhere. */
+static void on_removed(void *arg)
+{
+    struct agent *ag = arg;
+    for (struct atask *t = ag->tasks; t; t = t->next)
+        task_event(t, (struct task_event){ .type = TE_REMOVED });
+}
+
 static struct str copy(struct arena *a, const char *s)
 {
     return arena_str(a, str_from(s));
@@ -469,7 +477,7 @@ static int on_first_turn(sd_event_source *s, void *userdata)
 int agent_start(struct err *e)
 {
     struct agent *ag = &agent;
-    static const struct dispatch_ops ops = { on_assignments, on_session, collect, sent };
+    static const struct dispatch_ops ops = { on_assignments, on_session, on_removed, collect, sent };
     struct str b64;
     if (geteuid() == 0)
         setfsgid(0);
@@ -491,7 +499,6 @@ int agent_start(struct err *e)
     for (struct atask *t = ag->tasks; t; t = t->next)
         run_recover(t);
     struct dispatch_conf dc = { .run_dir = ag->run_dir,
-                                .daemon = agent_conf.dispatcher,
                                 .hostname = ag->host.hostname,
                                 .description = buf_str(&ag->description),
                                 .backoff_max_ms = agent_conf.backoff_max_ms };
@@ -528,55 +535,74 @@ void agent_stop(void)
 /* permitted - every daemon of the host may connect; images, logs and leaving are for users, who come through apid. */
 static bool permitted(struct rpc_call *c)
 {
-    return rpc_permit(c, agent_conf.user_apid, "apid");
+    return rpc_permit(c, daemon_user("apid"), "apid");
+}
+
+/* local - what a node does with itself is not for others to ask, not even for a manager's apid. */
+static bool local(struct rpc_call *c)
+{
+    if (rpc_origin(c).role == RPC_LOCAL)
+        return permitted(c);
+    rpc_fail(c, ERR_DENIED, "this can only be asked for on the node itself");
+    return false;
+}
+
+/* managing - what users look at on other nodes, through the apid of a manager. */
+static bool managing(struct rpc_call *c)
+{
+    enum rpc_role role = rpc_origin(c).role;
+    if (role == RPC_LOCAL || role == RPC_MANAGER)
+        return permitted(c);
+    rpc_fail(c, ERR_DENIED, "only managers may ask for this");
+    return false;
 }
 
 static void op_logs(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!managing(c))
         return;
     agent_logs_op(agent.logs, c, req);
 }
 static void op_image_load(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_load(agent.images, c, req);
 }
 static void op_image_pull(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_pull(agent.images, c, req);
 }
 static void op_image_list(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     (void)req;
     images_op_list(agent.images, c);
 }
 static void op_image_inspect(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_inspect(agent.images, c, req);
 }
 static void op_image_remove(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_remove(agent.images, c, req);
 }
 static void op_image_tag(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_tag(agent.images, c, req);
 }
 static void op_image_resolve(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     images_op_resolve(agent.images, c, req);
 }
@@ -591,7 +617,7 @@ static size_t count(enum task_phase from, enum task_phase to)
 
 static void op_info(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!managing(c))
         return;
     (void)req;
     struct agent_info rep = {
@@ -609,20 +635,20 @@ static void op_info(struct rpc_call *c, const void *req)
 
 static void op_containers(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!managing(c))
         return;
     view_op_containers(&agent, c, req);
 }
 static void op_volumes(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!managing(c))
         return;
     view_op_volumes(&agent, c, req);
 }
 
 static void op_leave(struct rpc_call *c, const void *req)
 {
-    if (!permitted(c))
+    if (!local(c))
         return;
     (void)req;
     if (agent.leaving) {

@@ -4,11 +4,10 @@
 #include "common/daemon/daemon.h"
 
 struct agent_conf {
-    char dispatcher[CONF_TEXT_MAX], conmon[CONF_TEXT_MAX], crun[CONF_TEXT_MAX], init[CONF_TEXT_MAX],
-        cgroup_root[CONF_TEXT_MAX], insecure_registries[CONF_TEXT_MAX];
+    char conmon[CONF_TEXT_MAX], crun[CONF_TEXT_MAX], init[CONF_TEXT_MAX], cgroup_root[CONF_TEXT_MAX],
+        insecure_registries[CONF_TEXT_MAX];
     bool default_init;
     uint64_t starts_max, log_size_max, log_files, backoff_max_ms;
-    uid_t user_apid;
 };
 extern struct agent_conf agent_conf;
 extern const struct route agent_routes[];

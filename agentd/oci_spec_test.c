@@ -24,31 +24,8 @@
 
 #include "agentd/fsutil.h"
 #include "agentd/oci_seccomp.h"
+#include "agentd/test_json.h"
 #include "common/util/cleanup.h"
-
-static void pack(struct buf *b, json_t *j)
-{
-    size_t i;
-    json_t *v;
-    const char *k;
-    if (json_is_object(j)) {
-        mp_map(b, json_object_size(j));
-        json_object_foreach (j, k, v) {
-            mp_cstr(b, k);
-            pack(b, v);
-        }
-    } else if (json_is_array(j)) {
-        mp_array(b, json_array_size(j));
-        json_array_foreach (j, i, v)
-            pack(b, v);
-    } else if (json_is_string(j)) {
-        mp_cstr(b, json_string_value(j));
-    } else if (json_is_integer(j)) {
-        mp_i64(b, json_integer_value(j));
-    } else {
-        mp_bool(b, json_is_true(j));
-    }
-}
 
 /* the mounts as agent_run.c makes them, without a host */
 static void plain_mounts(struct oci_in *in, struct arena *a)
@@ -75,7 +52,7 @@ static json_t *build(json_t *in_json, struct arena *a)
     struct oci_user user;
     struct err e = ERR_INIT;
     json_t *out = NULL;
-    pack(&raw, json_object_get(in_json, "Template"));
+    test_json_pack(&raw, json_object_get(in_json, "Template"));
     struct str span = arena_str(a, buf_str(&raw));
     if (tspec_decode(span, &spec, a, &e) < 0 || image_conf_read(json_object_get(in_json, "Image"), &ic, a, &e) < 0)
         return json_pack("{s:s}", "error", e.msg);

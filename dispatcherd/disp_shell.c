@@ -70,7 +70,7 @@ static bool caller(struct rpc_call *c, struct rpc_origin *ret)
     *ret = rpc_origin(c);
     if (ret->role == RPC_LOCAL)
         return rpc_permit(c, daemon_user("agentd"), "agentd");
-    if (ret->role != RPC_NOBODY && ret->node.n && str_is(ret->svc, "agentd"))
+    if (ret->role != RPC_NOBODY && ret->node.n) /* which of that node's daemons: its own affair, and gatewayd's */
         return true;
     rpc_fail(c, ERR_DENIED, "only the agents of nodes of this swarm may ask for this");
     return false;
