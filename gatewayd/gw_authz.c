@@ -69,7 +69,7 @@ int gw_authz(const struct rpc_origin *from, struct str svc, struct str op, struc
     if (!r || from->role == RPC_LOCAL || !(r->roles & 1u << from->role))
         return err_set(e, ERR_DENIED, STR_FMT "." STR_FMT ": not for nodes with role %s", STR_ARG(svc), STR_ARG(op),
                        gw_role_name(from->role));
-    if (from->role == RPC_MANAGER && r->askers && !str_is(from->svc, "root") && !listed(r->askers, from->svc))
+    if (from->role == RPC_MANAGER && r->askers && !listed(r->askers, from->svc))
         return err_set(e, ERR_DENIED, STR_FMT "." STR_FMT ": only for %s, not for " STR_FMT, STR_ARG(svc), STR_ARG(op),
                        r->askers, STR_ARG(from->svc));
     if (!r->self)
@@ -80,4 +80,12 @@ int gw_authz(const struct rpc_origin *from, struct str svc, struct str op, struc
         return err_set(e, ERR_DENIED, STR_FMT "." STR_FMT ": a node may ask for itself only", STR_ARG(svc),
                        STR_ARG(op));
     return 0;
+}
+
+struct str gw_authz_root(struct str svc, struct str op)
+{
+    const struct gw_rule *r = find_rule(svc, op);
+    if (!r || !r->askers)
+        return STR("root");
+    return (struct str){ r->askers, strcspn(r->askers, " ") };
 }

@@ -170,6 +170,12 @@ static void changed(void)
     answer_polls();
 }
 
+static void new_certificate(void)
+{
+    changed();
+    gw_swarm_again();
+}
+
 /* ---- state ---- */
 
 static void work_at(uint64_t at_ms)
@@ -361,7 +367,7 @@ static void on_enrolled(void *arg, const void *rep, const struct err *err)
         return;
     if (rep && take_certificate(rep, &e) == 0) {
         forget_question();
-        changed();
+        new_certificate();
         return;
     }
     if (me.backoff_ms == 0)
@@ -409,7 +415,7 @@ static void on_renewed(void *arg, int code, struct str msg, struct str body)
     if (decode_reply(&rep, &op_cad_issue, code, msg, body, &a, &e) == 0 && take_certificate(&rep, &e) == 0) {
         me.renews++;
         forget_question();
-        changed();
+        new_certificate();
     } else {
         log_warn("no new certificate: %s", e.msg);
         if (me.join.link) { /* another manager next time */
@@ -558,7 +564,7 @@ static void on_joined(void *arg, int code, struct str msg, struct str body)
         me.join.call = NULL;
         forget_question();
         forget_join();
-        changed();
+        new_certificate();
         if (c)
             rpc_reply(c, &ok);
     }

@@ -467,8 +467,8 @@ void gw_route_relay(struct rpc_call *rc, const struct rpc_request *rq)
 {
     char host[GW_HOST_MAX];
     struct err e = ERR_INIT;
-    const char *by = gw_daemon_of(rpc_peer_uid(rc));
-    if (!by[0]) {
+    struct str by = str_from(gw_daemon_of(rpc_peer_uid(rc)));
+    if (by.n == 0) {
         rpc_fail(rc, ERR_DENIED, "only daemons of this swarm may ask other nodes");
         return;
     }
@@ -476,10 +476,12 @@ void gw_route_relay(struct rpc_call *rc, const struct rpc_request *rq)
         rpc_fail(rc, ERR_UNAVAILABLE, "this node has no certificate (yet): other nodes can't be asked");
         return;
     }
+    if (str_is(by, "root"))
+        by = gw_authz_root(rq->svc, rq->op);
     struct gw_call *c = call_new(rq->ttl);
     c->src = SRC_LOCAL;
     c->local = rc;
-    set_from(c, gw_ident_role(), str_from(gw_ident()->cred.info.node), str_from(by), own_host(host));
+    set_from(c, gw_ident_role(), str_from(gw_ident()->cred.info.node), by, own_host(host));
     if (!set_goal(c, rq->to, rq->svc, rq->op, rq->body)) {
         failf(c, ERR_INVALID, "request: to, svc or op is too long");
         return;

@@ -56,6 +56,8 @@ struct gw_swarm_view {
 const struct gw_swarm_view *gw_swarm(void);
 /* gw_swarm_admit - what the store says of a peer: lowers *role, or refuses. */
 int gw_swarm_admit(const char *node, enum rpc_role *role, struct err *e);
+/* gw_swarm_again - this node's identity has changed: the store is seen with other eyes. */
+void gw_swarm_again(void);
 /* gw_swarm_tell - sends a peer what it should know, once. */
 void gw_swarm_tell(struct gw_link *l);
 

@@ -16,6 +16,7 @@ static struct {
     struct store_wake *wake;
     struct gw_swarm_view view;
     uint64_t seen;    /* store revision that has been looked at */
+    bool again;       /* everything is to be looked at: our identity is another */
     uint64_t version; /* of managers and roots, for gw_link.told_swarm */
     struct buf known; /* them, to see a change */
     struct buf told;  /* the control message that says them; empty: nothing is known */
@@ -79,12 +80,13 @@ static void look_at_swarm(struct store_snap *snap)
     if (mp_path(cluster, "TLSInfo.CertIssuerPublicKey", &key) && mp_as_str(key, &key))
         buf_put(&swarm.issuer_key, key.p, key.n);
     fields_encode(&c, gw_control_fields, &told);
-    if (swarm.version > 0 && str_eq(buf_str(&told), buf_str(&swarm.known))) {
+    if (!swarm.again && str_eq(buf_str(&told), buf_str(&swarm.known))) {
         buf_done(&told);
         return;
     }
     buf_done(&swarm.known);
     swarm.known = told;
+    swarm.again = false;
     swarm.version++;
     c.Rev = swarm.view.revision;
     buf_clear(&swarm.told);
@@ -269,6 +271,13 @@ static void on_wake(void *arg)
     }
     look(snap);
     store_end(snap);
+}
+
+void gw_swarm_again(void)
+{
+    swarm.again = true;
+    swarm.seen = 0;
+    on_wake(NULL);
 }
 
 int gw_swarm_init(struct err *e)
