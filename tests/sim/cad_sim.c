@@ -61,6 +61,7 @@ struct event {
     rpc_done_fn *done;
     void *done_arg;
     char id[CAD_ID_SIZE];
+    uint64_t groups;
     struct cad_outside *job;
 };
 
@@ -81,6 +82,7 @@ static struct world {
     struct err last; /* of the last refused call */
     struct ca_root outside_root;
     uint64_t removals, kills, txns;
+    uint64_t groups, decided_at; /* changes of the group; how many there had been when a transaction was decided on */
 } world;
 
 /* ---- chance and time ---- */
@@ -174,6 +176,7 @@ static void write_members(void)
     struct buf b = BUF_INIT;
     struct err e = ERR_INIT;
     uint64_t revision;
+    world.groups++;
     mp_array(&b, world.nmembers);
     for (unsigned i = 0; i < world.nmembers; i++) {
         mp_map(&b, 4);
@@ -255,8 +258,8 @@ static void check_change(const struct txn_change *ch)
     if (!str_is(ch->Kind, "node") || !str_is(ch->Op, "update") || !mp_get_str(ch->Doc, "Role", &role) ||
         !str_is(role, "worker") || !str_copy(id, sizeof id, ch->ID))
         return;
-    if (str_is(at(look(KIND_NODE, id), "Role"), "manager"))
-        CHECK(!is_member(id));
+    if (str_is(at(look(KIND_NODE, id), "Role"), "manager") && world.decided_at == world.groups)
+        CHECK(!is_member(id)); /* unless it came in between: then it goes again */
 }
 
 /* ---- cad ---- */
@@ -278,6 +281,7 @@ static void io_send(void *arg, struct txn *txn, rpc_done_fn *done, void *done_ar
     fields_encode(&req, op_raftd_txn.req, &e->bytes);
     e->done = done;
     e->done_arg = done_arg;
+    e->groups = world.groups;
 }
 
 static void io_arm(void *arg, int64_t at_ns)
@@ -425,6 +429,7 @@ static void on_apply(struct event *e)
     } else {
         struct err why = ERR_INIT;
         must(&why, fields_decode(&req, op_raftd_txn.req, sizeof req, buf_str(&e->bytes), FIELDS_STRICT, &a, &why) == 0);
+        world.decided_at = e->groups;
         r->revision = apply(1u << WHO_CAD, req.Requires, req.Changes, req.Term, &r->result);
         if (world.faults && chance(3))
             err_set(&r->result, ERR_TIMEOUT, "no answer");
