@@ -475,7 +475,7 @@ static int on_message(struct raft *r, const struct raft_event *ev, struct err *e
         struct raft_msg *a = raft_send(r, RAFT_MSG_APPEND_REPLY, m->from);
         a->index = m->index;
         a->reject = true;
-    } else if (m->term >= r->hs.term || asks || PLANTED(PLANT_STALE_VOTES_COUNT)) {
+    } else if (m->term >= r->hs.term || asks) {
         deliver(r, m);
     }
     return 0;

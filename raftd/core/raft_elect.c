@@ -262,14 +262,14 @@ void raft_on_vote(struct raft *r, const struct raft_msg *m)
         on_prevote(r, m);
         return;
     }
-    bool free_vote = r->hs.vote == m->from || (r->hs.vote == 0 && r->leader == 0);
+    bool free_vote = PLANTED(PLANT_VOTE_TWICE) || r->hs.vote == m->from || (r->hs.vote == 0 && r->leader == 0);
     if (m->term < r->hs.term || !free_vote || !up_to_date(r, m)) {
         refuse(r, m);
         return;
     }
     if (r->role != RAFT_FOLLOWER)
         raft_become_follower(r, r->hs.term, 0);
-    if (r->hs.vote == 0)
+    if (r->hs.vote != m->from)
         raft_set_hard_state(r, r->hs.term, m->from);
     r->vote_due = m->from;
     raft_timeout_reset(r);
@@ -282,7 +282,7 @@ void raft_on_vote_reply(struct raft *r, const struct raft_msg *m)
     enum raft_role role = pre ? RAFT_PRECANDIDATE : RAFT_CANDIDATE;
     if (PLANTED(PLANT_PREVOTES_COUNT) && pre && !m->reject && r->role == RAFT_CANDIDATE)
         role = RAFT_CANDIDATE;
-    else if (!PLANTED(PLANT_STALE_VOTES_COUNT) && !m->reject && m->term != (pre ? r->hs.term + 1 : r->hs.term))
+    else if (!m->reject && m->term != (pre ? r->hs.term + 1 : r->hs.term))
         return; /* of an earlier attempt */
     if (r->role != role || p == NULL || (role == RAFT_CANDIDATE && r->votes_due))
         return;

@@ -5,7 +5,7 @@
     X(PLANT_VOTE_NOT_PERSISTED, "vote-not-persisted")                                                                  \
     X(PLANT_TERM_NOT_PERSISTED, "term-not-persisted")                                                                  \
     X(PLANT_VOTE_SHORT_LOG, "vote-for-short-log")                                                                      \
-    X(PLANT_STALE_VOTES_COUNT, "stale-votes-count")                                                                    \
+    X(PLANT_VOTE_TWICE, "vote-twice")                                                                                  \
     X(PLANT_PREVOTES_COUNT, "prevotes-count")                                                                          \
     X(PLANT_COMMIT_OLD_TERM, "commit-old-term")                                                                        \
     X(PLANT_COMMIT_UNVERIFIED, "commit-unverified")                                                                    \

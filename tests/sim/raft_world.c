@@ -24,6 +24,8 @@ enum event_type {
     E_OPERATOR, /* members, transfers */
     E_CHAOS,    /* something breaks */
     E_SNAPSHOT, /* a transfer is over */
+    E_KILL,     /* this one dies */
+    E_HASTY,    /* an operator has waited for this leader */
     E_HINT,     /* gatewayd says that a link broke */
 };
 
@@ -109,7 +111,11 @@ static struct world {
     jmp_buf out;
     /* drawn from the seed */
     uint64_t delay_us, heartbeat_ms, election_ms, client_us, chaos_us, operator_us;
-    unsigned loss, dup, reorder, apply_lag; /* of 1000 */
+    unsigned loss, dup, reorder, late, apply_lag; /* of 1000 */
+    unsigned kill_new, hasty;                     /* new leaders: killed, or told to change members, at once */
+    bool feud;                                    /* leaders that remove each other, see chaos_feud() */
+    raft_id feud_id;
+    uint64_t down_us; /* how long a node stays down, at most */
     bool fifo;
     uint64_t last_arrival[SLOTS][SLOTS];
     unsigned append_max;
@@ -242,6 +248,8 @@ static uint64_t latency(void)
     uint64_t d = w.delay_us / 2 + rnd(w.delay_us + 1);
     if (chance(w.reorder))
         d += rnd(20 * w.delay_us + 1);
+    if (chance(w.late)) /* when everybody has forgotten it */
+        d += rnd(4 * w.election_ms * MS);
     return d;
 }
 
@@ -496,7 +504,15 @@ static void check_node(struct node *n, bool role_changed)
     raft_status(n->core, s);
     if (role_changed && s->role == RAFT_LEADER) {
         checks_leader(&w.checks, n->id, s->term, n->log, s->first_index, s->last_index);
-        w.res->elections++;
+        if (!s->ready) {
+            w.res->elections++;
+            if (chance(w.kill_new))
+                put((struct event){
+                    .at = w.now + rnd(8 * w.delay_us + 10 * MS), .type = E_KILL, .slot = slot(n), .life = n->life });
+            if (chance(w.hasty))
+                put((struct event){
+                    .at = w.now + rnd(2 * w.delay_us), .type = E_HASTY, .slot = slot(n), .life = n->life });
+        }
     }
     for (; n->checked < s->committed; n->checked++) {
         uint64_t i = n->checked + 1;
@@ -661,7 +677,7 @@ static void on_apply(struct node *n)
 static void compact(struct node *n)
 {
     struct disk *d = &n->disk;
-    if (n->applied <= d->snap_index || n->n_writes > 0)
+    if (n->applied <= d->snap_index || n->n_writes > 0 || w.pool[n->applied_members].n == 0)
         return;
     uint64_t keep = n->applied + 1 - d->first; /* that many could stay */
     d->snap_index = n->applied;
@@ -690,9 +706,9 @@ static void node_start(struct node *n, bool reboot)
                              .seed = rnd(UINT64_MAX),
                              .heartbeat_ms = w.heartbeat_ms,
                              .election_ms = w.election_ms,
-                             .inflight_msgs_max = 1 + (uint32_t)rnd(32),
-                             .inflight_bytes_max = 100 + rnd(5000),
-                             .append_entries_max = 1 + (uint32_t)rnd(64) };
+                             .inflight_msgs_max = 2 + (uint32_t)rnd(32),
+                             .inflight_bytes_max = 1000 + rnd(10000),
+                             .append_entries_max = 10 + (uint32_t)rnd(64) };
     c.members = w.pool[d->snap_members];
     if (reboot || n->applied > d->last || n->applied < d->snap_index) {
         n->applied = d->snap_index;
@@ -941,14 +957,11 @@ static void wipe_removed(void)
     }
 }
 
-static void on_operator(void)
+static void operate(struct node *leader)
 {
-    put((struct event){ .at = w.now + rnd(2 * w.operator_us) + 1, .type = E_OPERATOR });
-    wipe_removed();
-    struct node *leader = some_leader();
-    if (leader == NULL || !w.chaos)
-        return;
     const struct raft_members *m = &leader->st.members;
+    if (m->n == 0)
+        return;
     const struct raft_member *one = &m->v[rnd(m->n)];
     size_t voters = 0;
     for (size_t i = 0; i < m->n; i++)
@@ -978,18 +991,31 @@ static void on_operator(void)
     }
 }
 
+static void on_operator(void)
+{
+    put((struct event){ .at = w.now + rnd(2 * w.operator_us) + 1, .type = E_OPERATOR });
+    wipe_removed();
+    struct node *leader = some_leader();
+    if (leader != NULL && w.chaos)
+        operate(leader);
+}
+
 /* ---- chaos ---- */
 
-static void chaos_crash(void)
+static void crash(struct node *n)
 {
-    struct node *n = chance(400) ? some_leader() : random_node();
-    if (n == NULL)
-        return;
     bool told = chance(600);
     node_stop(n);
     if (told)
         hints(n->id, 30 * MS);
-    put((struct event){ .at = w.now + rnd(3 * w.election_ms * MS), .type = E_START, .slot = slot(n), .life = n->life });
+    put((struct event){ .at = w.now + rnd(w.down_us), .type = E_START, .slot = slot(n), .life = n->life });
+}
+
+static void chaos_crash(void)
+{
+    struct node *n = chance(400) ? some_leader() : random_node();
+    if (n != NULL)
+        crash(n);
 }
 
 static void chaos_cut(void)
@@ -1014,13 +1040,41 @@ static void chaos_isolate_leader(void)
     struct node *n = some_leader();
     for (unsigned b = 0; n != NULL && b < SLOTS; b++)
         w.cut[slot(n)][b] = w.cut[b][slot(n)] = b != slot(n);
-    if (n != NULL)
-        trace("%" PRIu64 " is cut off", n->id);
+    if (n == NULL)
+        return;
+    trace("%" PRIu64 " is cut off", n->id);
+    if (chance(600))
+        hints(n->id, 30 * MS);
 }
 
 static void heal_links(void)
 {
     memset(w.cut, 0, sizeof w.cut);
+}
+
+/*
+ * A leader cut off in the middle of a change of members; its successor is told to remove it at once; then the first one
+ * comes back, with a majority of its own configuration if it can have one (the bug of July 2015 in Raft thesis §4.1).
+ */
+static void chaos_feud(void)
+{
+    struct node *n = w.feud_id != 0 ? node_of(w.feud_id) : NULL;
+    if (n == NULL) {
+        n = some_leader();
+        if (n == NULL)
+            return;
+        w.feud_id = n->id;
+        chaos_isolate_leader();
+        const struct raft_members *m = &n->st.members;
+        (void)propose_change(n, RAFT_REMOVE, m->v[rnd(m->n)].id);
+        return;
+    }
+    unsigned with = 1u << slot(n) | 1u << rnd(SLOTS);
+    for (unsigned a = 0; a < SLOTS; a++)
+        for (unsigned b = 0; b < SLOTS; b++)
+            w.cut[a][b] = (with >> a & 1) != (with >> b & 1);
+    hints(w.feud_id, 30 * MS);
+    w.feud_id = 0;
 }
 
 static void on_chaos(void)
@@ -1029,6 +1083,10 @@ static void on_chaos(void)
     struct node *n = random_node();
     if (!w.chaos || n == NULL)
         return;
+    if (w.feud && chance(800)) {
+        chaos_feud();
+        return;
+    }
     switch (rnd(12)) {
     case 0:
     case 1:
@@ -1119,6 +1177,14 @@ static void on_event(struct event *ev)
         on_apply(n);
     } else if (ev->type == E_SNAPSHOT) {
         on_snapshot(n, ev);
+    } else if (ev->type == E_KILL) {
+        if (w.chaos)
+            crash(n);
+    } else if (ev->type == E_HASTY) {
+        if (w.chaos && w.feud_id != 0)
+            (void)propose_change(n, RAFT_REMOVE, w.feud_id);
+        else if (w.chaos)
+            operate(n);
     } else if (ev->type == E_HINT) {
         struct raft_event hint = { .type = RAFT_EV_LINK_LOST, .member = ev->peer };
         step(n, &hint);
@@ -1164,7 +1230,7 @@ static bool recovered(void)
 static void heal(void)
 {
     w.chaos = false;
-    w.loss = w.dup = w.reorder = 0;
+    w.loss = w.dup = w.reorder = w.late = w.kill_new = w.hasty = 0;
     w.fifo = true;
     w.append_max = 64;
     w.client_us = 200 * MS;
@@ -1191,22 +1257,32 @@ static void draw(void)
     w.election_ms = w.heartbeat_ms * (5 + rnd(6));
     if (w.election_ms < w.delay_us / 100)
         w.election_ms = w.delay_us / 100;
+    w.late = chance(300) ? (unsigned)rnd(60) : 0;
+    w.kill_new = chance(300) ? (unsigned)rnd(900) : 0;
+    w.hasty = chance(300) ? (unsigned)rnd(900) : 0;
+    w.down_us = chance(400) ? w.election_ms * MS / 5 : 3 * w.election_ms * MS;
     w.loss = chance(500) ? (unsigned)rnd(150) : 0;
     w.dup = chance(500) ? (unsigned)rnd(150) : 0;
     w.reorder = chance(500) ? (unsigned)rnd(200) : 0;
-    w.fifo = w.reorder == 0 && chance(500);
+    w.fifo = w.reorder == 0 && w.late == 0 && chance(500);
     w.apply_lag = chance(500) ? (unsigned)rnd(500) : 0;
     w.append_max = 1 + (unsigned)rnd(chance(500) ? 4 : 64);
     w.client_us = w.election_ms * MS / (2 + rnd(40));
     w.chaos_us = w.election_ms * MS * (1 + rnd(40)) / 10;
     w.operator_us = w.election_ms * MS * (1 + rnd(60)) / 10;
+    w.feud = chance(80);
+    if (w.feud) {
+        w.hasty = 900;
+        w.chaos_us = w.election_ms * MS * 3 / 2;
+        w.operator_us = w.election_ms * MS * 2;
+    }
     w.chaos = true;
 }
 
 static void first_nodes(void)
 {
     static const unsigned sizes[] = { 1, 2, 3, 3, 3, 4, 5, 5 };
-    unsigned size = sizes[rnd(8)];
+    unsigned size = w.feud ? 4 : sizes[rnd(8)];
     struct raft_members m = { .n = size };
     for (unsigned i = 0; i < size; i++)
         m.v[i] = (struct raft_member){ i + 1, false };
