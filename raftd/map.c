@@ -76,14 +76,12 @@ static int files_own(const struct map *m, const char *sub, struct err *e)
     return r;
 }
 
-/* The old data file goes first: without it readers see no map, and they know a new one by its inode. */
+/* Readers know a new map by its data file's inode, and always find one. Who comes between the two gets the old data
+ * with the new lock table: nobody writes to the former any more, and it is given up at the next look. */
 int map_publish(struct map *m, struct err *e)
 {
     static const char *const names[] = { LOCK_FILE, STORE_DATA_FILE };
     char from[PATH_SIZE], to[PATH_SIZE];
-    path_of(m, "", STORE_DATA_FILE, to);
-    if (unlink(to) < 0 && errno != ENOENT)
-        return err_errno(e, errno, "remove %s", to);
     for (unsigned i = 0; i < 2; i++) {
         path_of(m, NEW_DIR, names[i], from);
         path_of(m, "", names[i], to);

@@ -87,6 +87,20 @@ void snapshots_turn(void)
         node_turn_soon();
 }
 
+/* Now and then is enough, and at this moment nobody else holds a snapshot of ours. */
+static void maps_shrink(void)
+{
+    struct err e = ERR_INIT;
+    uint64_t before = sm_used_bytes(node.sm);
+    bool done;
+    int r = sm_shrink(node.sm, &done, &e);
+    if (r < 0)
+        log_warn("cannot make the maps smaller: %s", e.msg);
+    else if (done)
+        log_info("maps made smaller: %llu bytes, before %llu", (unsigned long long)sm_used_bytes(node.sm),
+                 (unsigned long long)before);
+}
+
 static int on_job_done(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
     struct snapshot_job *j = sn.job;
@@ -108,6 +122,7 @@ static int on_job_done(sd_event_source *s, int fd, uint32_t revents, void *arg)
     sn.compact_keep = index > node.keep ? index - node.keep + 1 : 1;
     log_info("snapshot index=%llu ms=%llu", (unsigned long long)index, (unsigned long long)(now - j->started_ms));
     job_free(j);
+    maps_shrink();
     sn.compact_due = true;
     node_turn_soon();
     return 0;

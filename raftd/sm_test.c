@@ -13,6 +13,7 @@
 
 #include "common/store/store.h"
 #include "raftd/entry.h"
+#include "raftd/sm_priv.h"
 #include "raftd/test_dir.h"
 
 static struct sm *sm;
@@ -790,6 +791,46 @@ static void test_shrink(void **state)
     store_close(s);
 }
 
+/* A reader at work all the time finds a map, and a whole one, at every moment. */
+static void test_readers_while_maps_change(void **state)
+{
+    (void)state;
+    int p[2], st;
+    char c;
+    fill("create", 0, 320);
+    assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct store *s = NULL;
+        struct store_snap *sn;
+        close(p[0]);
+        if (store_open(&s, test_dir, true, &e) < 0)
+            _exit(2);
+        for (unsigned n = 0;; n++) {
+            if (store_begin(s, &sn, &e) < 0 || store_count(sn, KIND_TASK) != 320)
+                _exit(3);
+            store_end(sn);
+            if (n % 7 == 0) { /* and one that comes anew */
+                store_close(s);
+                if (store_open(&s, test_dir, true, &e) < 0)
+                    _exit(4);
+            }
+            if (n == 100 && write(p[1], "x", 1) != 1)
+                _exit(5);
+        }
+    }
+    close(p[1]);
+    assert_int_equal(read(p[0], &c, 1), 1); /* it is at work */
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(map_compact(&sm->secret, 1u << 30, &e), 0);
+        assert_int_equal(map_compact(&sm->state, 1u << 30, &e), 0);
+    }
+    assert_int_equal(waitpid(pid, &st, WNOHANG), 0);
+    kill(pid, SIGKILL);
+    waitpid(pid, &st, 0);
+    close(p[0]);
+}
+
 static void test_snapshot_cancelled(void **state)
 {
     (void)state;
@@ -864,6 +905,7 @@ int main(void)
         T(test_snapshot_cancelled),
         T(test_members),
         T(test_shrink),
+        T(test_readers_while_maps_change),
         T(test_deterministic),
     };
     return cmocka_run_group_tests(tests, NULL, done);
