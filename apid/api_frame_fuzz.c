@@ -10,13 +10,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct log_style style = { .tty = data[0] & 1, .timestamps = data[0] & 2, .details = data[0] & 4 };
     size_t cut = 2 + data[1] % (size - 1);
     struct str id = { (const char *)data + 2, cut - 2 }, line = { (const char *)data + cut, size - cut };
-    struct log_line l = { .stream = 1 + (data[0] >> 3) % 3,
-                          .time_ns = (int64_t)size * 1000003,
-                          .data = line,
-                          .node_id = id,
-                          .service_id = id,
-                          .task_id = id };
+    struct log_line l = {
+        .stream = 1 + (data[0] >> 3) % 3, .time_ns = (int64_t)size * 1000003, .data = line, .details = id
+    };
     struct buf b = BUF_INIT;
+
+    log_details(&b, line, id, id, id); /* whatever a spec is, this ends */
+    CHECK(!b.failed);
+    buf_clear(&b);
 
     log_frame_put(&b, &style, &l);
     CHECK(!b.failed && b.n >= line.n && (line.n == 0 || memcmp(b.p + b.n - line.n, line.p, line.n) == 0));

@@ -22,8 +22,8 @@
 #define MISSING_MAX 4096u /* bytes of reasons */
 
 struct log_task {
-    char id[ID_SIZE], node[ID_SIZE], service[ID_SIZE];
-    struct buf cursor;
+    char id[ID_SIZE], node[ID_SIZE];
+    struct buf cursor, details;
     uint64_t rev;           /* of the task when it was last polled */
     uint64_t not_before_ms; /* its node was out of reach */
     bool polling, ended, here;
@@ -45,8 +45,10 @@ static void logs_free(void *p)
 {
     struct logs *l = p;
 
-    for (size_t i = 0; i < l->n; i++)
+    for (size_t i = 0; i < l->n; i++) {
         buf_done(&l->tasks[i].cursor);
+        buf_done(&l->tasks[i].details);
+    }
     free(l->tasks);
     buf_done(&l->missing);
     free(l);
@@ -108,10 +110,15 @@ static void see_task(struct logs *l, struct store_snap *snap, struct str id, str
     }
     t = &l->tasks[l->n];
     *t = (struct log_task){ .rev = rev, .here = str_eq(node, this_node), .over = is_over(doc) };
-    if (!str_copy(t->id, sizeof t->id, id) || !str_copy(t->node, sizeof t->node, node) ||
-        !str_copy(t->service, sizeof t->service, text_at(doc, "ServiceID")))
+    if (!str_copy(t->id, sizeof t->id, id) || !str_copy(t->node, sizeof t->node, node))
         return;
     l->n++;
+    if (l->style.details) {
+        struct str spec = { NULL, 0 }, template;
+        if (store_get(snap, KIND_TASKSPEC, text_at(doc, "TaskSpecID"), &template) == 0)
+            (void)mp_find(template, "Spec", &spec);
+        log_details(&t->details, spec, node, text_at(doc, "ServiceID"), id);
+    }
     if (!l->follow && !t->here && node_is_down(snap, node)) {
         note_missing(l, t->node);
         t->ended = true;
@@ -158,9 +165,7 @@ static void take_lines(struct req *r, struct log_task *t, const struct agent_log
         struct log_line out = { .stream = line->Stream == 2 ? 2 : 1,
                                 .time_ns = line->Time,
                                 .data = line->Data,
-                                .node_id = str_from(t->node),
-                                .service_id = str_from(t->service),
-                                .task_id = str_from(t->id) };
+                                .details = buf_str(&t->details) };
         log_frame_put(&r->out, &l->style, &out);
     }
     buf_clear(&t->cursor);

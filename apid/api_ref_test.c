@@ -9,6 +9,7 @@
 #include "apid/api_addr.h"
 #include "apid/api_frame.h"
 #include "apid/api_ref.h"
+#include "common/proto/mp.h"
 
 #define HEX64 "93f006b322ef9a48ce50f9c3dab0872eda3bc62c26f74aaf8693d75d38f352d5"
 
@@ -92,16 +93,13 @@ static void test_auth(void **state)
 
 static void test_frames(void **state)
 {
-    struct log_line l = { .stream = 2,
-                          .time_ns = 1795189537000000007,
-                          .data = STR("hello\n"),
-                          .node_id = STR("n,1"),
-                          .service_id = STR("s"),
-                          .task_id = STR("t") };
+    struct log_line l = { .stream = 2, .time_ns = 1795189537000000007, .data = STR("hello\n") };
     struct log_style plain = { 0 }, full = { .timestamps = true, .details = true }, tty = { .tty = true };
-    struct buf b = BUF_INIT;
+    struct buf b = BUF_INIT, details = BUF_INIT;
 
     (void)state;
+    log_details(&details, (struct str){ NULL, 0 }, STR("n,1"), STR("s"), STR("t"));
+    l.details = buf_str(&details);
     log_frame_put(&b, &plain, &l);
     assert_int_equal(b.n, 14);
     assert_memory_equal(b.p, "\2\0\0\0\0\0\0\6hello\n", 14);
@@ -115,6 +113,42 @@ static void test_frames(void **state)
     log_frame_put(&b, &tty, &l);
     assert_string_equal(buf_cstr(&b), "hello\n");
     buf_done(&b);
+    buf_done(&details);
+}
+
+/* What a log driver was told to add comes with each line, by name or by pattern. */
+static void test_log_details(void **state)
+{
+    struct buf spec = BUF_INIT, out = BUF_INIT;
+
+    (void)state;
+    mp_map(&spec, 2);
+    mp_cstr(&spec, "ContainerSpec");
+    mp_map(&spec, 2);
+    mp_cstr(&spec, "Env");
+    mp_array(&spec, 3);
+    mp_cstr(&spec, "STAGE=a b");
+    mp_cstr(&spec, "SECRET=x");
+    mp_cstr(&spec, "NAKED");
+    mp_cstr(&spec, "Labels");
+    mp_map(&spec, 3);
+    mp_kv_cstr(&spec, "team", "blue");
+    mp_kv_cstr(&spec, "zone.a", "1");
+    mp_kv_cstr(&spec, "other", "2");
+    mp_cstr(&spec, "LogDriver");
+    mp_map(&spec, 1);
+    mp_cstr(&spec, "Options");
+    mp_map(&spec, 4);
+    mp_kv_cstr(&spec, "labels", "nosuch,team");
+    mp_kv_cstr(&spec, "labels-regex", "^zone");
+    mp_kv_cstr(&spec, "env", "STAGE,NAKED");
+    mp_kv_cstr(&spec, "tag", "v1");
+    log_details(&out, buf_str(&spec), STR("n"), STR("s"), STR("t"));
+    assert_string_equal(buf_cstr(&out),
+                        "STAGE=a+b,com.docker.swarm.node.id=n,com.docker.swarm.service.id=s,com.docker.swarm.task.id=t,"
+                        "tag=v1,team=blue,zone.a=1");
+    buf_done(&spec);
+    buf_done(&out);
 }
 
 static void test_addresses(void **state)
@@ -155,6 +189,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_references, setup, teardown),
         cmocka_unit_test_setup_teardown(test_auth, setup, teardown),
         cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_log_details),
         cmocka_unit_test(test_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
