@@ -201,9 +201,10 @@ int gw_addrs_resolve(struct gw_addrs *ret, struct str listen, struct str adverti
     int r;
     if (listen.n == 0)
         listen = STR("0.0.0.0");
-    if (gw_addr_parse(listen, GW_PORT, &x.listen, e) < 0 || x.listen.port == 0)
+    struct err why = ERR_INIT;
+    if (gw_addr_parse(listen, GW_PORT, &x.listen, &why) < 0 || x.listen.port == 0)
         return err_set(e, ERR_INVALID, "invalid ListenAddr \"" STR_FMT "\": %s", STR_ARG(listen),
-                       e && e->msg[0] ? e->msg : "port 0");
+                       why.code ? why.msg : "port 0");
     r = resolve_host(all, x.listen.host, what_listen, true, e);
     if (r < 0)
         return r;

@@ -207,7 +207,6 @@ void gw_link_drain(struct gw_link *l)
     l->draining = true;
     l->drain_ms = gw_now_ms() + GW_DRAIN_MS;
     arm_timer_for(l->net, l->drain_ms);
-    (void)gw_link_control(l, &(struct gw_control){ .Kind = STR("drain") });
     gw_link_idle(l);
 }
 
@@ -345,9 +344,8 @@ static int on_control(struct gw_link *l, struct str body, struct err *e)
     if (r == 0 && str_is(c.Kind, "bye")) {
         r = err_set(e, c.Code > ERR_OK && c.Code < ERR_CODE_COUNT ? (int)c.Code : ERR_UNAVAILABLE,
                     "the peer says: " STR_FMT, STR_ARG(c.Text));
-    } else if (r == 0 && (str_is(c.Kind, "drain") || str_is(c.Kind, "done"))) {
-        l->done_got = l->done_got || str_is(c.Kind, "done");
-        gw_link_drain(l);
+    } else if (r == 0 && str_is(c.Kind, "done")) {
+        l->done_got = true;
         gw_link_idle(l);
         r = 1;
     }

@@ -34,10 +34,11 @@ const struct field gw_node_file_fields[] = {
 
 int gw_node_file_read(struct gw_node_file *ret, struct str bytes, struct arena *a, struct err *e)
 {
-    int r = fields_decode(ret, gw_node_file_fields, sizeof *ret, bytes, FIELDS_VIEW, a, e);
-    if (r == 0)
-        r = fields_check(ret, gw_node_file_fields, e);
-    return r < 0 ? err_set(e, ERR_CORRUPT, "gateway/node: %s", e ? e->msg : "") : 0;
+    struct err why = ERR_INIT;
+    if (fields_decode(ret, gw_node_file_fields, sizeof *ret, bytes, FIELDS_VIEW, a, &why) < 0 ||
+        fields_check(ret, gw_node_file_fields, &why) < 0)
+        return err_set(e, ERR_CORRUPT, "gateway/node: %s", why.msg);
+    return 0;
 }
 
 int gw_state_open(struct gw_state *s, const char *state_dir, struct err *e)
