@@ -90,22 +90,19 @@ static struct watch *find_watch(struct agent_logs_ctx *l, int wd, const char *ta
     return w;
 }
 
+static void rotated(void *arg, const struct inotify_event *ev)
+{
+    struct agent_logs_ctx *l = arg;
+    struct watch *w = find_watch(l, ev->wd, NULL);
+    if (w && ev->len && strcmp(ev->name, "log") == 0)
+        rotate(l, w->task, w->keep);
+}
+
 static int on_rotate(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
-    struct agent_logs_ctx *l = userdata;
-    char chunk[4096] __attribute__((aligned(8)));
-    ssize_t n;
     (void)s;
     (void)revents;
-    while ((n = read(fd, chunk, sizeof chunk)) > 0) {
-        for (char *p = chunk; p < chunk + n;) {
-            struct inotify_event *ev = (struct inotify_event *)p;
-            struct watch *w = find_watch(l, ev->wd, NULL);
-            if (w && ev->len && strcmp(ev->name, "log") == 0)
-                rotate(l, w->task, w->keep);
-            p += sizeof *ev + ev->len;
-        }
-    }
+    fs_watch_read(fd, rotated, userdata);
     return 0;
 }
 
@@ -452,20 +449,16 @@ static void wake(struct agent_logs_ctx *l, int wd, const char *task, bool must)
     }
 }
 
+static void written(void *arg, const struct inotify_event *ev)
+{
+    wake(arg, ev->wd, NULL, false);
+}
+
 static int on_follow(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
-    struct agent_logs_ctx *l = userdata;
-    char chunk[4096] __attribute__((aligned(8)));
-    ssize_t n;
     (void)s;
     (void)revents;
-    while ((n = read(fd, chunk, sizeof chunk)) > 0) {
-        for (char *p = chunk; p < chunk + n;) {
-            struct inotify_event *ev = (struct inotify_event *)p;
-            wake(l, ev->wd, NULL, false);
-            p += sizeof *ev + ev->len;
-        }
-    }
+    fs_watch_read(fd, written, userdata);
     return 0;
 }
 

@@ -14,6 +14,8 @@ static const struct conf_item conf[] = {
     CONF_TEXT("insecure_registries", agent_conf.insecure_registries, "",
               "registries (host:port) without TLS, blank-separated"),
     CONF_COUNT("starts_max", &agent_conf.starts_max, "3", 1, 64, "containers that are being started at the same time"),
+    CONF_BYTES("layer_size_max", &agent_conf.layer_size_max, "64g", 0, 1ull << 50,
+               "size of an image's layer when unpacked; 0: no limit"),
     CONF_BYTES("log_size_max", &agent_conf.log_size_max, "10m", 0, 1ull << 40, "size of a log file; 0: no limit"),
     CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
     CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "250ms", 10, 60000,

@@ -265,7 +265,8 @@ static void start_agentd(void)
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        execl(f.agentd, f.agentd, "-r", f.run, "-s", f.state, "-o", "log_level=info", "-o", "log_size_max=64k", NULL);
+        execl(f.agentd, f.agentd, "-r", f.run, "-s", f.state, "-o", "log_level=info", "-o", "log_size_max=64k", "-o",
+              "layer_size_max=32m", NULL);
         _exit(127);
     }
 }
@@ -552,6 +553,12 @@ static void hostile_images(void **state)
         print_message("# %s: %d %s\n", evil[i], f.answer.code, f.answer.msg);
     }
     assert_int_equal(f.answer.code, 0);
+    snprintf(path, sizeof path, "%s/bomb.tar", f.dir);
+    load_image(path, "bomb");
+    assert_int_equal(f.answer.code, ERR_TOO_BIG);
+    print_message("# a layer that unpacks to too much: %s\n", f.answer.msg);
+    snprintf(cmd, sizeof cmd, "ls -A %s/images/tmp | grep -q .", f.state);
+    assert_int_not_equal(system(cmd), 0);
     snprintf(cmd, sizeof cmd,
              "cd %s/victim && test \"$(ls -A)\" = file && test \"$(cat file)\" = mine && "
              "! getfattr -d -m - . 2>/dev/null | grep -q overlay",

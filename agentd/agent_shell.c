@@ -435,6 +435,7 @@ static int open_parts(struct agent *ag, struct err *e)
     struct images_conf ic = { .state_dir = ag->state_dir,
                               .run_dir = ag->run_dir,
                               .self = "/proc/self/exe",
+                              .layer_max = agent_conf.layer_size_max,
                               .insecure_registries = agent_conf.insecure_registries,
                               .in_use = image_in_use,
                               .arg = ag };

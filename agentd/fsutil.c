@@ -32,6 +32,15 @@ int fs_mkdirs(const char *path, mode_t mode, struct err *e)
     }
 }
 
+void fs_watch_read(int fd, fs_watch_fn *fn, void *arg)
+{
+    char chunk[8192] __attribute__((aligned(__alignof__(struct inotify_event))));
+    ssize_t n;
+    while ((n = read(fd, chunk, sizeof chunk)) > 0)
+        for (char *p = chunk; p < chunk + n; p += sizeof(struct inotify_event) + ((struct inotify_event *)p)->len)
+            fn(arg, (struct inotify_event *)p);
+}
+
 static int slurp(int fd, size_t max, struct buf *out)
 {
     char chunk[8192];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <sys/inotify.h>
 #include <sys/types.h>
 
 #include "common/util/err.h"
@@ -21,5 +22,8 @@ bool fs_empty_dir(int fd);                                                      
 /* fs_mount_of - which mount @path (real, absolute) lies on: its mount point (at least 4097 bytes), and "shared",
  * "slave" or "private" in kind (at least 8 bytes). */
 int fs_mount_of(const char *path, char *point, char *kind, struct err *e);
+/* fs_watch_read - every event that is waiting in a non-blocking inotify descriptor. */
+typedef void fs_watch_fn(void *arg, const struct inotify_event *ev);
+void fs_watch_read(int fd, fs_watch_fn *fn, void *arg);
 void fs_remove_tree(const char *path);                     /* best effort, stays on one file system; for small trees */
 size_t fs_count_entries(const char *path, size_t stop_at); /* files below path, up to stop_at */

@@ -33,7 +33,8 @@
 struct job {
     json_t *in;
     const char *store, *tmp, *run;
-    char work[512]; /* <tmp>/<pid> */
+    char work[512];     /* <tmp>/<pid> */
+    uint64_t layer_max; /* bytes of one when unpacked */
 };
 
 /* ---- helpers ---- */
@@ -215,8 +216,8 @@ static bool write_all(int fd, const char *p, size_t n)
     return true;
 }
 
-/* pump - from the (uncompressed) stream into tar's standard input, hashing on the way */
-static void pump(int from, int to, char hex[65])
+/* pump - from the (uncompressed) stream into tar's standard input, hashing on the way; false: more than max bytes */
+static bool pump(int from, int to, uint64_t max, char hex[65])
 {
     static char chunk[1 << 18];
     unsigned char md[32];
@@ -224,16 +225,19 @@ static void pump(int from, int to, char hex[65])
     EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
     ssize_t n;
     bool open = true;
-    while ((n = read(from, chunk, sizeof chunk)) > 0) {
+    uint64_t sum = 0;
+    while (sum <= max && (n = read(from, chunk, sizeof chunk)) > 0) {
+        sum += (uint64_t)n;
         EVP_DigestUpdate(ctx, chunk, (size_t)n);
         open = open && write_all(to, chunk, (size_t)n); /* tar may stop early at its end mark: keep hashing */
     }
     EVP_DigestFinal_ex(ctx, md, NULL);
     EVP_MD_CTX_free(ctx);
     hex_of(md, hex);
+    return sum <= max;
 }
 
-static int extract(int fd, const char *dir, char hex[65], struct err *e)
+static int extract(int fd, const char *dir, uint64_t max, char hex[65], struct err *e)
 {
     char dirarg[600], why[300];
     snprintf(dirarg, sizeof dirarg, "--directory=%s", dir);
@@ -268,11 +272,14 @@ static int extract(int fd, const char *dir, char hex[65], struct err *e)
         return err_errno(e, errno, "unpack layer: pipe");
     pid_t tpid = start(tar, tp[0], -1, errfd);
     close(tp[0]);
-    pump(in, tp[1], hex);
+    bool fits = pump(in, tp[1], max, hex);
     close(tp[1]);
-    int trc = finish(tpid), frc = filter ? finish(fpid) : 0;
     if (fp[0] >= 0)
-        close(fp[0]);
+        close(fp[0]); /* a filter that has more to say ends now */
+    int trc = finish(tpid), frc = filter ? finish(fpid) : 0;
+    if (!fits)
+        return err_set(e, ERR_TOO_BIG, "unpack layer: more than %llu bytes (setting layer_size_max)",
+                       (unsigned long long)max);
     if (frc != 0)
         return err_set(e, ERR_INVALID, "invalid image archive: a layer's compression is broken");
     if (trc != 0) {
@@ -290,7 +297,7 @@ static int install_layer(const struct job *j, int fd, const char *want_hex, stru
     snprintf(dir, sizeof dir, "%s/layer", j->work);
     if (mkdir(dir, 0755) < 0)
         return err_errno(e, errno, "make %s", dir);
-    int r = extract(fd, dir, hex, e);
+    int r = extract(fd, dir, j->layer_max, hex, e);
     if (r < 0)
         return r;
     if (strcmp(hex, want_hex) != 0)
@@ -797,6 +804,8 @@ static int do_job(struct job *j, json_t *out, struct err *e)
     j->store = json_string_value(json_object_get(j->in, "Store"));
     j->tmp = json_string_value(json_object_get(j->in, "Tmp"));
     j->run = json_string_value(json_object_get(j->in, "Run"));
+    json_int_t max = json_integer_value(json_object_get(j->in, "LayerMax"));
+    j->layer_max = max > 0 ? (uint64_t)max : UINT64_MAX;
     if (!op || !j->store || !j->tmp || !j->run)
         return err_set(e, ERR_INTERNAL, "image worker: incomplete job");
     snprintf(j->work, sizeof j->work, "%s/%d", j->tmp, (int)getpid());

@@ -10,7 +10,8 @@
  *                                                          -> {"Images":[entry],"Digest":..} or
  * {"UpToDate":true,"Digest":..}
  *   {"Op":"resolve","Image":ref,"Auth":{..},"Insecure":bool} -> {"MediaType","Digest","Size","Architecture","OS"}
- *   each with "Store" (folder) and "Tmp" (scratch folder), "Run" (a tmpfs folder for credentials)
+ *   each with "Store" (folder) and "Tmp" (scratch folder), "Run" (a tmpfs folder for credentials), "LayerMax" (bytes
+ *   that a layer may have when unpacked; 0: any number)
  *   failures                                               -> {"Code":err_code,"Error":text}
  */
 #pragma once

@@ -332,7 +332,8 @@ static json_t *job_base(struct images *im, const char *op)
     char store[500], tmp[500];
     snprintf(store, sizeof store, "%s", im->dir);
     snprintf(tmp, sizeof tmp, "%s/tmp", im->dir);
-    return json_pack("{s:s,s:s,s:s,s:s}", "Op", op, "Store", store, "Tmp", tmp, "Run", im->conf.run_dir);
+    return json_pack("{s:s,s:s,s:s,s:s,s:I}", "Op", op, "Store", store, "Tmp", tmp, "Run", im->conf.run_dir, "LayerMax",
+                     (json_int_t)im->conf.layer_max);
 }
 
 static struct job *job_new(struct images *im, int kind, json_t *input)

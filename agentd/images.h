@@ -20,6 +20,7 @@ struct images_conf {
     const char *state_dir, *run_dir;
     const char *insecure_registries; /* blank-separated; registries on loopback always are */
     const char *self;                /* program to run as the worker */
+    uint64_t layer_max;              /* bytes of an unpacked layer; 0: any number */
     images_in_use_fn *in_use;
     void *arg;
 };

@@ -187,27 +187,24 @@ static struct ctr *by_id(struct oci_env *env, const char *id)
     return c;
 }
 
+static void exit_file(void *arg, const struct inotify_event *ev)
+{
+    struct oci_env *env = arg;
+    struct ctr *c = ev->len ? by_id(env, ev->name) : NULL;
+    if (ev->mask & IN_Q_OVERFLOW)
+        for (struct ctr *x = env->all, *next; x; x = next) {
+            next = x->next;
+            ctr_on_exit_file(x);
+        }
+    if (c)
+        ctr_on_exit_file(c);
+}
+
 static int on_inotify(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
-    struct oci_env *env = userdata;
-    char chunk[8192] __attribute__((aligned(8)));
-    ssize_t n;
     (void)s;
     (void)revents;
-    while ((n = read(fd, chunk, sizeof chunk)) > 0) {
-        for (char *p = chunk; p < chunk + n;) {
-            struct inotify_event *ev = (struct inotify_event *)p;
-            struct ctr *c = ev->len ? by_id(env, ev->name) : NULL;
-            if (ev->mask & IN_Q_OVERFLOW)
-                for (struct ctr *x = env->all, *next; x; x = next) {
-                    next = x->next;
-                    ctr_on_exit_file(x);
-                }
-            if (c)
-                ctr_on_exit_file(c);
-            p += sizeof *ev + ev->len;
-        }
-    }
+    fs_watch_read(fd, exit_file, userdata);
     return 0;
 }
 

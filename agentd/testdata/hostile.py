@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """hostile.py DIR - archives in DIR/*.tar, each an image that wants out of its folder, or never to be read to its end."""
-import hashlib, io, json, os, sys, tarfile
+import gzip, hashlib, io, json, os, sys, tarfile
 
 
 def member(name, **kw):
@@ -15,17 +15,17 @@ def layer(members):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for t in members:
-            data = b"owned\n" if t.isreg() else b""
+            data = bytes(40 << 20) if t.name == "big" else b"owned\n" if t.isreg() else b""
             t.size = len(data)
             tar.addfile(t, io.BytesIO(data))
     return out.getvalue()
 
 
-def archive(path, blob, name, special=None):
+def archive(path, blob, name, special=None, pack=bytes):
     config = json.dumps({"os": "linux", "config": {"Cmd": ["/x"]}, "rootfs": {
         "type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(blob).hexdigest()]}}).encode()
     manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
-    files = {"manifest.json": manifest, "config.json": config, "layer.tar": blob}
+    files = {"manifest.json": manifest, "config.json": config, "layer.tar": pack(blob)}
     with tarfile.open(path, "w") as tar:
         for n, data in files.items():
             if n == special:
@@ -58,6 +58,7 @@ def main():
         "mark": [member("d", type=tarfile.DIRTYPE, mode=0o755, pax_headers=mark), member("d/x")],
     }.items():
         archive(f"{top}/evil-{n}.tar", layer(members), "hostile:" + n)
+    archive(f"{top}/bomb.tar", layer([member("big")]), "hostile:bomb", pack=gzip.compress)
 
 
 main()
