@@ -578,6 +578,7 @@ static const struct obj_field node_f[] = {
     F("ManagerStatus", OT_OBJ, K, SUB(manager_status), .doc = "managers only"),
     F("Certificate", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("Role", OT_ANY, OBJ_INTERNAL, .doc = NULL),
+    F("Liveness", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 const struct obj_type obj_node = { "Node", node_f, NULL };
