@@ -1,9 +1,6 @@
 #include "raftd/peers.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "common/daemon/daemon.h"
 #include "common/daemon/oneway.h"
@@ -89,11 +86,7 @@ static void on_gateway(void *arg, bool up)
 
 int peers_open(const struct peers_ops *ops, struct err *e)
 {
-    char path[CONF_TEXT_MAX + 32];
     peers.ops = ops;
-    snprintf(path, sizeof path, "%s/%s", daemon_run_dir(), GW_PEERS_SOCKET);
-    if (unlink(path) < 0 && errno != ENOENT) /* of the raftd before us: daemon_main() has seen that it is gone */
-        return err_errno(e, errno, "remove the old %s", path);
     return oneway_listen(&peers.gate, daemon_loop(), daemon_run_dir(), GW_PEERS_SOCKET, daemon_user("gatewayd"),
                          on_frame, on_gateway, NULL, e);
 }

@@ -1,142 +1,296 @@
+/*
+ * oneway.c - a stream socket with a length before each message, read and written by the loop itself.
+ *
+ * Not nng: there a message wakes three threads on its way in and one on its way out, and Raft's are small, many, and
+ * waited for.
+ */
 #include "common/daemon/oneway.h"
 
-#include <nng/nng.h>
-#include <nng/protocol/pair0/pair.h>
-#include <stdatomic.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
 
-#include "common/daemon/inbox.h"
-#include "common/daemon/log.h"
 #include "common/util/check.h"
+#include "common/util/cleanup.h"
+#include "common/util/clock.h"
 
-#define RECONNECT_MIN_MS 2
-#define RECONNECT_MAX_MS 100
+#define RECONNECT_MIN_MS 2u
+#define RECONNECT_MAX_MS 100u
+#define HEAD 4u /* length of the message, big endian */
+#define READ_BYTES (64u << 10)
+#define KEEP_BYTES (256u << 10)
 
-/* nng calls on_pipe() on its own threads: the atomics are all that it touches. */
 struct oneway {
-    struct inbox_item item, link_item; /* a message came; the peer came or went */
-    nng_socket sock;
-    nng_aio *aio;
+    sd_event *loop;
+    char path[108];
     uid_t only;
     oneway_fn *fn;
     oneway_link_fn *link;
     void *arg;
-    atomic_int pipe; /* the peer's; 0: none */
-    atomic_bool link_posted;
-    int up; /* the pipe that the owner knows of */
-    bool closed, sock_open;
+    bool dials;
+    int listen_fd, fd;
+    sd_event_source *listening, *io, *retry;
+    uint64_t backoff_ms;
+    struct buf in, out; /* the unread rest; what the socket did not take, from out_at on */
+    size_t out_at;
 };
 
-#define OF_LINK(it) ((struct oneway *)((char *)(it)-offsetof(struct oneway, link_item)))
+static void link_close(struct oneway *o);
+static void dial(struct oneway *o);
 
-static bool peer_ok(const struct oneway *o, nng_msg *m)
+/* ---- what comes in ---- */
+
+static bool peer_ok(const struct oneway *o, int fd)
 {
-    uint64_t uid = (uint64_t)-1;
-    if (nng_pipe_get_uint64(nng_msg_get_pipe(m), NNG_OPT_IPC_PEER_UID, &uid) != 0)
-        return false; /* it is gone, and so is the proof of who it was */
-    return uid == 0 || (o->only != (uid_t)-1 && uid == o->only);
+    struct ucred c;
+    socklen_t n = sizeof c;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c, &n) < 0)
+        return false;
+    return c.uid == 0 || (o->only != (uid_t)-1 && c.uid == o->only);
 }
 
-static void on_message(struct inbox_item *item)
+static uint32_t length(const char *p)
 {
-    struct oneway *o = (struct oneway *)item;
-    int r = nng_aio_result(o->aio);
-    if (r == NNG_ECLOSED || o->closed) {
-        o->closed = true;
-        return;
-    }
-    if (r == 0) {
-        nng_msg *m = nng_aio_get_msg(o->aio);
-        nng_aio_set_msg(o->aio, NULL);
-        if (peer_ok(o, m))
-            o->fn(o->arg, (struct str){ nng_msg_body(m), nng_msg_len(m) });
-        nng_msg_free(m);
-    }
-    nng_recv_aio(o->sock, o->aio);
+    const uint8_t *b = (const uint8_t *)p;
+    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
-static void on_link(struct inbox_item *item)
+/* deliver - every whole message; false: the peer talks nonsense. */
+static bool deliver(struct oneway *o)
 {
-    struct oneway *o = OF_LINK(item);
-    atomic_store(&o->link_posted, false);
-    int now = atomic_load(&o->pipe), before = o->up;
-    if (now == before)
+    size_t at = 0;
+    while (o->in.n - at >= HEAD) {
+        uint32_t n = length(o->in.p + at);
+        if (n > ONEWAY_MSG_MAX)
+            return false;
+        if (o->in.n - at - HEAD < n)
+            break;
+        o->fn(o->arg, (struct str){ o->in.p + at + HEAD, n });
+        at += HEAD + n;
+    }
+    if (at == 0)
+        return true;
+    o->in.n -= at;
+    memmove(o->in.p, o->in.p + at, o->in.n);
+    if (o->in.cap > KEEP_BYTES && o->in.n == 0)
+        buf_done(&o->in);
+    return true;
+}
+
+/* take - false: the link is over. */
+static bool take(struct oneway *o)
+{
+    size_t want = READ_BYTES;
+    if (o->in.n >= HEAD && length(o->in.p) + HEAD > o->in.n + want && length(o->in.p) <= ONEWAY_MSG_MAX)
+        want = length(o->in.p) + HEAD - o->in.n;
+    char *p = buf_reserve(&o->in, want);
+    CHECK(p != NULL);
+    ssize_t n = recv(o->fd, p, want, MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    o->in.n += (size_t)n;
+    return n > 0 && deliver(o);
+}
+
+/* ---- what goes out ---- */
+
+static void watch(struct oneway *o)
+{
+    sd_event_source_set_io_events(o->io, EPOLLIN | (o->out.n > o->out_at ? EPOLLOUT : 0));
+}
+
+static bool out_flush(struct oneway *o)
+{
+    while (o->out.n > o->out_at) {
+        ssize_t n = send(o->fd, o->out.p + o->out_at, o->out.n - o->out_at, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR;
+        o->out_at += (size_t)n;
+    }
+    o->out_at = 0;
+    buf_clear(&o->out);
+    if (o->out.cap > KEEP_BYTES)
+        buf_done(&o->out);
+    watch(o);
+    return true;
+}
+
+static bool keep(struct oneway *o, const struct iovec v[3], size_t sent)
+{
+    if (o->out_at > KEEP_BYTES) {
+        o->out.n -= o->out_at;
+        memmove(o->out.p, o->out.p + o->out_at, o->out.n);
+        o->out_at = 0;
+    }
+    for (int i = 0; i < 3; i++) {
+        size_t skip = sent < v[i].iov_len ? sent : v[i].iov_len;
+        buf_put(&o->out, (char *)v[i].iov_base + skip, v[i].iov_len - skip);
+        sent -= skip;
+    }
+    CHECK(!o->out.failed);
+    watch(o);
+    return true;
+}
+
+bool oneway_send(struct oneway *o, struct str head, struct str body)
+{
+    size_t n = head.n + body.n, waits = o->out.n - o->out_at;
+    uint8_t len[HEAD] = { (uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n };
+    struct iovec v[3] = { { len, HEAD }, { (void *)head.p, head.n }, { (void *)body.p, body.n } };
+    struct msghdr m = { .msg_iov = v, .msg_iovlen = 3 };
+    if (o->fd < 0 || n > ONEWAY_MSG_MAX || waits + n > ONEWAY_QUEUE_BYTES)
+        return false;
+    if (waits > 0)
+        return keep(o, v, 0);
+    ssize_t sent = sendmsg(o->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0 && errno != EAGAIN && errno != EINTR)
+        return false; /* the loop will notice */
+    return sent == (ssize_t)(HEAD + n) || keep(o, v, sent < 0 ? 0 : (size_t)sent);
+}
+
+/* ---- the link ---- */
+
+static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
+{
+    struct oneway *o = arg;
+    (void)s, (void)fd;
+    bool ok = true;
+    if (revents & EPOLLOUT)
+        ok = out_flush(o);
+    if (ok && (revents & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        ok = take(o);
+    if (!ok)
+        link_close(o);
+    return 0;
+}
+
+static void link_open(struct oneway *o, int fd)
+{
+    if (!peer_ok(o, fd) || sd_event_add_io(o->loop, &o->io, fd, EPOLLIN, on_io, o) < 0) {
+        close(fd);
         return;
-    o->up = now;
-    if (o->link && before != 0) /* another peer may have come already: both are told */
-        o->link(o->arg, false);
-    if (o->link && now != 0)
+    }
+    o->fd = fd;
+    o->backoff_ms = 0;
+    if (o->link)
         o->link(o->arg, true);
 }
 
-static void on_aio(void *arg)
+static void retry_in(struct oneway *o, uint64_t ms)
 {
-    inbox_post(&((struct oneway *)arg)->item);
+    sd_event_source_set_time(o->retry, (clock_mono().ms + ms) * 1000u);
+    sd_event_source_set_enabled(o->retry, SD_EVENT_ONESHOT);
 }
 
-static void on_pipe(nng_pipe p, nng_pipe_ev ev, void *arg)
+static void link_close(struct oneway *o)
+{
+    o->io = sd_event_source_disable_unref(o->io);
+    closep(&o->fd);
+    o->fd = -1;
+    o->out_at = 0;
+    buf_done(&o->in);
+    buf_done(&o->out);
+    if (o->link)
+        o->link(o->arg, false);
+    if (o->dials)
+        retry_in(o, RECONNECT_MIN_MS);
+}
+
+static void address(const struct oneway *o, struct sockaddr_un *ret)
+{
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    memcpy(ret->sun_path, o->path, sizeof ret->sun_path);
+}
+
+static int on_connection(sd_event_source *s, int listen_fd, uint32_t revents, void *arg)
 {
     struct oneway *o = arg;
-    int id = nng_pipe_id(p);
-    if (ev == NNG_PIPE_EV_ADD_POST)
-        atomic_store(&o->pipe, id);
-    else if (!atomic_compare_exchange_strong(&o->pipe, &id, 0))
-        return; /* a second one, that was turned away */
-    if (!atomic_exchange(&o->link_posted, true))
-        inbox_post(&o->link_item);
+    (void)s, (void)revents;
+    int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    if (o->fd >= 0 && peer_ok(o, fd))
+        link_close(o); /* it has started again */
+    if (o->fd < 0)
+        link_open(o, fd);
+    else
+        close(fd);
+    return 0;
 }
 
-static int open_pair(struct oneway *o, const char *url, bool listen, struct err *e)
+static int on_retry(sd_event_source *s, uint64_t usec, void *arg)
 {
-    nng_listener l;
-    nng_dialer d;
-    int r = nng_pair0_open(&o->sock);
-    if (r != 0)
-        return err_set(e, ERR_INTERNAL, "open socket: %s", nng_strerror(r));
-    o->sock_open = true;
-    if ((r = nng_socket_set_size(o->sock, NNG_OPT_RECVMAXSZ, ONEWAY_MSG_MAX)) != 0 ||
-        (r = nng_socket_set_int(o->sock, NNG_OPT_SENDBUF, ONEWAY_QUEUE)) != 0 ||
-        (r = nng_socket_set_int(o->sock, NNG_OPT_RECVBUF, ONEWAY_QUEUE)) != 0 ||
-        (r = nng_socket_set_ms(o->sock, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS)) != 0 ||
-        (r = nng_socket_set_ms(o->sock, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS)) != 0 ||
-        (r = nng_pipe_notify(o->sock, NNG_PIPE_EV_ADD_POST, on_pipe, o)) != 0 ||
-        (r = nng_pipe_notify(o->sock, NNG_PIPE_EV_REM_POST, on_pipe, o)) != 0)
-        return err_set(e, ERR_INTERNAL, "set up %s: %s", url, nng_strerror(r));
-    if (listen) {
-        mode_t old = umask(0007);
-        if ((r = nng_listener_create(&l, o->sock, url)) == 0 &&
-            (r = nng_listener_set_int(l, NNG_OPT_IPC_PERMISSIONS, 0660)) == 0)
-            r = nng_listener_start(l, 0);
-        umask(old);
-    } else if ((r = nng_dialer_create(&d, o->sock, url)) == 0) {
-        r = nng_dialer_start(d, NNG_FLAG_NONBLOCK);
-    }
-    return r != 0 ? err_set(e, ERR_IO, "%s %s: %s", listen ? "listen on" : "dial", url, nng_strerror(r)) : 0;
+    (void)s, (void)usec;
+    dial(arg);
+    return 0;
+}
+
+/* Connecting to a socket of this host takes no time, or fails. */
+static void dial(struct oneway *o)
+{
+    struct sockaddr_un sa;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    address(o, &sa);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&sa, sizeof sa) == 0)
+        link_open(o, fd);
+    else if (fd >= 0)
+        close(fd);
+    if (o->fd >= 0)
+        return;
+    o->backoff_ms = o->backoff_ms == 0 ? RECONNECT_MIN_MS : 2 * o->backoff_ms;
+    if (o->backoff_ms > RECONNECT_MAX_MS)
+        o->backoff_ms = RECONNECT_MAX_MS;
+    retry_in(o, o->backoff_ms);
+}
+
+static int start_listening(struct oneway *o, struct err *e)
+{
+    struct sockaddr_un sa;
+    o->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (o->listen_fd < 0)
+        return err_errno(e, errno, "socket");
+    address(o, &sa);
+    if (unlink(o->path) < 0 && errno != ENOENT) /* one instance per run folder: it is of one that is gone */
+        return err_errno(e, errno, "remove the old %s", o->path);
+    mode_t old = umask(0007);
+    int r = bind(o->listen_fd, (struct sockaddr *)&sa, sizeof sa);
+    umask(old);
+    if (r < 0 || listen(o->listen_fd, 4) < 0)
+        return err_errno(e, errno, "listen on %s", o->path);
+    r = sd_event_add_io(o->loop, &o->listening, o->listen_fd, EPOLLIN, on_connection, o);
+    return r < 0 ? err_errno(e, -r, "watch %s", o->path) : 0;
+}
+
+static int start_dialing(struct oneway *o, struct err *e)
+{
+    int r = sd_event_add_time(o->loop, &o->retry, CLOCK_MONOTONIC, 0, 1000, on_retry, o);
+    return r < 0 ? err_errno(e, -r, "add timer") : 0; /* first from the loop: `link` must not be called before */
 }
 
 static int oneway_open(struct oneway **ret, sd_event *loop, const char *run_dir, const char *name, uid_t only,
-                       oneway_fn *fn, oneway_link_fn *link, void *arg, bool listen, struct err *e)
+                       oneway_fn *fn, oneway_link_fn *link, void *arg, bool dials, struct err *e)
 {
-    char url[256];
-    if (snprintf(url, sizeof url, "ipc://%s/%s", run_dir, name) >= (int)sizeof url)
-        return err_set(e, ERR_INVALID, "run folder: name too long");
-    int r = inbox_ref(loop, e);
-    if (r < 0)
-        return r;
     struct oneway *o = calloc(1, sizeof *o);
     CHECK(o != NULL);
-    *o = (struct oneway){ .only = only, .fn = fn, .link = link, .arg = arg };
-    o->item.fn = on_message;
-    o->link_item.fn = on_link;
-    CHECK(nng_aio_alloc(&o->aio, on_aio, o) == 0);
-    r = open_pair(o, url, listen, e);
+    *o = (struct oneway){
+        .loop = loop, .only = only, .fn = fn, .link = link, .arg = arg, .dials = dials, .listen_fd = -1, .fd = -1
+    };
+    o->in.limit = 2 * ONEWAY_MSG_MAX;
+    o->out.limit = 2 * ONEWAY_QUEUE_BYTES + ONEWAY_MSG_MAX;
+    int r = snprintf(o->path, sizeof o->path, "%s/%s", run_dir, name) >= (int)sizeof o->path
+                ? err_set(e, ERR_INVALID, "run folder: name too long")
+            : dials ? start_dialing(o, e)
+                    : start_listening(o, e);
     if (r < 0) {
         oneway_free(o);
         return r;
     }
-    nng_recv_aio(o->sock, o->aio);
     *ret = o;
     return 0;
 }
@@ -144,40 +298,26 @@ static int oneway_open(struct oneway **ret, sd_event *loop, const char *run_dir,
 int oneway_listen(struct oneway **ret, sd_event *loop, const char *run_dir, const char *name, uid_t only, oneway_fn *fn,
                   oneway_link_fn *link, void *arg, struct err *e)
 {
-    return oneway_open(ret, loop, run_dir, name, only, fn, link, arg, true, e);
+    return oneway_open(ret, loop, run_dir, name, only, fn, link, arg, false, e);
 }
 
 int oneway_dial(struct oneway **ret, sd_event *loop, const char *run_dir, const char *name, uid_t only, oneway_fn *fn,
                 oneway_link_fn *link, void *arg, struct err *e)
 {
-    return oneway_open(ret, loop, run_dir, name, only, fn, link, arg, false, e);
-}
-
-bool oneway_send(struct oneway *o, struct str head, struct str body)
-{
-    nng_msg *m;
-    if (o->up == 0 || head.n + body.n > ONEWAY_MSG_MAX || nng_msg_alloc(&m, 0) != 0)
-        return false;
-    if (nng_msg_reserve(m, head.n + body.n) == 0 && nng_msg_append(m, head.p, head.n) == 0 &&
-        (body.n == 0 || nng_msg_append(m, body.p, body.n) == 0) && nng_sendmsg(o->sock, m, NNG_FLAG_NONBLOCK) == 0)
-        return true;
-    nng_msg_free(m);
-    return false;
+    return oneway_open(ret, loop, run_dir, name, only, fn, link, arg, true, e);
 }
 
 struct oneway *oneway_free(struct oneway *o)
 {
     if (!o)
         return NULL;
-    if (o->sock_open)
-        nng_close(o->sock);
-    nng_aio_stop(o->aio); /* its callback has run when this returns */
-    inbox_forget(&o->item);
-    inbox_forget(&o->link_item);
-    if (nng_aio_result(o->aio) == 0 && nng_aio_get_msg(o->aio))
-        nng_msg_free(nng_aio_get_msg(o->aio));
-    nng_aio_free(o->aio);
-    inbox_unref();
+    o->io = sd_event_source_disable_unref(o->io);
+    o->listening = sd_event_source_disable_unref(o->listening);
+    o->retry = sd_event_source_disable_unref(o->retry);
+    closep(&o->fd);
+    closep(&o->listen_fd);
+    buf_done(&o->in);
+    buf_done(&o->out);
     free(o);
     return NULL;
 }

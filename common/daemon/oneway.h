@@ -1,5 +1,5 @@
 /*
- * oneway.h - datagrams between two daemons of one host: nng PAIR over ipc://<run>/<name>, nothing is answered.
+ * oneway.h - datagrams between two daemons of one host over the Unix socket <run>/<name>; nothing is answered.
  *
  * For traffic that brings its own acknowledgements (Raft between raftd and gatewayd): a message costs one hop instead
  * of a round trip. What finds no room, or no peer, is dropped, and so is what a dying peer had not read.
@@ -14,7 +14,7 @@
 #include "common/util/str.h"
 
 #define ONEWAY_MSG_MAX (4u << 20)
-#define ONEWAY_QUEUE 512 /* messages; nng's own */
+#define ONEWAY_QUEUE_BYTES (16u << 20) /* that the peer has not taken yet */
 
 struct oneway;
 
