@@ -48,8 +48,10 @@ int autolock_follow(struct autolock *a, struct sm *sm, const struct raft_log *l,
     if (want >= 0 && !done)
         r = seal_keys_rewrap(raft_log_dir(l), raft_log_key(l), k, e);
     OPENSSL_cleanse(&kek, sizeof kek);
-    if (r < 0)
-        return err_wrap(e, "autolock");
+    if (r < 0) {
+        a->due = r != -ERR_INVALID; /* that one stays as it is until the credential changes */
+        return r;
+    }
     a->due = false;
     a->known = true;
     a->epoch = rev;

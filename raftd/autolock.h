@@ -25,8 +25,8 @@ void autolock_touch(struct autolock *a, enum kind kind, struct str id);
 /*
  * autolock_follow - after each round of applying; costs nothing unless the credential was touched.
  *
- * A crash in between leaves the old or the new key good, and it is done again after the next start. On failure (no
- * space) it is still due: call it again later.
+ * A crash in between leaves the old or the new key good, and it is done again after the next start. On failure it
+ * is still due (no space: call it again later), unless the credential holds no key (-ERR_INVALID).
  */
 int autolock_follow(struct autolock *a, struct sm *sm, const struct raft_log *l, struct err *e);
 

@@ -36,6 +36,7 @@ static struct {
     atomic_int result;
     int go, done;
     sd_event_source *source;
+    bool failing; /* one line in the log when it begins, one when it is over */
 } wr = { .go = -1, .done = -1 };
 
 /* ---- the thread ---- */
@@ -220,7 +221,9 @@ static void write_failed(const struct err *why)
         give_up("write log", why);
         return;
     }
-    log_error("cannot write: %s", why->msg);
+    if (!wr.failing)
+        log_error("cannot write: %s; changes are refused until it works again", why->msg);
+    wr.failing = true;
     wr.now = wr.next = (struct job){ 0 };
     node.handed = log_last();
     tail_truncate(&node.tail, node.handed + 1);
@@ -238,6 +241,9 @@ static void write_failed(const struct err *why)
 static void write_done(void)
 {
     struct err e = ERR_INIT;
+    if (wr.failing)
+        log_info("writing works again");
+    wr.failing = false;
     struct raft_event ev = { .type = RAFT_EV_PERSISTED, .write = wr.now.last };
     wr.now = (struct job){ 0 };
     node.stalled[0] = 0;
