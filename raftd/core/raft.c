@@ -301,6 +301,7 @@ static int on_persisted(struct raft *r, const struct raft_event *ev, struct err 
             raft_install_done(r);
     }
     writes_drop(r, n);
+    r->write_done = true;
     r->durable = max_u64(r->durable, ev->write);
     return 0;
 }
@@ -317,7 +318,7 @@ static void step_down_failed(struct raft *r, bool was_alone)
     }
     if (r->role != RAFT_FOLLOWER)
         raft_become_follower(r, r->hs.term, 0);
-    if (!raft_alone(r))
+    if (!raft_sole_voter(r))
         r->election_at = max_u64(r->election_at, r->now.ms + 2 * r->conf.election_ms);
 }
 
@@ -581,6 +582,7 @@ int raft_step(struct raft *r, const struct raft_event *ev, struct raft_effects *
     CHECK(ev->now.ms >= r->now.ms);
     r->now = ev->now;
     r->out = out;
+    r->write_done = false;
     if (!r->started) {
         r->started = true;
         raft_timeout_reset(r);

@@ -22,7 +22,7 @@ static uint64_t delay(struct raft *r)
 
 void raft_timeout_reset(struct raft *r)
 {
-    bool at_once = raft_alone(r) && r->role == RAFT_FOLLOWER; /* nobody else to hear from */
+    bool at_once = raft_sole_voter(r) && r->role == RAFT_FOLLOWER; /* nobody else to hear from */
     r->election_at = max_u64(at_once ? r->now.ms : r->now.ms + delay(r), r->write_retry_at);
 }
 

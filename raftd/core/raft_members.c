@@ -53,6 +53,14 @@ bool raft_alone(const struct raft *r)
     return r->members.n == 1 && r->members.v[0].id == r->conf.id && r->n_progress == 1;
 }
 
+bool raft_sole_voter(const struct raft *r)
+{
+    size_t voters = 0;
+    for (size_t i = 0; i < r->members.n; i++)
+        voters += !r->members.v[i].learner;
+    return voters == 1 && raft_is_voter(r);
+}
+
 struct progress *raft_progress_of(struct raft *r, raft_id id)
 {
     for (size_t i = 0; i < r->n_progress; i++)

@@ -46,7 +46,8 @@ struct progress {
     uint64_t leave_at;
     enum progress_state state;
     uint64_t match, next;
-    uint64_t epoch;          /* of appends; a refusal of an earlier one is old news */
+    uint64_t epoch; /* of appends; a refusal of an earlier one is old news */
+    uint64_t probe_at;
     bool probe_sent;         /* PROBE: until an answer or the next heartbeat's */
     uint64_t snapshot_index; /* SNAPSHOT */
     uint64_t commit_sent;    /* the highest commit index it was told */
@@ -103,6 +104,7 @@ struct raft {
 
     /* Writes */
     uint64_t write, durable; /* numbers: of the last one asked for; everything up to here is durable */
+    bool write_done;         /* by this step */
     uint64_t hs_write;       /* the one with the hard state; UINT64_MAX: none yet */
     struct write writes[WRITES_MAX];
     size_t n_writes;
@@ -212,6 +214,7 @@ void raft_members_load(struct raft *r, const struct raft_log_state *log);
 void raft_progress_load(struct raft *r); /* anew from the configuration in force */
 bool raft_is_voter(const struct raft *r);
 bool raft_may_lead(const struct raft *r);
+bool raft_sole_voter(const struct raft *r);
 bool raft_alone(const struct raft *r); /* the only member */
 struct progress *raft_progress_of(struct raft *r, raft_id id);
 bool raft_active(const struct raft *r, const struct progress *p);

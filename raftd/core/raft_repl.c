@@ -80,6 +80,7 @@ static void send_append(struct raft *r, struct progress *p, bool with_entries)
     }
     if (p->state == PROBE) {
         p->probe_sent = true;
+        p->probe_at = r->now.ms;
     } else if (n > 0) {
         p->sent_from = p->next;
         p->next += n;
@@ -187,7 +188,8 @@ static void answers_settle(struct raft *r)
     uint64_t upto = min_u64(max_u64(r->matched, min_u64(r->commit, r->stable)), r->stable);
     if (PLANTED(PLANT_ACK_NOT_DURABLE))
         upto = r->matched;
-    if (r->ack_due && (upto >= r->matched || upto > r->acked)) {
+    /* All of it, or some more of it: each write that is done tells the leader something. */
+    if (r->ack_due && (upto >= r->matched || (r->write_done && upto > r->acked))) {
         r->ack_due = upto < r->matched;
         r->acked = upto;
         struct raft_msg *a = raft_send(r, RAFT_MSG_APPEND_REPLY, r->leader);
@@ -288,7 +290,8 @@ void raft_on_heartbeat_reply(struct raft *r, const struct raft_msg *m)
         return;
     heard(r, p);
     p->read_ack = max_u64(p->read_ack, min_u64(m->read_id, r->round));
-    p->probe_sent = false;
+    if (r->now.ms - p->probe_at >= r->conf.heartbeat_ms / 2) /* its answer should be here */
+        p->probe_sent = false;
     if (p->match < r->last)
         replicate(r, p, true);
 }
