@@ -36,7 +36,7 @@ static const struct field cert_fields[] = {
     FIELD_STR(struct cad_cert_doc, Role, 0, 16),
     FIELD_STR(struct cad_cert_doc, Status, 0, 16),
     FIELD_BIN(struct cad_cert_doc, Issuer, 0, CA_KEY_DIGEST),
-    FIELD_BIN(struct cad_cert_doc, Keys, 0, CAD_KEYS_MAX *CA_KEY_DIGEST),
+    FIELD_BIN(struct cad_cert_doc, Keys, 0, CAD_KEYS_BYTES),
     FIELD_I64(struct cad_cert_doc, IssuedAt, INT64_MIN, INT64_MAX),
     FIELD_I64(struct cad_cert_doc, NotAfter, INT64_MIN, INT64_MAX),
     FIELD_STR(struct cad_cert_doc, RoleErr, 0, TEXT_MAX),
@@ -107,12 +107,12 @@ bool cad_knows_key(const struct cad_cert_doc *d, const uint8_t key[CA_KEY_DIGEST
 
 struct str cad_add_key(struct arena *a, struct str keys, const uint8_t key[CA_KEY_DIGEST])
 {
-    char *all = arena_alloc(a, CAD_KEYS_MAX * CA_KEY_DIGEST);
+    char *all = arena_alloc(a, CAD_KEYS_BYTES);
     size_t n = CA_KEY_DIGEST;
 
     CHECK(all != NULL);
     memcpy(all, key, CA_KEY_DIGEST);
-    for (size_t i = 0; i + CA_KEY_DIGEST <= keys.n && n < CAD_KEYS_MAX * CA_KEY_DIGEST; i += CA_KEY_DIGEST)
+    for (size_t i = 0; i + CA_KEY_DIGEST <= keys.n && n < CAD_KEYS_BYTES; i += CA_KEY_DIGEST)
         if (memcmp(keys.p + i, key, CA_KEY_DIGEST) != 0) {
             memcpy(all + n, keys.p + i, CA_KEY_DIGEST);
             n += CA_KEY_DIGEST;

@@ -12,6 +12,7 @@
 
 #define CAD_PREVIOUS_MAX 4u /* roots that are remembered after their replacement */
 #define CAD_KEYS_MAX 4u     /* public keys of a node that are remembered */
+#define CAD_KEYS_BYTES ((size_t)CAD_KEYS_MAX * CA_KEY_DIGEST)
 
 struct cad_epochs {
     uint64_t Worker, Manager;

@@ -203,7 +203,7 @@ static int begin(struct store *s, struct store_snap **snap, struct store_meta *m
 int cad_get_root(struct store *s, struct arena *a, struct cad_root_reply *ret, struct err *e)
 {
     struct store_snap *snap = NULL;
-    struct store_meta m;
+    struct store_meta m = { 0 };
     struct str doc;
 
     if (begin(s, &snap, &m, e) < 0)
@@ -217,7 +217,7 @@ int cad_get_root(struct store *s, struct arena *a, struct cad_root_reply *ret, s
 int cad_get_tokens(struct store *s, struct arena *a, struct cad_tokens_reply *ret, struct err *e)
 {
     struct store_snap *snap = NULL;
-    struct store_meta m;
+    struct store_meta m = { 0 };
     struct str doc;
 
     if (begin(s, &snap, &m, e) < 0)
@@ -235,7 +235,7 @@ int cad_get_tokens(struct store *s, struct arena *a, struct cad_tokens_reply *re
 int cad_get_unlock_key(struct store *s, struct arena *a, struct cad_unlock_key_reply *ret, struct err *e)
 {
     struct store_snap *snap = NULL;
-    struct store_meta m;
+    struct store_meta m = { 0 };
     struct str doc;
 
     if (begin(s, &snap, &m, e) < 0)

@@ -189,8 +189,8 @@ static void test_life(void **state)
     assert_int_equal(life(3600, NOW), 3600);
     assert_int_equal(life(3599, NOW), 90 * DAY);
     assert_int_equal(life(0, NOW), 90 * DAY);
-    assert_int_equal(life(10000 * DAY, NOW), 20 * 365 * DAY); /* not beyond the root */
-    assert_int_equal(life(90 * DAY, NOW + 20 * 365 * DAY - 100), 100);
+    assert_int_equal(life(10000 * DAY, NOW), 20ll * 365 * DAY); /* not beyond the root */
+    assert_int_equal(life(90 * DAY, NOW + 20ll * 365 * DAY - 100), 100);
 }
 
 static EVP_PKEY *make_key(const char *type, const char *curve, bool spelled_out)
@@ -330,7 +330,7 @@ static void test_root_check(void **state)
     assert_int_equal(ca_root_check(cert_of(&other), key_of(&root), NOW, &e), -ERR_INVALID);
     assert_int_equal(ca_root_check(cert_of(&other), STR("x"), NOW, &e), -ERR_INVALID);
     assert_int_equal(ca_root_check(STR(""), key_of(&root), NOW, &e), -ERR_INVALID);
-    assert_int_equal(ca_root_check(cert_of(&other), STR(""), NOW + 19 * 365 * DAY + DAY, &e), -ERR_INVALID);
+    assert_int_equal(ca_root_check(cert_of(&other), STR(""), NOW + 19ll * 365 * DAY + DAY, &e), -ERR_INVALID);
     assert_string_equal(e.msg, "CA certificate expires too soon");
     assert_int_equal(ca_root_check(cert_of(&other), STR(""), NOW - 2 * DAY, &e), -ERR_INVALID);
     buf_put(&two, other.cert_pem.p, other.cert_pem.n);

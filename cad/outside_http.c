@@ -329,11 +329,12 @@ struct outside_http *outside_http_free(struct outside_http *h)
 {
     if (!h)
         return NULL;
-    while (h->posts) {
+    for (struct post *p; (p = h->posts) != NULL;) {
         struct err e = ERR_INIT;
         err_set(&e, ERR_UNAVAILABLE, "external CA: given up: cad stops");
-        h->posts->done(h->posts->arg, STR(""), &e);
-        end_post(h->posts);
+        h->posts = p->next;
+        p->done(p->arg, STR(""), &e);
+        end_post(p);
     }
     if (h->multi)
         h->lib.multi_cleanup(h->multi);

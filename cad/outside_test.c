@@ -156,7 +156,7 @@ static int setup(void **state)
     assert_non_null(f);
     assert_non_null(fgets(port, sizeof port, f));
     fclose(f);
-    snprintf(t.base, sizeof t.base, "https://localhost:%d", atoi(port));
+    snprintf(t.base, sizeof t.base, "https://localhost:%ld", strtol(port, NULL, 10));
     assert_true(sd_event_default(&t.loop) >= 0);
     t.http = outside_http_new(t.loop);
     EVP_PKEY_free(key);
@@ -244,7 +244,7 @@ static void test_signed(void **state)
     key[3] ^= 1;
     assert_int_equal(ca_leaf_check(buf_str(&cert), buf_str(&t.root.cert_pem), key, &l, &e), -ERR_INVALID);
     key[3] ^= 1;
-    l.now_s += 2 * 86400;
+    l.now_s += 2ll * 86400;
     assert_int_equal(ca_leaf_check(buf_str(&cert), buf_str(&t.root.cert_pem), key, &l, &e), -ERR_INVALID);
     assert_int_equal(ca_leaf_check(buf_str(&t.root.cert_pem), buf_str(&t.root.cert_pem), key, &l, &e), -ERR_INVALID);
     buf_done(&cert);
