@@ -17,6 +17,7 @@
 
 #define APPEND_BYTES (1u << 20) /* in one message; a larger entry goes as a stream */
 #define UNSETTLED_MAX (1u << 20)
+#define NEWS_MS 3u
 #define DRAIN_MS 1000u
 
 struct node node;
@@ -94,6 +95,51 @@ static void send_plain(const struct raft_msg *m, const char *to)
         peer_put_raft(out, m, (struct str){ NULL, 0 }, 0);
 }
 
+/*
+ * News of what is committed waits a moment: mostly entries follow, which bring it along. Unless a request of that node
+ * waits for it.
+ */
+static struct {
+    struct raft_msg m[RAFT_MEMBERS_MAX];
+    size_t n;
+    struct timer *due;
+} news;
+
+static void news_forget(raft_id to)
+{
+    for (size_t i = 0; i < news.n; i++)
+        if (news.m[i].to == to)
+            news.m[i--] = news.m[--news.n];
+}
+
+static void news_send(void)
+{
+    for (size_t i = 0; i < news.n; i++)
+        send_plain(&news.m[i], group_node_of(news.m[i].to));
+    news.n = 0;
+}
+
+static void on_news(void *arg)
+{
+    (void)arg;
+    if (node.core == NULL)
+        return;
+    news_send();
+    peers_flush();
+}
+
+static void send_news(const struct raft_msg *m, const char *to)
+{
+    news_forget(m->to);
+    if (to == NULL || news.n == RAFT_MEMBERS_MAX || requests_of(str_from(to), m->commit)) {
+        send_plain(m, to);
+        return;
+    }
+    if (news.n == 0)
+        timer_arm(news.due, clock_mono().ms + NEWS_MS);
+    news.m[news.n++] = *m;
+}
+
 /* send_entries - true when the core has more for this member. */
 static bool send_entries(const struct raft_msg *m, const char *to)
 {
@@ -109,6 +155,7 @@ static bool send_entries(const struct raft_msg *m, const char *to)
     if (out == NULL)
         return raft_sent(node.core, m->to, m->entries_from - 1, 0);
     peer_put_raft(out, m, buf_str(&sending.bytes), sending.n);
+    news_forget(m->to);
     return raft_sent(node.core, m->to, m->entries_from + sending.n - 1, sending.bytes.n);
 }
 
@@ -123,6 +170,8 @@ static bool send_all(const struct raft_effects *fx)
             stream_snapshot(m->to, to);
         else if (m->type == RAFT_MSG_APPEND && m->entries_from <= m->entries_to)
             more |= send_entries(m, to);
+        else if (m->type == RAFT_MSG_APPEND)
+            send_news(m, to);
         else
             send_plain(m, to);
     }
@@ -439,6 +488,7 @@ static void swarm_close(void)
     node.stalled[0] = 0;
     node.commit = 0;
     node.members.n = 0;
+    news.n = 0;
     node.role_changed = node.cluster_changed = false;
     timer_arm(node.tick, tick_at = UINT64_MAX);
 }
@@ -521,6 +571,10 @@ static int loop_open(struct err *e)
     r = timer_open(&node.retry, on_retry, NULL, e);
     if (r == 0)
         r = timer_open(&node.tick, on_tick, NULL, e);
+    if (r == 0)
+        r = timer_open(&news.due, on_news, NULL, e);
+    if (r == 0)
+        r = apply_init(e);
     return r == 0 ? timer_open(&drain, on_drain, NULL, e) : r;
 }
 
@@ -635,6 +689,8 @@ void node_stop(void)
     node.pub = pub_close(node.pub);
     node.retry = timer_free(node.retry);
     node.tick = timer_free(node.tick);
+    news.due = timer_free(news.due);
+    apply_close();
     drain = timer_free(drain);
     node.turn = sd_event_source_disable_unref(node.turn);
     buf_done(&node.batch);

@@ -104,6 +104,8 @@ int log_entry_at(uint64_t index, struct raft_log_entry *ret, struct err *e); /* 
 /* node_apply.c */
 bool apply_some_rounds(void); /* true: there is more */
 void apply_after(void);       /* roles, publishing, answers */
+int apply_init(struct err *e);
+void apply_close(void);
 void apply_open(void);
 
 /* node_snap.c */
@@ -125,6 +127,7 @@ void requests_apply_undo(void); /* the batch was not committed to the maps */
 void requests_answer(void);
 void requests_reads(const struct raft_effects *fx);
 void requests_role(void);                                     /* who leads has changed */
+bool requests_of(struct str node_id, uint64_t upto);          /* it waits for an entry up to there */
 void requests_lost(uint64_t from, int code, const char *why); /* entries from there on will never be applied */
 void requests_fail_all(const char *why);
 bool requests_idle(void);

@@ -552,6 +552,14 @@ void requests_role(void)
         ticking();
 }
 
+bool requests_of(struct str node_id, uint64_t upto)
+{
+    for (const struct request *q = node.waiting.head; q != NULL; q = q->next)
+        if (q->foreign && q->index <= upto && str_eq(rpc_origin(q->call).node, node_id))
+            return true;
+    return false;
+}
+
 void requests_lost(uint64_t from, int code, const char *why)
 {
     struct request_list all = list_take(&node.waiting);

@@ -21,7 +21,7 @@
 #include "common/util/clock.h"
 
 #define RECONNECT_MIN_MS 2u
-#define RECONNECT_MAX_MS 100u
+#define RECONNECT_MAX_MS 1000u
 #define HEAD 4u /* length of the message, big endian */
 #define READ_BYTES (64u << 10)
 #define KEEP_BYTES (256u << 10)
