@@ -56,20 +56,24 @@ static int emit_node(struct req *r, const struct look *k, struct str id, struct 
     struct buf patch = BUF_INIT, hidden = BUF_INIT, over = BUF_INIT;
     struct str own;
     bool fill = k->alone && k->tls.n > 0 && !mp_path(doc, "Description.TLSInfo", &own);
-    bool addr = m && text_at(doc, "Status.Addr").n == 0;
+    struct str why = text_at(doc, "Certificate.RoleErr"); /* why it can't have the role that is wanted, says cad */
+    bool addr = m && text_at(doc, "Status.Addr").n == 0, status = addr || why.n > 0;
     size_t n = doc_hide(&hidden, doc, shown);
 
-    mp_map(&patch, n + fill + addr + (m != NULL));
+    mp_map(&patch, n + fill + status + (m != NULL));
     buf_put(&patch, hidden.p, hidden.n);
     if (fill) {
         mp_map(&over, 1);
         mp_kv_raw(&over, "TLSInfo", k->tls);
         put_over(&patch, doc, "Description", buf_str(&over));
     }
-    if (addr) { /* the agent may not know it; the manager's own is as good */
+    if (status) {
         buf_clear(&over);
-        mp_map(&over, 1);
-        mp_kv_str(&over, "Addr", addr_host(str_from(m->addr)));
+        mp_map(&over, (size_t)addr + (why.n > 0));
+        if (addr) /* the agent may not know it; the manager's own is as good */
+            mp_kv_str(&over, "Addr", addr_host(str_from(m->addr)));
+        if (why.n > 0)
+            mp_kv_str(&over, "Message", why);
         put_over(&patch, doc, "Status", buf_str(&over));
     }
     if (m)
