@@ -386,7 +386,8 @@ static void put_chunk(struct gw_out *o, enum gw_prio prio, struct buf *to)
         h.flags |= GW_LAST;
     gw_header_encode(&h, head);
     buf_put(to, head, sizeof head);
-    buf_put(to, m->data.p + m->off, n);
+    if (n > 0)
+        buf_put(to, m->data.p + m->off, n);
     o->q[prio].bytes -= n;
     o->bytes -= n;
     m->off += n;

@@ -45,7 +45,7 @@ static void round_trip(const uint8_t *data, size_t size)
     gw_out_fill(&o, &wire, SIZE_MAX);
     buf_clear(&seen);
     CHECK(gw_in_feed(&in, wire.p, wire.n, on_msg, NULL, &e) == 0);
-    CHECK(seen.n >= size && memcmp(seen.p + seen.n - size, data, size) == 0);
+    CHECK(seen.n >= size && (size == 0 || memcmp(seen.p + seen.n - size, data, size) == 0));
     gw_in_done(&in);
     gw_out_done(&o);
     buf_done(&wire);

@@ -284,8 +284,8 @@ static bool has_room(const struct gw_link *l, enum gw_type type, size_t len)
     enum rpc_role peer = l->role == RPC_LOCAL ? RPC_NOBODY : l->role;
     if (type == GW_RAFT)
         return true; /* its queue drops */
-    size_t slack = len <= GW_SMALL_BYTES ? 8u << 20 : 0;
-    return l->out.bytes + len <= out_max[peer] + slack && l->net->out_bytes + len <= OUT_TOTAL_BYTES + slack;
+    size_t slack = len <= GW_SMALL_BYTES ? 8u << 20 : 0, queued = l->out.bytes - l->out.q[GW_PRIO_RAFT].bytes;
+    return queued + len <= out_max[peer] + slack && l->net->out_bytes + len <= OUT_TOTAL_BYTES + slack;
 }
 
 bool gw_link_send(struct gw_link *l, enum gw_type type, uint32_t stream, struct buf *body)

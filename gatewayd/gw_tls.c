@@ -28,8 +28,13 @@ static int on_verify(int ok, X509_STORE_CTX *sc)
         return ok;
     X509 *leaf = X509_STORE_CTX_get0_cert(sc);
     t->verify_error = X509_STORE_CTX_get_error(sc);
-    if (leaf)
-        X509_NAME_oneline(X509_get_subject_name(leaf), t->refused, sizeof t->refused);
+    BIO *b = BIO_new(BIO_s_mem());
+    char *text;
+    long n = 0;
+    if (leaf && b && X509_NAME_print_ex(b, X509_get_subject_name(leaf), 0, XN_FLAG_ONELINE) >= 0 &&
+        (n = BIO_get_mem_data(b, &text)) > 0)
+        memcpy(t->refused, text, (size_t)n < sizeof t->refused ? (size_t)n : sizeof t->refused - 1);
+    BIO_free(b);
     return 0;
 }
 
