@@ -146,6 +146,8 @@ int raft_new(struct raft **ret, const struct raft_config *conf, const struct raf
     defaults(&r->conf);
     r->rng = conf->seed;
     r->hs = log->hard_state;
+    if (r->hs.term < log->snapshot_term)
+        raft_set_hard_state(r, log->snapshot_term, 0);
     r->first = log->first_index;
     r->last = r->stable = log->last_index;
     r->snapshot_index = log->snapshot_index;

@@ -450,7 +450,8 @@ void raft_on_heartbeat(struct raft *r, const struct raft_msg *m)
 
 int raft_on_snapshot_received(struct raft *r, const struct raft_event *ev, struct err *e)
 {
-    if (ev->index == 0 || ev->term == 0 || ev->members == NULL || ev->members->n == 0)
+    if (ev->index == 0 || ev->index > TERM_MAX || ev->term == 0 || ev->term > TERM_MAX || ev->members == NULL ||
+        ev->members->n == 0)
         return err_set(e, ERR_INVALID, "raft: a snapshot without an end or without members");
     int rc = raft_members_check(ev->members, e);
     if (rc < 0)
@@ -458,6 +459,9 @@ int raft_on_snapshot_received(struct raft *r, const struct raft_event *ev, struc
     r->ack_due = true;
     if (ev->index <= r->commit || r->role == RAFT_LEADER || r->install_write != 0)
         return 0; /* it says nothing new */
+    /* What it holds was committed in that term; and nobody is elected with a log that is about to go. */
+    if (ev->term > r->hs.term || r->role != RAFT_FOLLOWER)
+        raft_become_follower(r, max_u64(ev->term, r->hs.term), 0);
     /* Entries that follow on it are kept (Raft §7). */
     r->install_index = ev->index;
     r->install_term = ev->term;
