@@ -16,6 +16,7 @@ PASSPHRASE = "correct horse plain"
 
 def setup(s):
     s.load("pause")
+    s.keep.add("plainname31")
     s.pass_file = os.path.join(s.tmp, "passphrase")
     s.file = os.path.join(s.tmp, "swarm.backup")
     with open(s.pass_file, "w", encoding="ascii") as f:

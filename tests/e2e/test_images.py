@@ -2,6 +2,7 @@
 """Images: loaded from archives, pulled from a registry on the node's loopback with and without credentials."""
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -203,6 +204,26 @@ def test_client_hangs_up_half_way(s):
     c.close()
     s.docker("load", "-q", "-i", s.archive("busybox"))
     eq(sorted(set(images(s)) | {"busybox:latest"}), sorted(set(before) | {"busybox:latest"}))
+
+
+def test_pulls_while_agentd_dies(s):
+    """Killed again and again in the middle of pulls, it ends with every image whole and nothing of the attempts left."""
+    names = ["storm%d" % i for i in range(3)]
+    for i, name in enumerate(names):
+        reg[OPEN].push(s, s.archive("busybox", "-t", "x:%s" % name, "--size", "8", "--label", "n=%d" % i), name + ":1")
+    for name in names:
+        s.create(name, "127.0.0.1:%d/%s:1" % (OPEN, name), "--replicas", "2", args=("sleep", "1000"))
+    for i in range(8):
+        with contextlib.suppress(st.Failure):  # it is just dead, and waits for its next start
+            s.m1.kill("agentd", "KILL" if i % 2 else "TERM")
+        with contextlib.suppress(st.Failure):
+            st.wait_until(lambda: s.m1.sh("sh", "-c", "pgrep -x skopeo || true"), 0.5, "a pull under way")
+    s.m1.wait_ready(30 * st.SLOW)
+    for name in names:
+        for t in s.wait_running(name, 2, 60):
+            eq(s.in_container(t, "sh", "-c", "ls /ballast | wc -l").strip(), "8")
+    st.wait_until(lambda: not s.m1.sh("sh", "-c", "pgrep -x skopeo || true"), 20 * st.SLOW, "no pull goes on")
+    s.remove(*names)
 
 
 if __name__ == "__main__":

@@ -80,8 +80,7 @@ def test_locked_after_a_restart(s):
     for argv in (("node", "ls"), ("service", "ls"), ("swarm", "join-token", "worker")):
         contains(s.docker_fails(*argv, on=victim), LOCKED, " ".join(argv))
     contains(s.docker_fails("swarm", "leave", on=victim), "Swarm is encrypted and locked.")
-    rows = {n["Description"]["Hostname"]: n for n in s.api.get("/nodes")}
-    eq(rows[victim]["ManagerStatus"].get("Reachability"), "unreachable")
+    st.wait_until(lambda: s.api.get("/nodes/" + victim)["ManagerStatus"].get("Reachability") == "unreachable", 20 * st.SLOW, victim + " is unreachable")
     unlock_fails(s, victim, "nonsense", "invalid key")
     unlock_fails(s, victim, "SWMKEY-1-" + "A" * 43, "invalid key")
     eq(state(s, victim), "locked")
