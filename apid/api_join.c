@@ -17,6 +17,7 @@
 #define DEMOTE_TIMEOUT_MS 10000u
 #define GATEWAY_TIMEOUT_MS 20000u
 #define STATUS_TIMEOUT_MS 3000u
+#define ROLE_TIMEOUT_MS 5000u
 
 static const char already[] =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and "
@@ -750,16 +751,12 @@ static void leave_as_manager(struct req *r, const struct managers *m, const stru
         leave_now(r);
 }
 
-void swarm_leave(struct req *r)
+static void leave_as(struct req *r, enum swarm_state s)
 {
-    struct leave *l = calloc(1, sizeof *l);
-    enum swarm_state s = state_now();
     bool force = query_loose(&r->query, "force");
+    struct leave *l = r->data;
     struct str node;
 
-    CHECK(l);
-    r->data = l;
-    r->free_data = free;
     l->store = s == SWARM_MANAGER || s == SWARM_STARTING || s == SWARM_LOCKED;
     if (s == SWARM_INACTIVE) {
         api_error(r, 503, "This node is not part of a swarm");
@@ -778,6 +775,30 @@ void swarm_leave(struct req *r)
     } else {
         leave_now(r);
     }
+}
+
+/* A manager that is made a worker loses its store a moment before it has the new certificate; one that starts has the
+ * certificate before the store. Which it is shows soon. */
+static void role_wait(struct req *r, bool timed_out)
+{
+    if (!timed_out && state_now() == SWARM_STARTING)
+        return;
+    api_unwait(r);
+    leave_as(r, state_now());
+}
+
+void swarm_leave(struct req *r)
+{
+    struct leave *l = calloc(1, sizeof *l);
+    enum swarm_state s = state_now();
+
+    CHECK(l);
+    r->data = l;
+    r->free_data = free;
+    if (s == SWARM_STARTING)
+        api_wait(r, role_wait, clock_mono().ms + ROLE_TIMEOUT_MS);
+    else
+        leave_as(r, s);
 }
 
 /* ---- unlock ---- */
