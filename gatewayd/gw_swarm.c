@@ -77,8 +77,12 @@ static void look_at_swarm(struct store_snap *snap)
     (void)store_get(snap, KIND_CLUSTER, str_from(swarm.view.cluster_id), &cluster);
     struct gw_control c = { .Kind = STR("swarm"), .Managers = { m, n }, .Trust = trust_roots(cluster) };
     buf_clear(&swarm.issuer_key);
-    if (mp_path(cluster, "TLSInfo.CertIssuerPublicKey", &key) && mp_as_str(key, &key))
-        buf_put(&swarm.issuer_key, key.p, key.n);
+    struct mp_val v;
+    if (mp_path(cluster, "TLSInfo.CertIssuerPublicKey", &key)) {
+        struct mp_cursor at = mp_cursor(key);
+        if (mp_next(&at, &v) == 0 && v.type == MP_BIN)
+            buf_put(&swarm.issuer_key, v.s.p, v.s.n);
+    }
     fields_encode(&c, gw_control_fields, &told);
     if (!swarm.again && str_eq(buf_str(&told), buf_str(&swarm.known))) {
         buf_done(&told);
