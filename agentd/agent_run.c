@@ -29,6 +29,7 @@
 #include "common/util/cleanup.h"
 #include "common/util/id.h"
 
+#define SUBPATHS_MAX 256u /* of volumes, for one task */
 #define MESH_TIMEOUT_MS 10000u
 #define MESH_DRAIN_MS 300u
 #define MESH_PAUSE_MIN_MS 20
@@ -334,21 +335,55 @@ static int plan_copy(struct atask *t, int rootfs_fd, struct str target, const ch
     return 0;
 }
 
-/*
- * check_subpath - containers write to a volume, so a link in it may lead anywhere on the host.
- * XXX A container that has the volume already may exchange a folder for a link between this look and crun's mount.
- */
-static int check_subpath(const char *volume, struct str subpath, struct err *e)
+/* unbind_subpaths - false when one is still mounted: then nothing below the task's folder may be removed. */
+static bool unbind_subpaths(struct atask *t)
 {
-    char sub[4097] = "";
+    char name[16], path[512];
+    for (unsigned i = 0; i < SUBPATHS_MAX; i++) {
+        snprintf(name, sizeof name, "sub%u", i);
+        run_path(t, name, path);
+        if (access(path, F_OK) < 0)
+            continue;
+        while (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+            ;
+        if (unlink(path) < 0 && errno == EISDIR && rmdir(path) < 0 && errno != ENOENT)
+            return false;
+        if (access(path, F_OK) == 0)
+            return false;
+    }
+    return true;
+}
+
+/*
+ * bind_subpath - containers write to a volume, so a link in it may lead anywhere on the host, and one may come at any
+ * moment. So what was looked at is held open and mounted to a place of ours, where crun finds it.
+ */
+static int bind_subpath(struct atask *t, const char *volume, struct str subpath, struct str *ret_path, struct err *e)
+{
+    char sub[4097] = "", name[16], place[512], from[64];
+    struct stat st;
+    if (t->nmounts >= SUBPATHS_MAX)
+        return err_set(e, ERR_INVALID, "more than %u mounts", SUBPATHS_MAX);
     _cleanup_(closep) int dir = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return err_errno(e, errno, "open volume %s", volume);
     _cleanup_(closep) int fd = str_copy(sub, sizeof sub, subpath) ? fs_open_beneath(dir, sub) : -ENAMETOOLONG;
     if (fd == -ENOENT)
         return err_set(e, ERR_INVALID, "cannot access path in the volume: %.300s: no such file or directory", sub);
-    return fd < 0 ? err_set(e, ERR_INVALID, "volume subpath %.300s must stay inside the volume, without links", sub)
-                  : 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return err_set(e, ERR_INVALID, "volume subpath %.300s must stay inside the volume, without links", sub);
+    snprintf(name, sizeof name, "sub%zu", t->nmounts);
+    run_path(t, name, place);
+    while (umount2(place, MNT_DETACH | UMOUNT_NOFOLLOW) == 0) /* of a start before */
+        ;
+    int made = S_ISDIR(st.st_mode) ? mkdir(place, 0700) : mknod(place, S_IFREG | 0600, 0);
+    if (made < 0 && errno != EEXIST)
+        return err_errno(e, errno, "make %s", place);
+    snprintf(from, sizeof from, "/proc/self/fd/%d", fd);
+    if (mount(from, place, NULL, MS_BIND, NULL) < 0)
+        return err_errno(e, errno, "mount volume subpath %.300s", sub);
+    *ret_path = arena_str(&t->run, str_from(place));
+    return 0;
 }
 
 /* one volume mount; @name empty: anonymous */
@@ -379,10 +414,9 @@ static int add_volume(struct atask *t, int rootfs_fd, const struct tspec_mount *
     struct tspec_mount plain = { .Type = STR("bind"), .ReadOnly = m->ReadOnly };
     out->type = STR("bind");
     if (v && v->Subpath.n) {
-        r = check_subpath(path, v->Subpath, e);
+        r = bind_subpath(t, path, v->Subpath, &out->source, e);
         if (r < 0)
             return r;
-        out->source = str_from(arena_printf(&t->run, "%s/" STR_FMT, path, STR_ARG(v->Subpath)));
     } else {
         out->source = arena_str(&t->run, str_from(path));
     }
@@ -1166,7 +1200,10 @@ static void unmount_and_remove(struct atask *t)
     while (umount2(rootfs, MNT_DETACH) == 0)
         ;
     t->root_mounted = false;
-    fs_remove_tree(bundle);
+    if (unbind_subpaths(t))
+        fs_remove_tree(bundle);
+    else
+        log_error("task=%s: a part of a volume is still mounted below %s", t->id, bundle);
     remove_anonymous(t);
     if (access(upper, F_OK) < 0 && access(work, F_OK) < 0) {
         clean_part_done(t);
@@ -1340,7 +1377,8 @@ static void leftover_task(struct agent *ag, const char *id)
     while (umount2(path, MNT_DETACH) == 0)
         ;
     run_path(&gone, NULL, path);
-    fs_remove_tree(path);
+    if (unbind_subpaths(&gone))
+        fs_remove_tree(path);
     state_path(&gone, NULL, path);
     fs_remove_tree(path);
 }

@@ -816,6 +816,18 @@ static void spec_is_honoured(void **state)
     assert_int_equal(access(path, F_OK), 0);
     snprintf(path, sizeof path, "%s/volumes/vol1/_data/out", f.state);
     assert_int_equal(symlink("/etc", path), 0);
+    o = run_sh("t-subfill", "\"Mounts\":[{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\"}]",
+               "mkdir -p /data/in/deep && echo content > /data/in/deep/file && echo done");
+    assert_non_null(strstr(o, "done"));
+    o = run_sh("t-subuse",
+               "\"Mounts\":[{\"Type\":\"volume\",\"Source\":\"vol1\",\"Target\":\"/data\","
+               "\"VolumeOptions\":{\"Subpath\":\"in/deep\"}},{\"Type\":\"volume\",\"Source\":\"vol1\","
+               "\"Target\":\"/one\",\"VolumeOptions\":{\"Subpath\":\"in/deep/file\"}}]",
+               "ls /data; cat /data/file /one; echo more >> /one; cat /data/file");
+    assert_non_null(strstr(o, "file\ncontent\ncontent\ncontent\nmore\n"));
+    drop("t-subfill");
+    drop("t-subuse");
+    assert_int_not_equal(system("grep -q /sub /proc/self/mountinfo"), 0);
     static const char *const sub[] = { "out", "..", "nothing" };
     for (size_t i = 0; i < 3; i++) {
         char members[200], id[16];
