@@ -1,4 +1,4 @@
-/* raft_test.c - the core with a single voter: what it decides, and what it refuses. */
+/* raft_test.c - what the core decides and refuses, step by step; raft_scenario_test.c has whole groups. */
 #include "raftd/core/raft.h"
 
 #include <setjmp.h>
@@ -275,6 +275,315 @@ static void test_many_terms(void **state)
     raft_free(r);
 }
 
+/* ---- several members ---- */
+
+static const struct raft_config three = { .id = 7, .members = { 3, { { 7, false }, { 8, false }, { 9, false } } } };
+
+static struct raft *member(const struct raft_config *c, const struct raft_log_state *l, uint64_t *terms)
+{
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&r, c, l, terms ? listed_terms : no_terms, terms, &e), 0);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_TICK }), 0);
+    return r;
+}
+
+static int receive(struct raft *r, struct raft_msg m)
+{
+    m.to = 7;
+    return step(r, (struct raft_event){ .type = RAFT_EV_MESSAGE, .msg = &m });
+}
+
+static void settle(struct raft *r)
+{
+    while (out.write != 0)
+        assert_int_equal(persisted(r), 0);
+}
+
+/* of three, with the help of member 8 */
+static struct raft *leader(const struct raft_config *c)
+{
+    struct raft_log_state l = { .first_index = 1 };
+    struct raft *r = member(c, &l, NULL);
+    assert_int_equal(receive(r, (struct raft_msg){ .type = RAFT_MSG_TIMEOUT_NOW, .from = 8, .term = 1 }), 0);
+    assert_int_equal(status(r).term, 2);
+    settle(r);
+    assert_int_equal(receive(r, (struct raft_msg){ .type = RAFT_MSG_VOTE_REPLY, .from = 8, .term = 2 }), 0);
+    assert_int_equal(status(r).role, RAFT_LEADER);
+    settle(r);
+    assert_int_equal(
+        receive(r, (struct raft_msg){ .type = RAFT_MSG_APPEND_REPLY, .from = 8, .term = 2, .index = 1, .read_id = 0 }),
+        0);
+    assert_int_equal(status(r).committed, 1);
+    return r;
+}
+
+static const struct raft_msg *sent_to(raft_id to, enum raft_msg_type type)
+{
+    for (size_t i = 0; i < out.n_msgs; i++)
+        if (out.msgs[i].to == to && out.msgs[i].type == type)
+            return &out.msgs[i];
+    return NULL;
+}
+
+static void test_messages_that_cannot_be(void **state)
+{
+    (void)state;
+    struct raft_log_state l = { .hard_state = { 4, 0 }, .first_index = 1, .last_index = 3, .applied = 2 };
+    uint64_t terms[] = { 1, 2, 4 };
+    struct raft *r = member(&three, &l, terms);
+    struct raft_members none = { 0 }, two_of_one = { 2, { { 8, false }, { 8, false } } };
+    struct raft_entry_meta en[2] = { { 4, 4, RAFT_ENTRY_DATA, NULL }, { 5, 4, RAFT_ENTRY_DATA, NULL } };
+    struct raft_msg m = { .type = RAFT_MSG_APPEND, .from = 8, .term = 4, .index = 3, .index_term = 4 };
+    m.entries = en;
+    m.n_entries = 2;
+    struct raft_msg bad = m;
+    bad.from = 0;
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    bad.from = 7;
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    bad = m;
+    bad.term = 0;
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    bad.term = UINT64_MAX;
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    bad = m;
+    bad.index_term = 5; /* later than its own */
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    bad = m;
+    bad.type = RAFT_MSG_SNAPSHOT;
+    assert_int_equal(receive(r, bad), -ERR_INVALID);
+    en[1].index = 6; /* a hole */
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    en[1].index = 5;
+    en[1].term = 3; /* backwards */
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    en[1].term = 9;
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    en[1] = (struct raft_entry_meta){ 5, 4, RAFT_ENTRY_MEMBERS, NULL };
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    en[1].members = &none;
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    en[1].members = &two_of_one;
+    assert_int_equal(receive(r, m), -ERR_INVALID);
+    assert_int_equal(status(r).last_index, 3); /* nothing of it was taken */
+    assert_int_equal(status(r).leader, 0);
+    struct raft_msg to_other = m;
+    to_other.to = 9;
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_MESSAGE, .msg = &to_other }), -ERR_INVALID);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_MESSAGE }), -ERR_INVALID);
+    raft_free(r);
+}
+
+static void test_contradictions(void **state)
+{
+    (void)state;
+    struct raft_log_state l = { .hard_state = { 4, 0 }, .first_index = 1, .last_index = 3, .applied = 2 };
+    uint64_t terms[] = { 1, 2, 4 };
+    struct raft *r = member(&three, &l, terms);
+    struct raft_entry_meta en[1] = { { 2, 4, RAFT_ENTRY_DATA, NULL } };
+    struct raft_msg m = { .type = RAFT_MSG_APPEND, .from = 8, .term = 5, .index = 1, .index_term = 1 };
+    m.entries = en;
+    m.n_entries = 1;
+    assert_int_equal(receive(r, m), -ERR_CORRUPT); /* entry 2 is committed, with term 2 */
+    assert_int_equal(status(r).term, 4);
+    m.n_entries = 0;
+    m.index = 2;
+    assert_int_equal(receive(r, m), -ERR_CORRUPT);
+    m.index_term = 2;
+    assert_int_equal(receive(r, m), 0);
+    assert_int_equal(status(r).leader, 8);
+    m.from = 9; /* a second leader of the same term */
+    assert_int_equal(receive(r, m), -ERR_CORRUPT);
+    raft_free(r);
+}
+
+static void test_window(void **state)
+{
+    (void)state;
+    struct raft_config c = three;
+    c.inflight_msgs_max = 2;
+    c.inflight_bytes_max = 1000;
+    struct raft *r = leader(&c);
+    assert_int_equal(step(r, propose(1, 10)), 0);
+    assert_non_null(sent_to(8, RAFT_MSG_APPEND));
+    assert_null(sent_to(9, RAFT_MSG_APPEND)); /* its probe is under way */
+    assert_int_equal(step(r, propose(1, 10)), 0);
+    assert_non_null(sent_to(8, RAFT_MSG_APPEND));
+    assert_int_equal(step(r, propose(1, 10)), 0);
+    assert_null(sent_to(8, RAFT_MSG_APPEND)); /* two are under way */
+    struct raft_msg ack = { .type = RAFT_MSG_APPEND_REPLY, .from = 8, .term = 2, .index = 2 };
+    assert_int_equal(receive(r, ack), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_from, 4);
+    assert_false(raft_sent(r, 8, 4, 2000)); /* more bytes than the window has */
+    ack.index = 3;
+    assert_int_equal(receive(r, ack), 0);
+    assert_int_equal(step(r, propose(1, 10)), 0);
+    assert_null(sent_to(8, RAFT_MSG_APPEND));
+    ack.index = 4;
+    assert_int_equal(receive(r, ack), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_from, 5);
+    raft_free(r);
+}
+
+static void test_cut_appends(void **state)
+{
+    (void)state;
+    struct raft *r = leader(&three);
+    assert_int_equal(step(r, propose(10, 100)), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_from, 2);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_to, 11);
+    assert_true(raft_sent(r, 8, 5, 40)); /* too large: there is more */
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_TICK }), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_from, 6);
+    assert_false(raft_sent(r, 8, 5, 0)); /* its queue is full: not now */
+    assert_int_equal(step(r, propose(1, 10)), 0);
+    assert_null(sent_to(8, RAFT_MSG_APPEND));
+    assert_int_equal(receive(r, (struct raft_msg){ .type = RAFT_MSG_HEARTBEAT_REPLY, .from = 8, .term = 2 }), 0);
+    assert_null(sent_to(8, RAFT_MSG_APPEND)); /* it was only just tried */
+    struct raft_msg beat = { .type = RAFT_MSG_HEARTBEAT_REPLY, .from = 8, .to = 7, .term = 2 };
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_MESSAGE, .now = { 100 }, .msg = &beat }), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND)->entries_from, 6);
+    raft_free(r);
+}
+
+static void test_many_writes(void **state)
+{
+    (void)state;
+    struct raft *r = leader(&three);
+    uint64_t first = 0;
+    for (unsigned i = 0; i < 200; i++) {
+        assert_int_equal(step(r, propose(1, 1)), 0);
+        if (i == 0)
+            first = out.write;
+    }
+    uint64_t last = out.write;
+    assert_int_equal(last, first + 199);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_PERSISTED, .write = first + 9 }), 0);
+    assert_int_equal(status(r).stable, 11);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_PERSISTED, .write = first + 3 }), 0); /* old news */
+    assert_int_equal(status(r).stable, 11);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_PERSISTED, .write = last }), 0);
+    assert_int_equal(status(r).stable, 201);
+    assert_int_equal(status(r).committed, 1); /* nobody else has them */
+    raft_free(r);
+}
+
+/* The write that was to replace entries of an old term fails: they are still on the disk, and go with the next one. */
+static void test_failed_replacement(void **state)
+{
+    (void)state;
+    struct raft_log_state l = { .hard_state = { 2, 0 }, .first_index = 1, .last_index = 3, .applied = 1 };
+    uint64_t terms[] = { 1, 2, 2 };
+    struct raft *r = member(&three, &l, terms);
+    struct raft_entry_meta en[1] = { { 2, 3, RAFT_ENTRY_DATA, NULL } };
+    struct raft_msg m = { .type = RAFT_MSG_APPEND, .from = 8, .term = 3, .index = 1, .index_term = 1 };
+    m.entries = en;
+    m.n_entries = 1;
+    assert_int_equal(receive(r, m), 0);
+    assert_int_equal(out.truncate_from, 2);
+    assert_int_equal(out.append_from, 2);
+    assert_int_equal(out.append_to, 2);
+    assert_true(out.append_of_msg);
+    assert_int_equal(out.hard_state.term, 3);
+    assert_int_equal(out.n_msgs, 0); /* it answers when that is on disk */
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_WRITE_FAILED, .write = out.write }), 0);
+    assert_int_equal(status(r).last_index, 1);
+    assert_int_equal(receive(r, m), 0);
+    assert_true(out.append_from > out.append_to); /* the disk gets a rest */
+    assert_int_equal(out.n_msgs, 0);
+    m.to = 7;
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_MESSAGE, .now = { 100 }, .msg = &m }), 0);
+    assert_int_equal(out.truncate_from, 2);
+    assert_int_equal(out.append_to, 2);
+    assert_true(out.hard_state_changed);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_PERSISTED, .now = { 100 }, .write = out.write }), 0);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND_REPLY)->index, 2);
+    assert_false(sent_to(8, RAFT_MSG_APPEND_REPLY)->reject);
+    raft_free(r);
+}
+
+static void test_install(void **state)
+{
+    (void)state;
+    struct raft_log_state l = { .hard_state = { 2, 0 }, .first_index = 1, .last_index = 3, .applied = 1 };
+    uint64_t terms[] = { 1, 2, 2 };
+    struct raft *r = member(&three, &l, terms);
+    struct raft_members four = { 4, { { 7, false }, { 8, false }, { 9, false }, { 10, true } } };
+    struct raft_event ev = { .type = RAFT_EV_SNAPSHOT_RECEIVED, .index = 20, .term = 5 };
+    assert_int_equal(step(r, ev), -ERR_INVALID); /* without members */
+    ev.members = &four;
+    assert_int_equal(step(r, ev), 0);
+    assert_int_equal(out.install_index, 20);
+    assert_true(out.install_drops_log);
+    assert_int_equal(out.hard_state.term, 5);
+    assert_int_equal(status(r).committed, 1); /* not before it is on disk */
+    uint64_t write = out.write;
+    struct raft_msg m = { .type = RAFT_MSG_APPEND, .from = 8, .term = 5, .index = 3, .index_term = 2 };
+    assert_int_equal(receive(r, m), 0);
+    assert_int_equal(out.n_msgs, 0);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_PERSISTED, .write = write }), 0);
+    assert_int_equal(status(r).committed, 20);
+    assert_int_equal(status(r).applied, 20);
+    assert_int_equal(status(r).first_index, 21);
+    assert_int_equal(status(r).members.n, 4);
+    assert_int_equal(sent_to(8, RAFT_MSG_APPEND_REPLY)->index, 20);
+    assert_int_equal(step(r, ev), 0); /* again: nothing new */
+    assert_int_equal(out.install_index, 0);
+    raft_free(r);
+}
+
+static void test_install_fails(void **state)
+{
+    (void)state;
+    struct raft_log_state l = { .hard_state = { 2, 0 }, .first_index = 1, .last_index = 3, .applied = 1 };
+    uint64_t terms[] = { 1, 2, 2 };
+    struct raft *r = member(&three, &l, terms);
+    struct raft_event ev = { .type = RAFT_EV_SNAPSHOT_RECEIVED, .index = 20, .term = 2, .members = &three.members };
+    assert_int_equal(step(r, ev), 0);
+    assert_int_equal(step(r, (struct raft_event){ .type = RAFT_EV_WRITE_FAILED, .write = out.write }), 0);
+    assert_int_equal(status(r).last_index, 3);
+    assert_int_equal(status(r).committed, 1);
+    assert_int_equal(step(r, ev), 0); /* it may come again */
+    assert_int_equal(out.install_index, 20);
+    raft_free(r);
+}
+
+static void test_members_of_the_log(void **state)
+{
+    (void)state;
+    struct raft_members_at changes[] = { { 2, { 2, { { 7, false }, { 8, true } } } },
+                                         { 3, { 2, { { 7, false }, { 8, false } } } } };
+    struct raft_log_state l = { .hard_state = { 1, 7 }, .first_index = 1, .last_index = 3 };
+    uint64_t terms[] = { 1, 1, 1 };
+    l.members = changes;
+    l.n_members = 2;
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&r, &one, &l, listed_terms, terms, &e), 0);
+    assert_int_equal(status(r).members.n, 2);
+    assert_int_equal(status(r).members_index, 3);
+    assert_false(status(r).members.v[1].learner);
+    raft_free(r);
+    changes[1].index = 2; /* two in one entry */
+    assert_int_equal(raft_new(&r, &one, &l, listed_terms, terms, &e), -ERR_CORRUPT);
+    changes[1].index = 4; /* behind the log */
+    assert_int_equal(raft_new(&r, &one, &l, listed_terms, terms, &e), -ERR_CORRUPT);
+}
+
+static void test_voters_limit(void **state)
+{
+    (void)state;
+    struct raft_config c = { .id = 7, .members = { 1, { { 7, false } } } };
+    for (raft_id id = 20; id < 20 + RAFT_MEMBERS_MAX - 1; id++)
+        c.members.v[c.members.n++] = (struct raft_member){ id, true };
+    struct raft_log_state l = { .first_index = 1 };
+    struct raft *r = NULL;
+    assert_int_equal(raft_new(&r, &c, &l, no_terms, NULL, &e), 0);
+    elect(r);
+    struct raft_event add = { .type = RAFT_EV_MEMBERS, .change = RAFT_ADD_LEARNER, .member = 99 };
+    assert_int_equal(step(r, add), -ERR_PRECONDITION);
+    raft_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +598,16 @@ int main(void)
         cmocka_unit_test(test_broken_logs),
         cmocka_unit_test(test_bad_members),
         cmocka_unit_test(test_many_terms),
+        cmocka_unit_test(test_messages_that_cannot_be),
+        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_window),
+        cmocka_unit_test(test_cut_appends),
+        cmocka_unit_test(test_many_writes),
+        cmocka_unit_test(test_failed_replacement),
+        cmocka_unit_test(test_install),
+        cmocka_unit_test(test_install_fails),
+        cmocka_unit_test(test_members_of_the_log),
+        cmocka_unit_test(test_voters_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

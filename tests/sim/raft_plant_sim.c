@@ -12,7 +12,7 @@
 #include "raftd/core/raft_plant.h"
 #include "tests/sim/raft_world.h"
 
-#define SEEDS_MAX 6000u
+#define SEEDS_MAX 12000u
 #define CLEAN_SEEDS 200u
 
 enum raft_plant raft_plant;

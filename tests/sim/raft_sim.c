@@ -4,7 +4,7 @@
  *   raft_sim [--seed S] [--runs N | --seconds N] [--ms N] [--trace] [-v]
  *
  * Without a seed it draws one, and prints it first. Run i of a call has the seed S + i. A failure names its seed; with
- * --seed S --runs 1 --trace it is told step by step. Without --runs and --seconds: 2500 runs, at most 60 seconds.
+ * --seed S --runs 1 --trace it is told step by step. Without --runs and --seconds: 2500 runs, at most 30 seconds.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -18,7 +18,7 @@
 #include "tests/sim/raft_world.h"
 
 #define RUNS 2500u
-#define SECONDS_MAX 60u
+#define SECONDS_MAX 30u
 
 static struct options opt;
 
