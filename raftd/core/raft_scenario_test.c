@@ -163,6 +163,7 @@ static void take_over(struct node *n, const struct raft_event *ev, const struct 
     for (uint64_t i = fx->append_from; i <= fx->append_to; i++) {
         CHECK(i < LOG);
         n->log[i] = (struct entry){ fx->append_term, fx->append_type, fx->append_members };
+        CHECK(!fx->append_of_msg || ev->msg != NULL);
         if (fx->append_of_msg)
             n->log[i] = ((const struct letter *)ev->msg)->entries[i - ev->msg->index - 1];
     }
