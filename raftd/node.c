@@ -880,6 +880,7 @@ void node_status(struct node_status *ret)
     raft_status(node.core, &ret->raft);
     raft_log_state(node.log, &st);
     ret->snapshot_index = st.snapshot_index;
+    ret->unlock_key_epoch = node.autolock.epoch;
     ret->id = *raft_log_identity(node.log);
     snprintf(ret->leader, sizeof ret->leader, "%s", node_leader(&ret->raft));
     snprintf(ret->stalled, sizeof ret->stalled, "%s", node.stalled);

@@ -70,6 +70,7 @@ struct node_status {
     struct raft_log_identity id; /* when initialized */
     char leader[65];             /* its node; "" when nobody is known to lead */
     uint64_t revision, map_bytes, snapshot_index;
+    uint64_t unlock_key_epoch; /* Rev of the unlock key that the log's key is wrapped with; 0: none, autolock is off */
     size_t waiting;    /* requests */
     char stalled[200]; /* why nothing is applied just now; "" */
 };

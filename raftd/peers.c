@@ -65,7 +65,10 @@ static void on_frame(void *arg, struct str msg)
         l->down = false;
         peers_counts.received++;
         peers_counts.received_bytes += f.Body.n;
-        peers.ops->datagram(f.Node, f.Body);
+        if (f.Body.n > 0)
+            peers.ops->datagram(f.Node, f.Body);
+        else
+            peers.ops->link(f.Node, false); /* its raftd is gone, says its gatewayd; the link itself is not */
     } else if (str_is(f.Kind, "up") || str_is(f.Kind, "down")) {
         l->down = str_is(f.Kind, "down");
         peers.ops->link(f.Node, !l->down);

@@ -38,6 +38,8 @@ void probes_status(struct buf *out)
                    (unsigned long long)s.raft.committed, (unsigned long long)s.raft.applied,
                    (unsigned long long)s.raft.first_index, (unsigned long long)s.raft.last_index,
                    (unsigned long long)s.snapshot_index, s.snapshotting ? "true" : "false");
+    if (s.unlock_key_epoch != 0)
+        buf_printf(out, ",\"unlock_key_epoch\":%llu", (unsigned long long)s.unlock_key_epoch);
     buf_printf(out, ",\"revision\":%llu,\"map_bytes\":%llu,\"readers\":%zu,\"slow_readers\":%u",
                (unsigned long long)s.revision, (unsigned long long)s.map_bytes, n, slow);
     if (s.stalled[0] != 0) {
