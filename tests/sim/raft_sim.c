@@ -4,13 +4,14 @@
  *   raft_sim [--seed S] [--runs N | --seconds N] [--ms N] [--trace] [-v]
  *
  * Without a seed it draws one, and prints it first. Run i of a call has the seed S + i. A failure names its seed; with
- * --seed S --runs 1 --trace it is told step by step. Without --runs and --seconds: 2500 runs, at most 30 seconds.
+ * --seed S --runs 1 --trace it is told step by step. Without --runs and --seconds: 2500 runs, at most 20 seconds.
  */
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -18,16 +19,16 @@
 #include "tests/sim/raft_world.h"
 
 #define RUNS 2500u
-#define SECONDS_MAX 30u
+#define SECONDS_MAX 20u
 
 static struct options opt;
 
+static char abort_text[80];
+
 static void on_abort(int sig)
 {
-    char text[80];
-    int n = snprintf(text, sizeof text, "aborted with --seed %" PRIu64 " --runs 1\n", opt.seed);
     (void)sig;
-    if (write(STDERR_FILENO, text, (size_t)n) < 0)
+    if (write(STDERR_FILENO, abort_text, strlen(abort_text)) < 0)
         _exit(1);
 }
 
@@ -56,6 +57,7 @@ static bool failed(const struct result *r)
 static bool one_run(struct result *all, bool verbose)
 {
     struct result r, again;
+    snprintf(abort_text, sizeof abort_text, "aborted with --seed %" PRIu64 " --runs 1\n", opt.seed);
     bool ok = world_run(&opt, &r);
     if (verbose)
         printf("seed %" PRIu64 ": %" PRIu64 " steps, hash %016" PRIx64 "\n", opt.seed, r.steps, r.hash);

@@ -81,7 +81,8 @@ struct node {
     uint64_t received_index, received_term; /* a snapshot that lies beside the log */
     uint16_t received_members;
     bool apply_due;
-    unsigned removed; /* seen to be removed: may be wiped */
+    uint64_t paused_until; /* the machine stands still; what arrives waits */
+    unsigned removed;      /* seen to be removed: may be wiped */
 };
 
 struct op {
@@ -468,6 +469,7 @@ static void log_append(struct node *n, const struct raft_event *ev, const struct
         struct entry *e = &n->log[i];
         w.res->entries++;
         if (fx->append_of_msg) {
+            CHECK(ev->msg != NULL);
             uint64_t at = i - ev->msg->index - 1;
             const struct packet *p = (const struct packet *)ev->msg;
             CHECK(at < ev->msg->n_entries && ev->msg->entries[at].index == i);
@@ -475,6 +477,7 @@ static void log_append(struct node *n, const struct raft_event *ev, const struct
             continue;
         }
         *e = (struct entry){ .term = fx->append_term, .type = (uint8_t)fx->append_type };
+        CHECK(fx->append_type != RAFT_ENTRY_DATA || values != NULL);
         if (fx->append_type == RAFT_ENTRY_DATA)
             e->value = values[i - fx->append_from];
         if (fx->append_type == RAFT_ENTRY_MEMBERS)
@@ -731,7 +734,7 @@ static void node_start(struct node *n, bool reboot)
     n->apply_to = n->checked = n->applied;
     n->up = true;
     n->life++;
-    n->timer_at = 0;
+    n->timer_at = n->paused_until = 0;
     n->disk_busy = n->apply_due = false;
     if (raft_new(&n->core, &c, &l, term_of, n, &e) < 0) {
         checks_fail(&w.checks, "%" PRIu64 " does not start: %s", n->id, e.msg);
@@ -814,7 +817,7 @@ static struct node *random_node(void)
     unsigned at = (unsigned)rnd(SLOTS);
     for (unsigned i = 0; i < SLOTS; i++) {
         struct node *n = &w.nodes[(at + i) % SLOTS];
-        if (n->id != 0 && n->up)
+        if (n->id != 0 && n->up && n->paused_until <= w.now)
             return n;
     }
     return NULL;
@@ -826,7 +829,7 @@ static struct node *some_leader(void)
     struct node *best = NULL;
     for (unsigned i = 0; i < SLOTS; i++) {
         struct node *n = &w.nodes[i];
-        if (n->id == 0 || !n->up || n->st.role != RAFT_LEADER)
+        if (n->id == 0 || !n->up || n->st.role != RAFT_LEADER || n->paused_until > w.now)
             continue;
         if (best == NULL || chance(500))
             best = n;
@@ -852,7 +855,7 @@ static void client_write(struct node *n)
     }
     if (got == 0)
         return;
-    struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = got, .bytes = 100 * got };
+    struct raft_event ev = { .type = RAFT_EV_PROPOSE, .n_entries = got, .bytes = 100ull * got };
     int rc = 0;
     step_values(n, &ev, values, &rc);
     for (unsigned k = 0; rc < 0 && k < OPS; k++)
@@ -1087,7 +1090,7 @@ static void on_chaos(void)
         chaos_feud();
         return;
     }
-    switch (rnd(12)) {
+    switch (rnd(13)) {
     case 0:
     case 1:
     case 2:
@@ -1109,6 +1112,14 @@ static void on_chaos(void)
         break;
     case 9:
         hints(n->id, 20 * MS);
+        break;
+    case 10:
+        if (chance(400))
+            n = some_leader();
+        if (n != NULL) {
+            n->paused_until = w.now + rnd(3 * w.election_ms * MS);
+            trace("%" PRIu64 " stands still", n->id);
+        }
         break;
     default:
         compact(n);
@@ -1154,9 +1165,17 @@ static void on_timer(struct node *n)
         timer_set(n, n->wake);
 }
 
+/* on_event - ev->packet is NULL behind it when it is still needed. */
 static void on_event(struct event *ev)
 {
     struct node *n = &w.nodes[ev->slot];
+    bool of_node = ev->type != E_CLIENT && ev->type != E_OPERATOR && ev->type != E_CHAOS && ev->type != E_START;
+    if (of_node && n->paused_until > w.now) {
+        ev->at = n->paused_until + rnd(MS);
+        put(*ev);
+        ev->packet = NULL;
+        return;
+    }
     if (ev->type == E_CLIENT) {
         on_client();
     } else if (ev->type == E_OPERATOR) {
@@ -1239,6 +1258,7 @@ static void heal(void)
     for (unsigned i = 0; i < SLOTS; i++) {
         struct node *n = &w.nodes[i];
         n->disk_broken = n->slow_disk = false;
+        n->paused_until = 0;
         if (n->id != 0 && !n->up)
             node_start(n, true);
     }

@@ -4,7 +4,8 @@
  *
  * Faults: messages lost, delayed, doubled and out of order; nodes cut off, also in one direction only; processes killed
  * and machines switched off with unsynced writes lost or half done; disks that refuse; clocks that run too fast or too
- * slow; wrong hints about broken links; snapshots interrupted; members added, promoted and removed, leaders included.
+ * slow; machines that stand still for a while; wrong hints about broken links; snapshots interrupted; members added,
+ * promoted and removed, leaders included.
  *
  * Checked at each step (raft_checks.c), with the properties of Raft, Figure 3: election safety, log matching, leader
  * completeness, state machine safety; that each log's last configuration is the one in force; and that what clients saw
