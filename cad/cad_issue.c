@@ -192,13 +192,26 @@ static int by_proof(struct cad_work *c, struct cad_wait *w, struct err *e)
     return r;
 }
 
+/* by_host - for the node that this cad runs on, and that leads. A swarm that was restored from a backup does not know
+ * it yet: it leads under a new name. */
+static int by_host(struct cad_work *c, struct cad_wait *w, struct err *e)
+{
+    struct str doc, id = c->p->meta->node_id;
+
+    if (!c->p->meta->leader || !str_eq(id, c->p->meta->leader_id) || store_get(c->p->snap, KIND_NODE, id, &doc) == 0 ||
+        !str_copy(w->node, sizeof w->node, id))
+        return take_node(c, w, id, e);
+    w->fresh = w->manager = true;
+    return 0;
+}
+
 static int decide(struct cad_work *c, struct cad_wait *w, struct err *e)
 {
     int r;
 
     w->fresh = w->has_proven = false;
     if (w->asker == RPC_LOCAL)
-        r = take_node(c, w, c->p->meta->node_id, e);
+        r = by_host(c, w, e);
     else if (w->asker != RPC_NOBODY)
         r = take_node(c, w, str_from(w->peer), e);
     else if (w->req->Token.n > 0)
