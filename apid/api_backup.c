@@ -121,7 +121,8 @@ struct restore {
     char id[ID_SIZE], node[ID_SIZE];
     struct swarm_addrs addrs;
     uint64_t offset;
-    bool sending, body_done;
+    bool sending, body_done, failed;
+    struct err why; /* of the failure */
 };
 
 static void restore_free(void *p)
@@ -132,19 +133,28 @@ static void restore_free(void *p)
 
 static void send_piece(struct req *r, bool last);
 
-static void left_again(void *arg, const void *rep, const struct err *e)
+static void undone(struct req *r, const void *rep, const struct err *e)
 {
-    (void)arg, (void)rep;
+    struct restore *x = r->data;
+
+    (void)rep;
     if (e->code != 0)
         log_warn("restore: gatewayd keeps the addresses: %s", e->msg);
+    api_fail(r, &x->why);
 }
 
-static void undo(struct req *r)
+/* The node is outside again before the client knows that it failed. What is still coming is read and dropped. */
+static void give_up(struct req *r, const struct err *e)
 {
     static const struct gw_empty none;
+    struct restore *x = r->data;
 
-    rpc_send(api.gatewayd, &op_gw_leave, &none, API_AGENT_DEADLINE_MS, left_again, NULL);
-    api_body_more(r); /* what is still coming is read and dropped, so that the client reads the answer */
+    log_error("restore: %s", e->msg);
+    x->why = *e;
+    x->failed = true;
+    buf_clear(&r->body);
+    api_call(r, api.gatewayd, &op_gw_leave, &none, API_AGENT_DEADLINE_MS, undone);
+    api_body_more(r);
 }
 
 static void piece_stored(struct req *r, const void *rep, const struct err *e)
@@ -154,9 +164,7 @@ static void piece_stored(struct req *r, const void *rep, const struct err *e)
     (void)rep;
     x->sending = false;
     if (e->code != 0) {
-        log_error("restore: %s", e->msg);
-        api_fail(r, e);
-        undo(r);
+        give_up(r, e);
         return;
     }
     if (x->body_done)
@@ -170,9 +178,7 @@ static void restored(struct req *r, const void *rep, const struct err *e)
 {
     (void)rep;
     if (e->code != 0) {
-        log_error("restore: %s", e->msg);
-        api_fail(r, e);
-        undo(r);
+        give_up(r, e);
         return;
     }
     swarm_await_start(r);
@@ -201,6 +207,8 @@ static size_t restore_body(struct req *r, const char *p, size_t n)
     struct restore *x = r->data;
     size_t room = PIECE_BYTES - r->body.n;
 
+    if (x->failed)
+        return n;
     if (n > room)
         n = room;
     buf_put(&r->body, p, n);
@@ -218,7 +226,7 @@ static void restore_end(struct req *r)
     struct restore *x = r->data;
 
     x->body_done = true;
-    if (!x->sending)
+    if (!x->sending && !x->failed)
         send_piece(r, true);
 }
 

@@ -18,6 +18,8 @@
 #define GATEWAY_TIMEOUT_MS 20000u
 #define STATUS_TIMEOUT_MS 3000u
 #define ROLE_TIMEOUT_MS 5000u
+#define UNLOCK_TIMEOUT_MS 3000u
+#define DESCRIBE_TIMEOUT_MS 2000u
 
 static const char already[] =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and "
@@ -255,6 +257,33 @@ static void pack_node(struct init *i, const char *avail)
 
 /* -- the end: when the tokens are made and this node has its certificate, since the CLI asks for one next -- */
 
+/* Has this manager's agent told the swarm what this node is? `node ls` right afterwards shows it. */
+static bool described(void)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct store_meta meta;
+    struct str doc;
+
+    return store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0 &&
+           store_get(snap, KIND_NODE, meta.node_id, &doc) == 0 && text_at(doc, "Description.Hostname").n > 0;
+}
+
+static void described_wait(struct req *r, bool timed_out)
+{
+    if (timed_out || described()) {
+        api_unwait(r);
+        api_reply(r, 200);
+    }
+}
+
+/* reply_described - what is in r->out, a moment later when the agent has not spoken yet; without it, too. */
+static void reply_described(struct req *r)
+{
+    api_wait(r, described_wait, clock_mono().ms + DESCRIBE_TIMEOUT_MS);
+    described_wait(r, false);
+}
+
 static void init_look(struct req *r);
 
 static void init_tokens(struct req *r, const void *rep, const struct err *e)
@@ -286,9 +315,8 @@ static void init_look(struct req *r)
         return;
     }
     if (manager_is_up(&node, buf) && str_is(state_identity()->State, "active")) {
-        api_unwait(r);
         buf_printf(&r->out, "\"%s\"\n", buf);
-        api_reply(r, 200);
+        reply_described(r);
     }
 }
 
@@ -497,7 +525,9 @@ static void join_wait(struct req *r, bool timed_out)
 {
     struct join *j = r->data;
 
-    if (joined_here(j->manager)) {
+    if (joined_here(j->manager) && j->manager) {
+        reply_described(r);
+    } else if (joined_here(j->manager)) {
         api_unwait(r);
         api_reply_empty(r, 200);
     } else if (timed_out) {
@@ -828,11 +858,11 @@ static void unlock_wait(struct req *r, bool timed_out)
 {
     enum swarm_state s = state_now();
 
-    if (s == SWARM_MANAGER) {
+    if (s == SWARM_MANAGER || (timed_out && s != SWARM_LOCKED)) { /* without the others there is no leader yet */
         api_unwait(r);
         api_reply_empty(r, 200);
     } else if (timed_out) {
-        api_error(r, 500, "the key fits, but the store is not open after 20 s");
+        api_error(r, 500, "the key fits, but the store is still locked after %u s", UNLOCK_TIMEOUT_MS / 1000);
     }
 }
 
@@ -852,7 +882,7 @@ static void gateway_unlocked(struct req *r, const void *rep, const struct err *e
         return;
     }
     state_ask_raftd();
-    api_wait(r, unlock_wait, clock_mono().ms + API_WRITE_DEADLINE_MS);
+    api_wait(r, unlock_wait, clock_mono().ms + UNLOCK_TIMEOUT_MS);
     if (!r->answered)
         unlock_wait(r, false);
 }
