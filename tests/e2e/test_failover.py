@@ -84,7 +84,7 @@ def lose_leader(s, tag, lose, back):
     with writing(s, others(s, was.name), tag) as writers:
         t0 = time.monotonic()
         lose(was)
-        took = min(w.first_after(t0) for w in writers) - t0
+        took = outage(writers, t0)
         mid = time.monotonic()
         back(was)
         t1 = time.monotonic()
@@ -94,6 +94,13 @@ def lose_leader(s, tag, lose, back):
             w.first_after(mid)
     all_there(s, writers)
     return took, followed
+
+
+def outage(writers, t0):
+    """The longest time that one of them was without an acknowledgement, from t0 until all are served again."""
+    lost = time.monotonic()
+    ends = [w.first_after(lost) for w in writers]
+    return max(w.longest_gap(t0, end) for w, end in zip(writers, ends))
 
 
 def follows(s, node, writers):
@@ -139,11 +146,10 @@ def test_leader_cut_off(s):
         with writing(s, others(s, was.name), "c%d" % i) as writers:
             alone.start()
             alone.first_after(0)
+            t = time.monotonic()
             s.cluster.cut(was.name)
             t0 = time.monotonic()
-            took.append(min(w.first_after(t0) for w in writers) - t0)
-            for w in writers:
-                w.first_after(time.monotonic())
+            took.append(outage(writers, t))
             # What began after the cut can't have been acknowledged; what was under way may have been answered just before.
             late = [a for a in list(alone.acked) if a[0] > t0]
             if late:
@@ -167,10 +173,7 @@ def test_leader_stopped_in_order(s):
         with writing(s, others(s, was.name), "h%d" % i) as writers:
             t0 = time.monotonic()
             was.halt()
-            for w in writers:
-                w.first_after(time.monotonic())
-            end = time.monotonic()
-            took.append(max(w.longest_gap(t0, end) for w in writers))
+            took.append(outage(writers, t0))
             was.start()
             was.wait_ready(60 * st.SLOW)
         follows_now(s, was)

@@ -46,6 +46,7 @@ enum event_type {
     EV_DEPOSED,
     EV_MANAGER,
     EV_LINK,
+    EV_CONFIRM,
     EV_HEAL,
     EV_START,
     EV_AGENT,
@@ -730,8 +731,17 @@ static uint64_t call_now(void)
     return (uint64_t)(sim.now / MS);
 }
 
+/* call_confirm - only the leader hears of a majority. */
+static void call_confirm(void *keeper, uint64_t round)
+{
+    for (unsigned i = 0; i < MANAGERS; i++)
+        if (&sim.managers[i].disp == keeper)
+            schedule(sim.now + 500000 + (int64_t)below(sim.faults ? 50 * MS : MS), EV_CONFIRM, i,
+                     sim.managers[i].life[DISP].gen, (void *)(uintptr_t)round);
+}
+
 static const struct disp_calls disp_calls = { call_opened, call_stored, call_assigned, call_failed,
-                                              call_arena,  call_now,    make_id };
+                                              call_arena,  call_now,    make_id,       call_confirm };
 
 static struct str description(struct call *c, unsigned i)
 {
@@ -1181,6 +1191,11 @@ static void step(void)
         break;
     case EV_LINK:
         on_link(e.who, (unsigned)((uintptr_t)e.p / 2), (uintptr_t)e.p & 1);
+        break;
+    case EV_CONFIRM:
+        if (sim.managers[e.who].life[DISP].c && sim.managers[e.who].life[DISP].gen == e.gen)
+            disp_confirmed(&sim.managers[e.who].disp, (uintptr_t)e.p,
+                           e.who == sim.leader && !(sim.faults && chance(10)));
         break;
     case EV_HEAL:
         heal_agent(e.who);
