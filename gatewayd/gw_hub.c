@@ -1,8 +1,9 @@
 /*
  * gw_hub.c - which link leads to which node, and the dialling of managers.
  *
- * One link a pair of nodes is enough, since requests go both ways. When two come about (both dialled), both ends keep
- * the one that the lower node ID dialled; of two that the same end dialled, the newer. The other one is drained.
+ * One link a pair of nodes is enough, since requests go both ways. When two come about, both ends keep the one with the
+ * newer certificates; else the one that the lower node ID dialled; of two that the same end dialled, the newer. The
+ * other one is drained.
  */
 #include <stdlib.h>
 
@@ -192,6 +193,29 @@ static void drop_manager(struct manager *m)
     *m = (struct manager){ .next_ms = UINT64_MAX };
 }
 
+static bool is_listed(const char *node)
+{
+    const struct gw_ident *id = gw_ident();
+    for (size_t i = 0; i < id->nmanagers; i++) {
+        if (strcmp(id->managers[i].node, node) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A worker has nothing to say to a node that was a manager. */
+static void leave_former_managers(void)
+{
+    struct err e = ERR_INIT;
+    if (!gw_ident()->managers_told || gw_ident_role() != RPC_WORKER)
+        return;
+    err_set(&e, ERR_UNAVAILABLE, "the node is not a manager any more");
+    for (struct gw_link *l = gw_net.links; l; l = l->next) {
+        if (l->state == GW_UP && l->cookie != &gw_join_cookie && !is_listed(l->peer.node))
+            gw_link_close(l, &e);
+    }
+}
+
 void gw_hub_managers(void)
 {
     const struct gw_ident *id = gw_ident();
@@ -216,6 +240,7 @@ void gw_hub_managers(void)
         if (hub.m[i].addr[0] && !hub.m[i].dial && hub.m[i].next_ms == 0)
             hub.m[i].next_ms = UINT64_MAX; /* new: dial_all_soon() decides */
     }
+    leave_former_managers();
     dial_all_soon();
 }
 
@@ -238,6 +263,15 @@ void gw_hub_redial_one(struct gw_link *l)
     }
 }
 
+static struct manager *manager_at(const char *node)
+{
+    for (size_t i = 0; i < hub.n; i++) {
+        if (hub.m[i].addr[0] && strcmp(hub.m[i].node, node) == 0)
+            return &hub.m[i];
+    }
+    return NULL;
+}
+
 void gw_hub_redial(void)
 {
     struct gw_link *next;
@@ -245,11 +279,17 @@ void gw_hub_redial(void)
         next = l->next;
         if (l->state != GW_UP || l->draining || l->role == RPC_NOBODY)
             continue;
-        if (l->dialled)
+        struct manager *m = manager_at(l->peer.node);
+        if (l->dialled) {
             gw_hub_redial_one(l);
-        else
+        } else if (m && !m->dial) { /* it may not be able to dial us: only managers listen */
+            m->redial = true;
+            dial(m);
+        } else {
             (void)gw_link_control(l, &(struct gw_control){ .Kind = STR("redial") });
+        }
     }
+    arm();
 }
 
 void gw_hub_close_all(const struct err *why)
@@ -279,15 +319,23 @@ int gw_hub_admit(void *arg, struct gw_link *l, struct err *e)
     return gw_swarm_admit(l->peer.node, &l->role, e);
 }
 
+/* How new the certificates are that a link was made with: both ends come to the same sum. */
+static int64_t born(const struct gw_link *l)
+{
+    return l->peer.not_before + gw_tls_ctx_info(l->ctx)->not_before;
+}
+
 /* Of two links to one node: does the new one stay? */
 static bool prefer(const struct gw_link *l, const struct gw_link *old)
 {
-    if (l->dialled == old->dialled)
-        return true;
     if (l->instance[0] && strcmp(l->instance, old->instance) != 0)
         return true; /* the old one's peer lives no more */
+    if (l->peer.role != old->peer.role || gw_tls_ctx_info(l->ctx)->role != gw_tls_ctx_info(old->ctx)->role)
+        return true; /* certificates of one second have roles to tell them apart */
+    if (born(l) != born(old))
+        return born(l) > born(old);
     bool we_are_lower = strcmp(gw_ident()->cred.info.node, l->peer.node) < 0;
-    return l->dialled == we_are_lower;
+    return l->dialled == old->dialled || l->dialled == we_are_lower;
 }
 
 void gw_hub_up(void *arg, struct gw_link *l, const struct gw_hello *hello)
@@ -326,7 +374,10 @@ void gw_hub_up(void *arg, struct gw_link *l, const struct gw_hello *hello)
     gw_swarm_tell(l);
     if (!old)
         gw_shell_node_link(l, true);
+    else if (old->role != l->role)
+        gw_shell_raft_link(l, l->role == RPC_MANAGER);
     gw_route_retry();
+    gw_swarm_check(l);
 }
 
 /* Another link that still leads to the node: better than none, until a new one is up. */

@@ -803,7 +803,8 @@ void gw_ident_swarm(const struct gw_manager *m, size_t n, struct str trust, uint
     if (!me.id.cred.cert || rev < me.swarm_rev)
         return; /* a manager that is behind */
     me.swarm_rev = rev;
-    if (n > 0 && !same_managers(m, n)) {
+    if (n > 0 && (!same_managers(m, n) || !me.id.managers_told)) {
+        me.id.managers_told = true;
         set_managers(m, n);
         if (save_node(&e) < 0)
             log_error("%s", e.msg);

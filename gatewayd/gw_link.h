@@ -55,7 +55,7 @@ struct gw_link {
     unsigned n_in_calls;
     /* of gw_hub.c */
     uint64_t told_swarm; /* the version of managers and roots that it was told */
-    bool told_renew;
+    bool told_renew, raft_refused;
 
     int fd;
     struct gw_tls *tls;

@@ -324,6 +324,10 @@ static struct gw_link *goal(const struct gw_call *c, bool *ret_local, struct err
     }
     if (gw_ident_role() == RPC_NOBODY)
         err_set(e, ERR_UNAVAILABLE, "this node is in no swarm");
+    if (c->src == SRC_LINK && gw_ident_role() != RPC_MANAGER)
+        err_set(e, ERR_UNAVAILABLE, "this node is not a manager (any more)");
+    if (e->code)
+        return NULL;
     if (gw_ident_role() == RPC_WORKER || !sw->initialized)
         return c->hop ? NULL : gw_hub_any_manager();
     if (c->hop || !sw->leader_id[0] || strcmp(sw->leader_id, me) == 0)
@@ -546,6 +550,10 @@ static void accept_call(struct gw_link *l, uint32_t stream, const struct gw_requ
         failf(c, ERR_INVALID, "request: to, svc or op is too long");
         return;
     }
+    if (!c->hop && m->From && l->peer.role == RPC_MANAGER) { /* it is being demoted; who asked it may ask another one */
+        failf(c, ERR_UNAVAILABLE, "%s.%s: node %s is not a manager any more", c->svc, c->op, l->peer.node);
+        return;
+    }
     if (!c->hop && m->From) {
         err_set(&e, ERR_DENIED, "%s.%s: only managers may pass requests on", c->svc, c->op);
         route.n.refused++;
@@ -600,7 +608,7 @@ void gw_route_on_reply(struct gw_link *l, uint32_t stream, struct str body)
     } else if (gw_wire_decode(&m, gw_reply_fields, sizeof m, body, &a, &e) < 0) {
         failf(c, ERR_INTERNAL, "%s.%s: malformed reply of node %s", c->svc, c->op, l->peer.node);
     } else {
-        if (c->to_leader && gw_ident_role() == RPC_WORKER && m.Code == ERR_UNAVAILABLE)
+        if (c->to_leader && !gw_swarm()->initialized && m.Code == ERR_UNAVAILABLE)
             gw_hub_failed(l);
         else if (c->to_leader)
             gw_hub_worked(l);

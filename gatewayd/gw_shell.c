@@ -11,7 +11,8 @@
 #include "gatewayd/gw_route.h"
 
 #define HINT_MS 2000u
-#define REFUSALS_LOGGED 20u /* a second */
+#define REFUSALS_BURST 200u     /* lines at once, */
+#define REFUSALS_PER_SECOND 10u /* and then */
 
 struct gw_net gw_net;
 
@@ -23,7 +24,7 @@ static struct {
         struct rpc_client *client;
     } daemons[4];
     uint64_t raft_in, raft_out, raft_lost, refusals;
-    uint64_t log_second, log_count;
+    uint64_t log_at_ms, log_credit, log_left_out;
 } sh = { .daemons = { { "raftd", NULL }, { "cad", NULL }, { "dispatcherd", NULL }, { "agentd", NULL } } };
 
 const struct route gw_routes[] = {
@@ -61,17 +62,22 @@ struct rpc_client *gw_client(struct str daemon)
 /* Refusals are for people who look for an intruder; an intruder must not be able to fill the log. */
 void gw_shell_refused(const struct rpc_origin *from, const struct err *why)
 {
-    uint64_t second = gw_now_ms() / 1000;
+    uint64_t now = gw_now_ms(), earned = (now - sh.log_at_ms) * REFUSALS_PER_SECOND / 1000;
     sh.refusals++;
-    if (second != sh.log_second) {
-        if (sh.log_count > REFUSALS_LOGGED)
-            log_warn("refused requests that were not logged: %" PRIu64, sh.log_count - REFUSALS_LOGGED);
-        sh.log_second = second;
-        sh.log_count = 0;
+    if (earned > 0) {
+        sh.log_at_ms = now;
+        sh.log_credit = sh.log_credit + earned < REFUSALS_BURST ? sh.log_credit + earned : REFUSALS_BURST;
     }
-    if (sh.log_count++ < REFUSALS_LOGGED)
-        log_warn("refused request node=" STR_FMT " role=%s by=" STR_FMT " addr=" STR_FMT ": %s", STR_ARG(from->node),
-                 gw_role_name(from->role), STR_ARG(from->svc), STR_ARG(from->addr), why->msg);
+    if (sh.log_credit == 0) {
+        sh.log_left_out++;
+        return;
+    }
+    sh.log_credit--;
+    if (sh.log_left_out > 0)
+        log_warn("refused requests that were not logged: %" PRIu64, sh.log_left_out);
+    sh.log_left_out = 0;
+    log_warn("refused request node=" STR_FMT " role=%s by=" STR_FMT " addr=" STR_FMT ": %s", STR_ARG(from->node),
+             gw_role_name(from->role), STR_ARG(from->svc), STR_ARG(from->addr), why->msg);
 }
 
 /* ---- Raft's datagrams ---- */
@@ -104,13 +110,19 @@ static void from_raftd(void *arg, struct str msg)
     arena_done(&a);
 }
 
-/* A raftd that has just come is told of the links there are. */
+/* A raftd that has just come is told of the links there are. The others are told when ours has gone: an empty datagram
+ * is as good as a closed link, and they need not wait for what it would have said. */
 static void on_raftd(void *arg, bool up)
 {
     (void)arg;
-    for (struct gw_link *l = gw_net.links; up && l; l = l->next) {
-        if (l->state == GW_UP && l->role == RPC_MANAGER && gw_hub_link(str_from(l->peer.node)) == l)
+    for (struct gw_link *l = gw_net.links; l; l = l->next) {
+        struct buf none = BUF_INIT;
+        if (l->state != GW_UP || l->role != RPC_MANAGER || gw_hub_link(str_from(l->peer.node)) != l)
+            continue;
+        if (up)
             to_raftd("up", str_from(l->peer.node), (struct str){ NULL, 0 });
+        else
+            (void)gw_link_send(l, GW_RAFT, 0, &none);
     }
 }
 
@@ -121,12 +133,17 @@ static void on_hinted(void *arg, const void *rep, const struct err *e)
     (void)arg, (void)rep, (void)e; /* a hint */
 }
 
+void gw_shell_raft_link(const struct gw_link *l, bool up)
+{
+    to_raftd(up ? "up" : "down", str_from(l->peer.node), (struct str){ NULL, 0 });
+}
+
 void gw_shell_node_link(const struct gw_link *l, bool up)
 {
     struct disp_link q = { str_from(l->peer.node), up };
     struct rpc_client *c;
     if (l->role == RPC_MANAGER)
-        to_raftd(up ? "up" : "down", q.NodeID, (struct str){ NULL, 0 });
+        gw_shell_raft_link(l, up);
     if (gw_swarm()->leader && (c = gw_client(STR("dispatcherd"))) != NULL)
         rpc_send(c, &op_disp_link, &q, HINT_MS, on_hinted, NULL);
 }
@@ -137,18 +154,21 @@ static void on_control(struct gw_link *l, struct str body)
     struct arena a;
     struct err e = ERR_INIT;
     arena_init(&a, 256 << 10);
-    if (gw_wire_decode(&c, gw_control_fields, sizeof c, body, &a, &e) < 0 || l->role != RPC_MANAGER) {
-        if (!str_is(c.Kind, "redial")) {
-            err_set(&e, ERR_DENIED, "a control message that is for managers only");
+    if (gw_wire_decode(&c, gw_control_fields, sizeof c, body, &a, &e) < 0) {
+        gw_link_refuse(l, &e);
+    } else if (str_is(c.Kind, "redial")) {
+        gw_hub_redial_one(l);
+    } else if (l->role != RPC_MANAGER) {
+        err_set(&e, ERR_DENIED, "a control message that is for managers only");
+        if (l->peer.role != RPC_MANAGER) /* one that is being demoted may not know it yet */
             gw_link_refuse(l, &e);
-        }
-    } else if (str_is(c.Kind, "swarm") && l->cookie != &gw_join_cookie) {
+    } else if (l->cookie == &gw_join_cookie) {
+        log_debug("not a member yet: control message ignored");
+    } else if (str_is(c.Kind, "swarm")) {
         if (!(gw_ident_role() == RPC_MANAGER && gw_swarm()->current)) /* else our own map knows better */
             gw_ident_swarm(c.Managers.v, c.Managers.n, c.Trust, c.Rev);
     } else if (str_is(c.Kind, "renew")) {
         gw_ident_renew("a manager says so");
-    } else if (str_is(c.Kind, "redial")) {
-        gw_hub_redial_one(l);
     }
     arena_done(&a);
 }
@@ -166,7 +186,9 @@ static void on_message(void *arg, struct gw_link *l, enum gw_type type, uint32_t
     } else if (type == GW_RAFT && (l->role != RPC_MANAGER || gw_ident_role() != RPC_MANAGER)) {
         struct rpc_origin from = { l->role, str_from(l->peer.node), STR("raftd"), str_from(l->host) };
         err_set(&e, ERR_DENIED, "Raft's messages are for managers only");
-        gw_shell_refused(&from, &e);
+        if (!l->raft_refused)
+            gw_shell_refused(&from, &e);
+        l->raft_refused = true;
         if (l->peer.role != RPC_MANAGER) /* one that is being demoted may not know it yet */
             gw_link_refuse(l, &e);
     } else if (type == GW_RAFT && body.p && body.n <= GW_PEER_BODY_MAX) {

@@ -24,6 +24,8 @@ const char *gw_daemon_of(uid_t uid);
 struct rpc_client *gw_client(struct str daemon);
 /* gw_shell_node_link - a node is connected, or not any more. */
 void gw_shell_node_link(const struct gw_link *l, bool up);
+/* gw_shell_raft_link - for raftd alone: a connected node became a manager, or is none any more. */
+void gw_shell_raft_link(const struct gw_link *l, bool up);
 void gw_shell_refused(const struct rpc_origin *from, const struct err *why);
 
 /* ---- gw_hub.c: which link leads to which node; dialling managers ---- */
@@ -58,6 +60,8 @@ const struct gw_swarm_view *gw_swarm(void);
 int gw_swarm_admit(const char *node, enum rpc_role *role, struct err *e);
 /* gw_swarm_again - this node's identity has changed: the store is seen with other eyes. */
 void gw_swarm_again(void);
+/* gw_swarm_check - a link against the store: may ask for a new certificate, or close it. */
+void gw_swarm_check(struct gw_link *l);
 /* gw_swarm_tell - sends a peer what it should know, once. */
 void gw_swarm_tell(struct gw_link *l);
 
@@ -76,6 +80,7 @@ struct gw_ident {
         char node[GW_ID_MAX], addr[GW_ADDR_MAX];
     } managers[GW_MANAGERS_MAX];
     size_t nmanagers;
+    bool managers_told; /* by a manager: the list is whole */
 };
 const struct gw_ident *gw_ident(void);
 enum rpc_role gw_ident_role(void); /* RPC_NOBODY without certificate */

@@ -167,8 +167,7 @@ static void check_link(struct store_snap *snap, struct gw_link *l)
         log_info("role changed node=%s role=%s certificate=%s", l->peer.node, gw_role_name(role),
                  gw_role_name(l->peer.role));
         l->role = role;
-        gw_shell_node_link(l, false);
-        gw_shell_node_link(l, true);
+        gw_shell_raft_link(l, role == RPC_MANAGER);
     }
     if (l->told_renew || l->draining || !swarm.view.current ||
         store_get(snap, KIND_NODE, str_from(l->peer.node), &doc) < 0)
@@ -177,6 +176,16 @@ static void check_link(struct store_snap *snap, struct gw_link *l)
         log_info("asking for a new certificate node=%s role=%s", l->peer.node, gw_role_name(role_of(doc)));
         l->told_renew = gw_link_control(l, &(struct gw_control){ .Kind = STR("renew") });
     }
+}
+
+void gw_swarm_check(struct gw_link *l)
+{
+    struct store_snap *snap;
+    struct err e = ERR_INIT;
+    if (!swarm.view.initialized || store_begin(swarm.store, &snap, &e) < 0)
+        return;
+    check_link(snap, l);
+    store_end(snap);
 }
 
 /* Our own certificate, by the same measures. */

@@ -9,7 +9,7 @@
 struct gw_tls_ctx {
     unsigned refs;
     SSL_CTX *ssl;
-    bool verifies;
+    struct gw_cert_info info;
 };
 
 struct gw_tls {
@@ -66,6 +66,7 @@ static int ctx_new(struct gw_tls_ctx **ret, const struct gw_credentials *c, bool
     int r = 0;
     CHECK(x != NULL);
     x->refs = 1;
+    x->info.role = RPC_NOBODY;
     x->ssl = SSL_CTX_new(TLS_method());
     if (!x->ssl) {
         free(x);
@@ -79,12 +80,13 @@ static int ctx_new(struct gw_tls_ctx **ret, const struct gw_credentials *c, bool
     if (SSL_CTX_set_min_proto_version(x->ssl, TLS1_3_VERSION) != 1 || SSL_CTX_set_num_tickets(x->ssl, 0) != 1 ||
         SSL_CTX_set_max_cert_list(x->ssl, 64 << 10) < 0)
         r = gw_ssl_error(e, "TLS");
-    if (r == 0 && c && certificate)
+    if (r == 0 && c && certificate) {
+        x->info = c->info;
         r = set_credentials(x->ssl, c, e);
+    }
     if (r == 0 && c)
         r = set_trust(x->ssl, buf_str(&c->trust), e);
     if (r == 0 && c) {
-        x->verifies = true;
         SSL_CTX_set_verify(x->ssl, SSL_VERIFY_PEER, on_verify);
     }
     if (r < 0) {
@@ -103,6 +105,11 @@ int gw_tls_ctx_new(struct gw_tls_ctx **ret, const struct gw_credentials *c, stru
 int gw_tls_ctx_anonymous(struct gw_tls_ctx **ret, const struct gw_credentials *c, struct err *e)
 {
     return ctx_new(ret, c, false, e);
+}
+
+const struct gw_cert_info *gw_tls_ctx_info(const struct gw_tls_ctx *c)
+{
+    return &c->info;
 }
 
 struct gw_tls_ctx *gw_tls_ctx_ref(struct gw_tls_ctx *c)
