@@ -133,8 +133,8 @@ static int prep_begin(struct raft_log *l, size_t need, struct err *e)
     size_t size = cur == NULL ? LOG_SEG_FIRST : cur->size * 2;
     if (size > LOG_SEG_MAX)
         size = LOG_SEG_MAX;
-    while (size < need + LOG_SEG_HEAD)
-        size *= 2;
+    if (size < need + LOG_SEG_HEAD) /* a group larger than that gets one of its own */
+        size = (need + LOG_SEG_HEAD + LOG_SEG_FIRST - 1) / LOG_SEG_FIRST * LOG_SEG_FIRST;
     p->no = cur == NULL ? 1 : cur->no + 1;
     p->size = size;
     p->dir_fd = l->dir_fd;
