@@ -5,6 +5,8 @@ UNITDIR  ?= $(PREFIX)/lib/systemd/system
 MANDIR   ?= $(PREFIX)/share/man
 DOCDIR   ?= $(PREFIX)/share/doc/microswarm
 BASHDIR  ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR   ?= $(PREFIX)/share/zsh/vendor-completions
+FISHDIR  ?= $(PREFIX)/share/fish/vendor_completions.d
 HAVE_DAEMONS = $(notdir $(wildcard $(DAEMONS:%=$B/bin/%)))
 
 install: all
@@ -22,8 +24,11 @@ install-files:
 	install -m 644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microswarm.conf
 	for m in $(wildcard */*.8); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man8/microswarm-$${m##*/} || exit 1; done
 	for m in $(wildcard */*.1); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man1/ || exit 1; done
-	if [ -x $B/bin/swarmctl ] && $B/bin/swarmctl completion bash >/dev/null 2>&1; then \
-		install -d $(DESTDIR)$(BASHDIR) && $B/bin/swarmctl completion bash > $(DESTDIR)$(BASHDIR)/swarmctl; fi
+	install -d $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+	if [ -x $B/bin/swarmctl ]; then \
+		$B/bin/swarmctl completion bash > $(DESTDIR)$(BASHDIR)/swarmctl && \
+		$B/bin/swarmctl completion zsh > $(DESTDIR)$(ZSHDIR)/_swarmctl && \
+		$B/bin/swarmctl completion fish > $(DESTDIR)$(FISHDIR)/swarmctl.fish; fi
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/
 
 .PHONY: install install-files

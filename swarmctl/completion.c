@@ -47,7 +47,8 @@ static const char zsh_script[] =
     "    done < <($words[1] __complete -- \"${(@)words[2,CURRENT]}\" 2>/dev/null)\n"
     "    _describe swarmctl found ${nospace:+-S} ${nospace:+''}\n"
     "}\n"
-    "compdef _swarmctl swarmctl\n";
+    /* sourced: registered; found by compinit in fpath: this is the function's first call */
+    "if [ \"$funcstack[1]\" = _swarmctl ]; then _swarmctl \"$@\"; else compdef _swarmctl swarmctl; fi\n";
 
 static const char fish_script[] = "# fish completion for swarmctl\n"
                                   "function __swarmctl_complete\n"
