@@ -5,7 +5,7 @@ sim-tools: $B/tests/sim/fake_agent
 .PHONY: sim-tools
 
 # The Raft simulation, and the same with known bugs planted into a second build of the core: it must find each.
-RAFT_WORLD := $B/tests/sim/raft_world.o $B/tests/sim/raft_checks.o
+RAFT_WORLD := $(patsubst %,$B/tests/sim/raft_%.o,world users checks)
 RAFT_PLANTED := $(patsubst %.c,$B/plant/%.o,$(filter-out %_test.c %_bench.c %_fuzz.c,$(wildcard raftd/core/*.c)))
 $B/tests/sim/raft_sim: $(RAFT_WORLD)
 $B/tests/sim/raft_plant_sim: $B/tests/sim/raft_plant_sim.o $(RAFT_WORLD) $(RAFT_PLANTED)

@@ -295,6 +295,8 @@ void raft_on_vote_reply(struct raft *r, const struct raft_msg *m)
 
 void raft_on_timeout_now(struct raft *r, const struct raft_msg *m)
 {
+    if (r->leader != 0 && r->leader != m->from)
+        return;
     if (m->term != r->hs.term || r->role == RAFT_LEADER || !raft_may_lead(r) || r->install_write != 0)
         return;
     campaign(r, true);
