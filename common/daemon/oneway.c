@@ -1,8 +1,9 @@
 /*
- * oneway.c - a stream socket with a length before each message, read and written by the loop itself.
+ * oneway.c - nng's PAIR0 over IPC, read and written by the loop itself.
  *
- * Not nng: there a message wakes three threads on its way in and one on its way out, and Raft's are small, many, and
- * waited for.
+ * What goes over the socket is the scalability protocol that nng speaks (a header of eight bytes each way, then one
+ * byte 1 and the length before each message), so any nng PAIR can be at the other end. But not nng's library: there a
+ * message wakes three threads on its way in and one on its way out, and Raft's are small, many, and waited for.
  */
 #include "common/daemon/oneway.h"
 
@@ -22,7 +23,9 @@
 
 #define RECONNECT_MIN_MS 2u
 #define RECONNECT_MAX_MS 1000u
-#define HEAD 4u /* length of the message, big endian */
+#define HELLO "\0SP\0\0\x10\0\0" /* PAIR, version 0 */
+#define HELLO_BYTES 8u
+#define HEAD 9u /* 1, and the length of the message, big endian */
 #define READ_BYTES (64u << 10)
 #define KEEP_BYTES (256u << 10)
 
@@ -35,10 +38,11 @@ struct oneway {
     void *arg;
     bool dials;
     int listen_fd, fd;
-    sd_event_source *listening, *io, *retry;
+    sd_event_source *listening, *io, *redial;
     uint64_t backoff_ms;
     struct buf in, out; /* the unread rest; what the socket did not take, from out_at on */
     size_t out_at;
+    bool hello; /* the peer's header has come: the link is up */
 };
 
 static void link_close(struct oneway *o);
@@ -55,19 +59,46 @@ static bool peer_ok(const struct oneway *o, int fd)
     return c.uid == 0 || (o->only != (uid_t)-1 && c.uid == o->only);
 }
 
-static uint32_t length(const char *p)
+/* head - the length in a message's head; false: it is none, or too long. */
+static bool head(const char *p, size_t *ret)
 {
-    const uint8_t *b = (const uint8_t *)p;
-    return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+    uint64_t n = 0;
+    for (size_t i = 1; i < HEAD; i++)
+        n = n << 8 | (uint8_t)p[i];
+    *ret = (size_t)n;
+    return p[0] == 1 && n <= ONEWAY_MSG_MAX;
+}
+
+static void set_head(uint8_t p[HEAD], uint64_t n)
+{
+    p[0] = 1;
+    for (size_t i = HEAD - 1; i > 0; i--, n >>= 8)
+        p[i] = (uint8_t)n;
+}
+
+/* shake - false: the peer is no PAIR. */
+static bool shake(struct oneway *o, size_t *at)
+{
+    if (o->hello || o->in.n < HELLO_BYTES)
+        return true;
+    if (memcmp(o->in.p, HELLO, HELLO_BYTES) != 0)
+        return false;
+    *at = HELLO_BYTES;
+    o->hello = true;
+    o->backoff_ms = 0;
+    if (o->link)
+        o->link(o->arg, true);
+    return true;
 }
 
 /* deliver - every whole message; false: the peer talks nonsense. */
 static bool deliver(struct oneway *o)
 {
-    size_t at = 0;
-    while (o->in.n - at >= HEAD) {
-        uint32_t n = length(o->in.p + at);
-        if (n > ONEWAY_MSG_MAX)
+    size_t at = 0, n;
+    if (!shake(o, &at))
+        return false;
+    while (o->hello && o->in.n - at >= HEAD) {
+        if (!head(o->in.p + at, &n))
             return false;
         if (o->in.n - at - HEAD < n)
             break;
@@ -86,9 +117,9 @@ static bool deliver(struct oneway *o)
 /* take - false: the link is over. */
 static bool take(struct oneway *o)
 {
-    size_t want = READ_BYTES;
-    if (o->in.n >= HEAD && length(o->in.p) + HEAD > o->in.n + want && length(o->in.p) <= ONEWAY_MSG_MAX)
-        want = length(o->in.p) + HEAD - o->in.n;
+    size_t want = READ_BYTES, n_msg;
+    if (o->hello && o->in.n >= HEAD && head(o->in.p, &n_msg) && n_msg + HEAD > o->in.n + want)
+        want = n_msg + HEAD - o->in.n;
     char *p = buf_reserve(&o->in, want);
     CHECK(p != NULL);
     ssize_t n = recv(o->fd, p, want, MSG_DONTWAIT);
@@ -138,13 +169,14 @@ static bool keep(struct oneway *o, const struct iovec v[3], size_t sent)
     return true;
 }
 
-bool oneway_send(struct oneway *o, struct str head, struct str body)
+bool oneway_send(struct oneway *o, struct str front, struct str body)
 {
-    size_t n = head.n + body.n, waits = o->out.n - o->out_at;
-    uint8_t len[HEAD] = { (uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n };
-    struct iovec v[3] = { { len, HEAD }, { (void *)head.p, head.n }, { (void *)body.p, body.n } };
+    size_t n = front.n + body.n, waits = o->out.n - o->out_at;
+    uint8_t first[HEAD];
+    struct iovec v[3] = { { first, HEAD }, { (void *)front.p, front.n }, { (void *)body.p, body.n } };
     struct msghdr m = { .msg_iov = v, .msg_iovlen = 3 };
-    if (o->fd < 0 || n > ONEWAY_MSG_MAX || waits + n > ONEWAY_QUEUE_BYTES)
+    set_head(first, n);
+    if (o->fd < 0 || !o->hello || n > ONEWAY_MSG_MAX || waits + n > ONEWAY_QUEUE_BYTES)
         return false;
     if (waits > 0)
         return keep(o, v, 0);
@@ -172,20 +204,23 @@ static int on_io(sd_event_source *s, int fd, uint32_t revents, void *arg)
 
 static void link_open(struct oneway *o, int fd)
 {
-    if (!peer_ok(o, fd) || sd_event_add_io(o->loop, &o->io, fd, EPOLLIN, on_io, o) < 0) {
+    if (!peer_ok(o, fd) || send(fd, HELLO, HELLO_BYTES, MSG_DONTWAIT | MSG_NOSIGNAL) != HELLO_BYTES ||
+        sd_event_add_io(o->loop, &o->io, fd, EPOLLIN, on_io, o) < 0) {
         close(fd);
         return;
     }
     o->fd = fd;
-    o->backoff_ms = 0;
-    if (o->link)
-        o->link(o->arg, true);
+    o->hello = false;
 }
 
-static void retry_in(struct oneway *o, uint64_t ms)
+/* retry - at once after a link that was up, then ever later. */
+static void retry(struct oneway *o)
 {
-    sd_event_source_set_time(o->retry, (clock_mono().ms + ms) * 1000u);
-    sd_event_source_set_enabled(o->retry, SD_EVENT_ONESHOT);
+    o->backoff_ms = o->backoff_ms == 0 ? RECONNECT_MIN_MS : 2 * o->backoff_ms;
+    if (o->backoff_ms > RECONNECT_MAX_MS)
+        o->backoff_ms = RECONNECT_MAX_MS;
+    sd_event_source_set_time(o->redial, (clock_mono().ms + o->backoff_ms) * 1000u);
+    sd_event_source_set_enabled(o->redial, SD_EVENT_ONESHOT);
 }
 
 static void link_close(struct oneway *o)
@@ -196,10 +231,11 @@ static void link_close(struct oneway *o)
     o->out_at = 0;
     buf_done(&o->in);
     buf_done(&o->out);
-    if (o->link)
+    if (o->hello && o->link)
         o->link(o->arg, false);
+    o->hello = false;
     if (o->dials)
-        retry_in(o, RECONNECT_MIN_MS);
+        retry(o);
 }
 
 static void address(const struct oneway *o, struct sockaddr_un *ret)
@@ -241,12 +277,8 @@ static void dial(struct oneway *o)
         link_open(o, fd);
     else if (fd >= 0)
         close(fd);
-    if (o->fd >= 0)
-        return;
-    o->backoff_ms = o->backoff_ms == 0 ? RECONNECT_MIN_MS : 2 * o->backoff_ms;
-    if (o->backoff_ms > RECONNECT_MAX_MS)
-        o->backoff_ms = RECONNECT_MAX_MS;
-    retry_in(o, o->backoff_ms);
+    if (o->fd < 0)
+        retry(o);
 }
 
 static int start_listening(struct oneway *o, struct err *e)
@@ -269,7 +301,7 @@ static int start_listening(struct oneway *o, struct err *e)
 
 static int start_dialing(struct oneway *o, struct err *e)
 {
-    int r = sd_event_add_time(o->loop, &o->retry, CLOCK_MONOTONIC, 0, 1000, on_retry, o);
+    int r = sd_event_add_time(o->loop, &o->redial, CLOCK_MONOTONIC, 0, 1000, on_retry, o);
     return r < 0 ? err_errno(e, -r, "add timer") : 0; /* first from the loop: `link` must not be called before */
 }
 
@@ -313,7 +345,7 @@ struct oneway *oneway_free(struct oneway *o)
         return NULL;
     o->io = sd_event_source_disable_unref(o->io);
     o->listening = sd_event_source_disable_unref(o->listening);
-    o->retry = sd_event_source_disable_unref(o->retry);
+    o->redial = sd_event_source_disable_unref(o->redial);
     closep(&o->fd);
     closep(&o->listen_fd);
     buf_done(&o->in);

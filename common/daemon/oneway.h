@@ -1,5 +1,5 @@
 /*
- * oneway.h - datagrams between two daemons of one host over the Unix socket <run>/<name>; nothing is answered.
+ * oneway.h - datagrams between two daemons of one host: an nng PAIR0 socket at ipc://<run>/<name>; nothing is answered.
  *
  * For traffic that brings its own acknowledgements (Raft between raftd and gatewayd): a message costs one hop instead
  * of a round trip. What finds no room, or no peer, is dropped, and so is what a dying peer had not read.
@@ -29,7 +29,7 @@ int oneway_listen(struct oneway **ret, sd_event *loop, const char *run_dir, cons
 int oneway_dial(struct oneway **ret, sd_event *loop, const char *run_dir, const char *name, uid_t only, oneway_fn *fn,
                 oneway_link_fn *link, void *arg, struct err *e);
 
-/* oneway_send - head and body are one message; false: dropped. Never blocks. */
-bool oneway_send(struct oneway *o, struct str head, struct str body);
+/* oneway_send - front and body are one message; false: dropped. Never blocks. */
+bool oneway_send(struct oneway *o, struct str front, struct str body);
 
 struct oneway *oneway_free(struct oneway *o);

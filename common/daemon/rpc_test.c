@@ -5,6 +5,9 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
+#include <nng/nng.h>
+#include <nng/protocol/pair0/pair.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -307,6 +310,59 @@ static void datagrams_go_both_ways_until_the_peer_goes(void **state)
     oneway_free(b);
 }
 
+static void a_pair_of_nngs_own_talks_with_ours(void **state)
+{
+    struct oneway *a = NULL;
+    struct mailbox at_a = { 0 };
+    struct err e = ERR_INIT;
+    char url[100], in[32];
+    size_t n = sizeof in;
+    nng_socket s;
+    (void)state;
+    snprintf(url, sizeof url, "ipc://%s/y.peers", dir);
+    assert_int_equal(oneway_listen(&a, loop, dir, "y.peers", getuid(), on_mail, on_mail_link, &at_a, &e), 0);
+    assert_int_equal(nng_pair0_open(&s), 0);
+    assert_int_equal(nng_dial(s, url, NULL, NNG_FLAG_NONBLOCK), 0);
+    run_until(&at_a.ups, 1);
+    assert_int_equal(nng_send(s, (void *)(uintptr_t) "from nng", 8, 0), 0);
+    run_until(&at_a.got, 1);
+    assert_string_equal(at_a.last, "from nng");
+    assert_true(oneway_send(a, STR("to "), STR("nng")));
+    assert_int_equal(nng_recv(s, in, &n, 0), 0);
+    assert_int_equal(n, 6);
+    assert_memory_equal(in, "to nng", 6);
+    nng_close(s);
+    run_until(&at_a.ups, 2);
+    oneway_free(a);
+}
+
+/* Garbage instead of the greeting, and after it: the link is closed, and the next peer is welcome. */
+static void a_peer_that_is_no_pair_is_shown_out(void **state)
+{
+    static const char *const said[] = { "GET / HTTP/1.1\r\n\r\n", "\0SP\0\0\x30\0\0", "\0SP\0\0\x10\0\0\2rubbish.." };
+    struct oneway *a = NULL;
+    struct mailbox at_a = { 0 };
+    struct err e = ERR_INIT;
+    (void)state;
+    assert_int_equal(oneway_listen(&a, loop, dir, "z.peers", getuid(), on_mail, on_mail_link, &at_a, &e), 0);
+    for (int i = 0; i < 3; i++) {
+        struct sockaddr_un sa = { .sun_family = AF_UNIX };
+        char in[64];
+        size_t n = i == 0 ? strlen(said[0]) : i == 1 ? 8 : 18;
+        snprintf(sa.sun_path, sizeof sa.sun_path, "%s/z.peers", dir);
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+        assert_int_equal(send(fd, said[i], n, 0), n);
+        ssize_t got;
+        while ((got = recv(fd, in, sizeof in, MSG_DONTWAIT)) != 0 && (got > 0 || errno == EAGAIN))
+            assert_true(sd_event_run(loop, 10000000) > 0);
+        close(fd);
+    }
+    assert_int_equal(at_a.got, 0);
+    assert_false(at_a.up);
+    oneway_free(a);
+}
+
 static void bad_fields_are_named(void **state)
 {
     (void)state;
@@ -542,6 +598,8 @@ int main(void)
         cmocka_unit_test(requests_go_to_other_nodes_through_the_gateway),
         cmocka_unit_test(whoever_is_not_the_daemon_gets_no_request),
         cmocka_unit_test(datagrams_go_both_ways_until_the_peer_goes),
+        cmocka_unit_test(a_pair_of_nngs_own_talks_with_ours),
+        cmocka_unit_test(a_peer_that_is_no_pair_is_shown_out),
         cmocka_unit_test(bad_fields_are_named),
         cmocka_unit_test(unknown_operations_are_refused),
         cmocka_unit_test(a_server_that_is_not_there_is_unavailable),
