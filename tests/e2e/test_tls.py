@@ -413,12 +413,18 @@ def test_expired_certificate(s):
     csr = s.keys.csr("renewed")
     with open(s.keys.path("proof.in"), "w", encoding="ascii") as f:
         f.write(csr)
-    s.keys.openssl("dgst", "-sha256", "-sign", "expired.key", "-out", "proof", "proof.in")
-    with open(s.keys.path("proof"), "rb") as f:
-        proof = f.read()
-    with open(late[0], encoding="ascii") as f:
-        old = f.read().replace(between, "")
+
+    def proof_by(name):
+        s.keys.openssl("dgst", "-sha256", "-sign", name + ".key", "-out", "proof", "proof.in")
+        with open(s.keys.path("proof"), "rb") as f:
+            proof = f.read()
+        with open(s.keys.ident(name)[0], encoding="ascii") as f:
+            return proof, f.read().replace(between, "")
     with wire.Link(s.cluster, m1(s)) as link:
+        proof, old = proof_by("expired")  # signed by the right root, but it isn't the one that this node was given
+        code, text, _ = link.ask("cad", "issue", {"CSR": csr, "OldCert": old, "Proof": proof}, by="gatewayd")
+        eq(code, "denied", text)
+        proof, old = proof_by("late")
         code, text, body = link.ask("cad", "issue", {"CSR": csr, "OldCert": old, "Proof": proof}, by="gatewayd")
         eq((code, text), ("ok", ""))
         eq((body["NodeID"], body["Role"]), (node, "worker"))
