@@ -23,9 +23,9 @@ const char *gw_daemon_of(uid_t uid);
 /* gw_client - requests to a daemon of this host; NULL for what we have no business with. */
 struct rpc_client *gw_client(struct str daemon);
 /* gw_shell_node_link - a node is connected, or not any more. */
-void gw_shell_node_link(const struct gw_link *l, bool up);
+void gw_shell_node_link(struct gw_link *l, bool up);
 /* gw_shell_raft_link - for raftd alone: a connected node became a manager, or is none any more. */
-void gw_shell_raft_link(const struct gw_link *l, bool up);
+void gw_shell_raft_link(struct gw_link *l, bool up);
 void gw_shell_refused(const struct rpc_origin *from, const struct err *why);
 
 /* ---- gw_hub.c: which link leads to which node; dialling managers ---- */
