@@ -166,9 +166,11 @@ static bool add_name(X509_NAME *n, const char *field, struct str v)
 
 static int set_times(X509 *x, X509 *issuer, int64_t from_s, int64_t to_s, struct err *e)
 {
-    int64_t last = seconds_of(X509_get0_notAfter(issuer));
+    int64_t first = seconds_of(X509_get0_notBefore(issuer)), last = seconds_of(X509_get0_notAfter(issuer));
 
-    if (to_s > last) /* no longer than whoever signs it */
+    if (from_s < first) /* no longer than whoever signs it: some look at the whole chain at one moment */
+        from_s = first;
+    if (to_s > last)
         to_s = last;
     if (!ASN1_TIME_set(X509_getm_notBefore(x), from_s) || !ASN1_TIME_set(X509_getm_notAfter(x), to_s))
         return ca_ssl_err(e, "validity");

@@ -191,6 +191,17 @@ static void test_life(void **state)
     assert_int_equal(life(0, NOW), 90 * DAY);
     assert_int_equal(life(10000 * DAY, NOW), 20ll * 365 * DAY); /* not beyond the root */
     assert_int_equal(life(90 * DAY, NOW + 20ll * 365 * DAY - 100), 100);
+    /* nor from before it: a root that somebody has made just now is not backdated */
+    struct ca_leaf l = leaf("node1", false, DAY);
+    struct ca_info i = { .cn = "" };
+    struct buf cert = BUF_INIT;
+    struct err e = ERR_INIT;
+    l.now_s = NOW - 1800;
+    assert_int_equal(ca_sign(cert_of(&root), key_of(&root), buf_str(&csr), &l, &cert, &e), 0);
+    assert_int_equal(ca_info(buf_str(&cert), &i, &e), 0);
+    assert_int_equal(i.not_before_s, NOW - 3600);
+    ca_info_done(&i);
+    buf_done(&cert);
 }
 
 static EVP_PKEY *make_key(const char *type, const char *curve, bool spelled_out)

@@ -645,8 +645,7 @@ static void take_certificate(struct node *n, const struct cad_issue_reply *rep)
     X509_free(x);
     must(&world.last, believes(rep->TrustRoot, rep->Chain, i.cn));
     CHECK(n->id[0] == 0 || str_is(rep->NodeID, n->id));
-    if (n->key != n->next)
-        EVP_PKEY_free(n->key);
+    EVP_PKEY_free(n->key);
     n->key = n->next;
     n->next = NULL;
     n->manager = str_is(rep->Role, "manager");
