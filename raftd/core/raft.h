@@ -69,19 +69,20 @@ struct raft_entry_meta {
 };
 
 /* ---- messages between cores ---- */
-enum raft_msg_type { /* these numbers go over the wire */
-                     RAFT_MSG_PREVOTE = 1,
-                     RAFT_MSG_PREVOTE_REPLY = 2,
-                     RAFT_MSG_VOTE = 3,
-                     RAFT_MSG_VOTE_REPLY = 4,
-                     RAFT_MSG_APPEND = 5,
-                     RAFT_MSG_APPEND_REPLY = 6,
-                     RAFT_MSG_HEARTBEAT = 7,
-                     RAFT_MSG_HEARTBEAT_REPLY = 8,
-                     RAFT_MSG_TIMEOUT_NOW = 9, /* leadership transfer (Raft thesis §3.10) */
-                     RAFT_MSG_SNAPSHOT =
-                         10, /* only out: stream the snapshot that ends at `index` (or a newer one) to `to`, in chunks,
-                                behind everything else, then give RAFT_EV_SNAPSHOT_SENT or _FAILED */
+enum raft_msg_type {
+    /* these numbers go over the wire */
+    RAFT_MSG_PREVOTE = 1,
+    RAFT_MSG_PREVOTE_REPLY = 2,
+    RAFT_MSG_VOTE = 3,
+    RAFT_MSG_VOTE_REPLY = 4,
+    RAFT_MSG_APPEND = 5,
+    RAFT_MSG_APPEND_REPLY = 6,
+    RAFT_MSG_HEARTBEAT = 7,
+    RAFT_MSG_HEARTBEAT_REPLY = 8,
+    RAFT_MSG_TIMEOUT_NOW = 9, /* leadership transfer (Raft thesis §3.10) */
+    /* Only out: stream the snapshot that ends at `index`, or a newer one, to `to`, in chunks, behind everything else;
+     * then give RAFT_EV_SNAPSHOT_SENT or _FAILED. */
+    RAFT_MSG_SNAPSHOT = 10,
 };
 
 /* All fields that are not pointers, entries_from and entries_to travel; a field that a type does not use is 0. */

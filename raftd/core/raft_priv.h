@@ -47,6 +47,7 @@ struct progress {
     enum progress_state state;
     uint64_t match, next;
     uint64_t epoch; /* of appends; a refusal of an earlier one is old news */
+    bool nudge;     /* an append goes out with this step, also one that says nothing new */
     uint64_t probe_at;
     bool probe_sent;         /* PROBE: until an answer or the next heartbeat's */
     uint64_t snapshot_index; /* SNAPSHOT */

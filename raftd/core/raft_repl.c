@@ -212,7 +212,8 @@ void raft_repl_settle(struct raft *r)
     for (size_t i = 0; i < r->n_progress; i++) {
         if (r->heartbeat_due && r->progress[i].id != r->conf.id)
             heartbeat(r, &r->progress[i]);
-        replicate(r, &r->progress[i], false);
+        replicate(r, &r->progress[i], r->progress[i].nudge);
+        r->progress[i].nudge = false;
     }
     r->heartbeat_due = false;
     raft_transfer_go(r);
@@ -292,8 +293,7 @@ void raft_on_heartbeat_reply(struct raft *r, const struct raft_msg *m)
     p->read_ack = max_u64(p->read_ack, min_u64(m->read_id, r->round));
     if (r->now.ms - p->probe_at >= r->conf.heartbeat_ms / 2) /* its answer should be here */
         p->probe_sent = false;
-    if (p->match < r->last)
-        replicate(r, p, true);
+    p->nudge = p->match < r->last;
 }
 
 int raft_on_snapshot_result(struct raft *r, const struct raft_event *ev, struct err *e)

@@ -474,6 +474,22 @@ static bool send_one(struct node *n, const struct raft_msg *m)
     return false;
 }
 
+/* What raft.h promises of them: at most one append with entries to a member, and its entries are in the log. */
+static void check_messages(struct node *n, const struct raft_msg *m, size_t count)
+{
+    unsigned appends[IDS] = { 0 };
+    for (size_t i = 0; i < count; i++) {
+        if (m[i].from != n->id || m[i].to == 0 || m[i].to == n->id || m[i].to >= IDS)
+            checks_fail(&w.checks, "%" PRIu64 " sends a message to %" PRIu64, n->id, m[i].to);
+        else if (m[i].type == RAFT_MSG_APPEND && m[i].entries_from <= m[i].entries_to &&
+                 (appends[m[i].to]++ > 0 || m[i].entries_from != m[i].index + 1 ||
+                  m[i].entries_from < n->st.first_index || m[i].entries_to > n->st.last_index))
+            checks_fail(&w.checks,
+                        "%" PRIu64 " sends %" PRIu64 " entries %" PRIu64 "..%" PRIu64 " of %" PRIu64 "..%" PRIu64,
+                        n->id, m[i].to, m[i].entries_from, m[i].entries_to, n->st.first_index, n->st.last_index);
+    }
+}
+
 void world_step_values(struct node *n, struct raft_event *ev, const uint64_t *values, int *ret)
 {
     static struct raft_effects fx;
@@ -506,6 +522,7 @@ void world_step_values(struct node *n, struct raft_event *ev, const uint64_t *va
     timer_set(n, fx.wake_at.ms);
     size_t n_msgs = fx.n_msgs;
     memcpy(msgs, fx.msgs, n_msgs * sizeof *msgs);
+    check_messages(n, msgs, n_msgs);
     for (size_t i = 0; i < n_msgs; i++)
         more |= send_one(n, &msgs[i]);
     if (more) {
