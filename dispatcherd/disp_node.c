@@ -164,11 +164,11 @@ void disp_write_losses(struct disp_keeper *k, struct controller_pass *p)
     struct str node, doc;
     while (marks_pop(&k->lost, &node)) {
         const struct disp_peer *peer = table_get(&k->core.peers, node);
-        const enum disp_loss *why = table_get(&k->loss, node);
-        if ((peer && peer->session[0]) || !why || store_get(p->snap, KIND_NODE, node, &doc) != 0)
+        const struct disp_lost *l = table_get(&k->loss, node);
+        if ((peer && peer->session[0]) || !l || store_get(p->snap, KIND_NODE, node, &doc) != 0)
             continue; /* it is back already */
         struct str id = arena_str(&p->txn->arena, node);
-        if (*why == DISP_LOSS_UNKNOWN)
+        if (l->why == DISP_LOSS_UNKNOWN)
             write_unknown(k, p, id, doc);
         else
             write_down(k, p, id, doc);

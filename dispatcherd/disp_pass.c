@@ -25,7 +25,7 @@ void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls)
     disp_init(&k->core);
     marks_init(&k->lost);
     marks_init(&k->gone);
-    table_init(&k->loss, sizeof(enum disp_loss));
+    table_init(&k->loss, sizeof(struct disp_lost));
     table_init(&k->orphans, sizeof(int64_t));
     table_init(&k->holds, sizeof(int64_t));
     table_init(&k->best, sizeof(struct best));
@@ -217,17 +217,54 @@ void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments 
         answer_idle(k, p);
 }
 
+#define CONFIRM_AGAIN_MS 200u
+
+static void confirm(struct disp_keeper *k)
+{
+    struct disp_lost *l;
+    k->confirm_at_ms = 0;
+    if (k->confirming || k->loss.count == 0 || !k->active)
+        return;
+    for (struct table_pos pos = { 0 }; table_next(&k->loss, &pos, NULL, &l);)
+        l->asked = true;
+    k->confirming = true;
+    k->calls->confirm(k, ++k->round);
+}
+
+void disp_confirmed(struct disp_keeper *k, uint64_t round, bool ok)
+{
+    struct disp_lost *l;
+    struct str node;
+    bool more = false;
+    if (!k->confirming || round != k->round)
+        return;
+    k->confirming = false;
+    for (struct table_pos pos = { 0 }; table_next(&k->loss, &pos, &node, &l);) {
+        if (ok && l->asked)
+            marks_add(&k->lost, node);
+        else
+            more = true;
+        l->asked = false;
+    }
+    if (ok)
+        controller_kick(k->controller);
+    if (more && !ok)
+        k->confirm_at_ms = k->calls->now_ms() + CONFIRM_AGAIN_MS;
+    else if (more)
+        confirm(k);
+}
+
 static void lose(struct disp_keeper *k, struct str node, enum disp_loss why)
 {
-    enum disp_loss *l = table_put(&k->loss, node, NULL);
-    *l = why;
-    marks_add(&k->lost, node);
-    controller_kick(k->controller);
+    struct disp_lost *l = table_put(&k->loss, node, NULL);
+    *l = (struct disp_lost){ .why = why };
 }
 
 uint64_t disp_due(const struct disp_keeper *k)
 {
     uint64_t at = disp_next_ms(&k->core);
+    if (k->confirm_at_ms && k->confirm_at_ms < at)
+        at = k->confirm_at_ms;
     for (const struct disp_wait *w = k->active ? NULL : k->queue; w; w = w->next)
         if (w->until_ms < at)
             at = w->until_ms;
@@ -256,6 +293,8 @@ uint64_t disp_tick(struct disp_keeper *k)
     }
     if (!k->active)
         drop_waits(k, overdue, &now, NOT_LEADING);
+    if (k->confirm_at_ms <= now)
+        confirm(k);
     return disp_due(k);
 }
 
@@ -272,7 +311,10 @@ static void learn_period(struct disp_keeper *k, struct str doc)
 static void learn_node(struct disp_keeper *k, struct str id, struct str doc)
 {
     struct str state;
+    struct disp_lost *l = table_get(&k->loss, id);
     disp_learn_node(k, id, doc);
+    if (l && mp_get_str(doc, "Status.State", &state) && str_is(state, l->why == DISP_LOSS_UNKNOWN ? "unknown" : "down"))
+        table_del(&k->loss, id); /* it is stored */
     if (mp_get_str(doc, "Status.State", &state) && !str_is(state, "down"))
         disp_watch(&k->core, id, k->calls->now_ms());
 }
@@ -285,6 +327,7 @@ static void forget_node(struct disp_keeper *k, struct str id)
         p->poll = NULL;
     }
     disp_forget(&k->core, id);
+    table_del(&k->loss, id);
     table_del(&k->orphans, id);
     table_del(&k->holds, id);
     marks_add(&k->gone, id);
@@ -498,6 +541,7 @@ static void open_session(struct disp_keeper *k, struct disp_wait *w)
     }
     for (size_t i = 0; w->id[i]; i++) /* the session's name is as random as anything */
         jitter = jitter * 31 + (unsigned char)w->id[i];
+    table_del(&k->loss, str_from(w->node));
     p = disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms(), jitter);
     p->held = w->held;
     log_info("node=%s opened a session%s", w->node, w->held ? "; it flaps, so it is not ready yet" : "");
@@ -549,6 +593,8 @@ static void on_standby(void *arg)
 {
     struct disp_keeper *k = arg;
     k->active = false;
+    k->confirming = false;
+    k->confirm_at_ms = 0;
     fail_polls(k, NOT_LEADING);
     drop_waits(k, any_wait, NULL, NOT_LEADING);
     disp_clear(&k->core);

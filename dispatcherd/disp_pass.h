@@ -33,10 +33,16 @@ struct disp_calls { /* what to do with calls */
     struct arena *(*arena)(void *call);
     uint64_t (*now_ms)(void); /* mono */
     void (*new_id)(char id[ID_SIZE]);
+    void (*confirm)(void *keeper, uint64_t round); /* asks for a barrier; disp_confirmed() follows */
 };
 
 /* Why a node is declared down, or unknown; with the message that its status gets. */
 enum disp_loss { DISP_LOSS_SILENT, DISP_LOSS_UNKNOWN, DISP_LOSS_NEVER_CAME };
+
+struct disp_lost { /* a node that fell silent */
+    enum disp_loss why;
+    bool asked; /* before the barrier that is under way was asked for */
+};
 
 struct disp_keeper {
     struct disp core;
@@ -48,8 +54,10 @@ struct disp_keeper {
     int64_t orphan_after_ns;              /* tasks of a node that stays down for so long are given up */
     struct disp_wait *queue, **queue_end; /* for the next pass */
     struct disp_wait *flying;             /* in the transaction in flight */
-    struct marks lost;                    /* nodes to be declared down or unknown */
-    struct table loss;                    /* node ID -> enum disp_loss, of those */
+    struct table loss;                    /* node ID -> struct disp_lost: not stored yet */
+    struct marks lost;                    /* those of them that the next pass declares down or unknown */
+    bool confirming;                      /* a barrier is under way */
+    uint64_t round, confirm_at_ms;        /* its number; when to ask again after a failure, 0 not */
     struct marks gone;                    /* nodes that were removed: their tasks will never be heard of again */
     struct table orphans;                 /* node ID -> int64_t, when the tasks of this lost node are given up */
     struct table holds;                   /* node ID -> int64_t, when this flapping node may be ready */
@@ -78,6 +86,12 @@ void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments 
 
 /* disp_hint - gatewayd says that the link to a node came or went. */
 void disp_hint(struct disp_keeper *k, struct str node, bool up);
+
+/*
+ * disp_confirmed - the barrier's answer. Without a majority a leader hears of nothing, and what it writes then may be
+ * committed much later: it must not say who is down. A barrier is answered by a majority only.
+ */
+void disp_confirmed(struct disp_keeper *k, uint64_t round, bool ok);
 
 /* disp_tick - nodes and calls whose time is up; returns disp_due(). */
 uint64_t disp_tick(struct disp_keeper *k);

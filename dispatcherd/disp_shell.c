@@ -5,11 +5,14 @@
 
 #include "dispatcherd/disp_pass.h"
 
+#define BARRIER_MS 3000u
+
 struct disp_conf disp_conf;
 
 static struct disp_keeper keeper;
 static struct controller *controller;
 static struct timer *timer;
+static struct rpc_client *raftd;
 static const struct controller_ops *core_ops = &disp_ops;
 static struct controller_ops ops;
 
@@ -45,11 +48,6 @@ static uint64_t mono_now(void)
     return clock_mono().ms;
 }
 
-static const struct disp_calls calls = { call_opened, call_stored, call_assigned, call_failed,
-                                         call_arena,  mono_now,    id_new };
-
-/* ---- requests ---- */
-
 static uint64_t armed = DISP_NEVER;
 
 static void arm(void)
@@ -59,6 +57,26 @@ static void arm(void)
         timer_arm(timer, at);
     armed = at;
 }
+
+static void on_barrier(void *arg, const void *rep, const struct err *e)
+{
+    (void)rep;
+    if (e->code != 0)
+        log_warn("who is silent is not declared down while no majority answers: %s", e->msg);
+    disp_confirmed(&keeper, (uint64_t)(uintptr_t)arg, e->code == 0);
+    arm();
+}
+
+static void ask_barrier(void *k, uint64_t round)
+{
+    (void)k;
+    rpc_send(raftd, &op_raftd_barrier, &(struct raftd_empty){ 0 }, BARRIER_MS, on_barrier, (void *)(uintptr_t)round);
+}
+
+static const struct disp_calls calls = { call_opened, call_stored, call_assigned, call_failed,
+                                         call_arena,  mono_now,    id_new,        ask_barrier };
+
+/* ---- requests ---- */
 
 /*
  * caller - which node a call is for: the one that its certificate names, or this host's own.
@@ -160,6 +178,8 @@ int disp_shell_start(struct err *e)
                                            .hold_max_ns = (int64_t)disp_conf.flap_hold_max_ms * 1000000 };
     int r = timer_open(&timer, on_timer, NULL, e);
     if (r == 0)
+        r = rpc_client_open(&raftd, daemon_loop(), daemon_run_dir(), "raftd", e);
+    if (r == 0)
         r = controller_open(&controller, daemon_loop(), daemon_run_dir(), &ops, &keeper, e);
     keeper.controller = controller;
     return r;
@@ -169,6 +189,7 @@ void disp_shell_stop(void)
 {
     disp_keeper_done(&keeper);
     controller = controller_free(controller);
+    raftd = rpc_client_free(raftd);
     timer = timer_free(timer);
 }
 
