@@ -18,7 +18,6 @@ struct gw_net gw_net;
 
 static struct {
     struct oneway *peers;
-    bool raftd; /* is there */
     char instance[ID_SIZE];
     struct {
         const char *name;
@@ -136,8 +135,6 @@ static void on_hinted(void *arg, const void *rep, const struct err *e)
 
 void gw_shell_raft_link(struct gw_link *l, bool up)
 {
-    if (up && !sh.raftd)
-        tell_of_raftd(l);
     to_raftd(up ? "up" : "down", str_from(l->peer.node), (struct str){ NULL, 0 });
 }
 
@@ -170,9 +167,6 @@ static void on_control(struct gw_link *l, struct str body)
     } else if (str_is(c.Kind, "swarm")) {
         if (!(gw_ident_role() == RPC_MANAGER && gw_swarm()->current)) /* else our own map knows better */
             gw_ident_swarm(c.Managers.v, c.Managers.n, c.Trust, c.Rev);
-    } else if (str_is(c.Kind, "raft")) { /* as if the link had gone, or come: nobody waits for its election timeout */
-        if (gw_ident_role() == RPC_MANAGER && gw_hub_link(str_from(l->peer.node)) == l)
-            to_raftd(str_is(c.Text, "up") ? "up" : "down", str_from(l->peer.node), (struct str){ NULL, 0 });
     } else if (str_is(c.Kind, "renew")) {
         gw_ident_renew("a manager says so");
     }

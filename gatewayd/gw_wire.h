@@ -25,10 +25,14 @@ struct gw_reply_msg {
     struct str Msg, Body;
 };
 
-/* Kind "bye": Code and Text say why the link is closed. "swarm": Managers and Trust are what a manager knows at store
- * revision Rev. "renew": ask for a new certificate now. "redial": open a new link in place of this one. "raft": Text
- * says whether the sender's raftd is "up" or "down". "done": the sender of it uses another link now and waits for no
- * more replies on this one; after both said so it is closed. */
+/* Kinds:
+ * "bye"     Code and Text say why the link is closed;
+ * "swarm"   Managers and Trust are what a manager knows at store revision Rev;
+ * "renew"   ask for a new certificate now;
+ * "redial"  open a new link in place of this one;
+ * "done"    the sender uses another link now and waits for no more replies on this one; after both said so it is
+ * closed.
+ */
 struct gw_control {
     struct str Kind, Text;
     uint64_t Code, Rev;
