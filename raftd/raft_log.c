@@ -498,8 +498,9 @@ static int verify(struct raft_log *l, struct err *e)
     if (synced >= l->seq)
         return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing: the log ends at write %llu of %llu", l->dir,
                        (unsigned long long)l->last + 1, (unsigned long long)l->seq - 1, (unsigned long long)synced);
-    if (l->last + 1 < l->first || l->last < l->snapshot_index)
-        return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing", l->dir, (unsigned long long)l->last + 1);
+    if (l->last + 1 != l->first + l->n_slots || l->last < l->snapshot_index)
+        return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing", l->dir,
+                       (unsigned long long)(l->first + l->n_slots));
     return l->snapshot_index == 0 ? 0 : snapshot_verify(l->dir, &l->key, l->snapshot_index, l->snapshot_term, e);
 }
 

@@ -567,7 +567,8 @@ static int entries_at(struct raft_log *l, const struct log_seg *s, size_t *at, s
         }
         if (r == 0 && h.term < rp->last_term)
             r = seg_failed(l, s->no, ERR_CORRUPT, "an entry's term is lower than the one before", e);
-        if (r == 0)
+        /* With entries missing before it, a later write cuts it off: the log begins behind that cut. */
+        if (r == 0 && rp->last + 1 <= l->first + l->n_slots)
             r = log_slot_add(l, rp->last + 1, h.term, h.entry_type, s, from, e);
         rp->last++;
         rp->last_term = h.term;
@@ -589,7 +590,7 @@ static int group_at(struct raft_log *l, const struct log_seg *s, size_t at, size
     if (g.truncate_from != 0 && g.truncate_from <= rp.last) {
         rp.last = g.truncate_from - 1;
         const struct log_slot *sl = log_slot_at(l, rp.last);
-        rp.last_term = rp.last == l->snapshot_index ? l->snapshot_term : sl ? sl->term : 0;
+        rp.last_term = sl ? sl->term : 0; /* not known of what is compacted; the snapshot's is of a later time */
         log_slots_cut(l, g.truncate_from);
     }
     r = entries_at(l, s, &pos, end, &g, &rp, e);

@@ -613,6 +613,183 @@ static void test_segments(void **state)
     assert_non_null(strstr(e.msg, "seg-0000000007 is missing"));
 }
 
+/* A follower's tail that never was committed reaches into the next segment, is cut off there, and the log then begins
+ * at the cut: what was cut off still lies before it in that segment. */
+static void test_compaction_at_a_cut(void **state)
+{
+    (void)state;
+    static char data[3000];
+    struct raft_log *l = create();
+    struct raft_log_state st;
+    bool more;
+    uint64_t i = 2;
+    for (; test_missing("log/seg-0000000002") || i < 40; i++)
+        assert_int_equal(append(l, i, 1, (struct str){ data, sizeof data }), 0);
+    struct raft_log_entry en = { 10, 2, RAFT_ENTRY_DATA, STR("ten") };
+    struct raft_log_write w = { .truncate_from = 35, .entries = &en, .n_entries = 1 };
+    en.index = 35; /* once in between */
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    w.truncate_from = en.index = 10;
+    en.term = 3;
+    assert_int_equal(raft_log_write(l, &w, &e), 0);
+    assert_int_equal(append(l, 11, 3, STR("eleven")), 0);
+    write_snapshot(l, 10, 3, 1);
+    assert_int_equal(raft_log_compact(l, 10, 10, 1000, &more, &e), 0);
+    assert_true(test_missing(SEG));
+    for (int round = 0; round < 2; round++) {
+        raft_log_close(l);
+        assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+        raft_log_state(l, &st);
+        assert_int_equal(st.first_index, 10);
+        assert_entry(l, 10, 3, STR("ten"));
+        assert_entry(l, 11, 3, STR("eleven"));
+        assert_int_equal(append(l, st.last_index + 1, 4, STR("on")), 0);
+    }
+    raft_log_close(l);
+}
+
+/* ---- any history, against a model of it ---- */
+
+static uint64_t rnd_state;
+
+static uint64_t rnd(uint64_t n)
+{
+    rnd_state = rnd_state * 6364136223846793005u + 1442695040888963407u;
+    return (rnd_state >> 33) % n;
+}
+
+static struct {
+    uint64_t first, last, snap, snap_term, term;
+    uint64_t terms[4096]; /* by index */
+    struct raft_log *l;
+} mo;
+
+static struct str model_data(uint64_t index, uint64_t term)
+{
+    static char data[9000];
+    memset(data, (int)(index * 31 + term), sizeof data);
+    return (struct str){ data, (index * 7919 + term * 104729) % 9000 };
+}
+
+static void model_write(void)
+{
+    struct raft_log_entry en[6];
+    struct raft_hard_state hs = { mo.term + (rnd(4) == 0), rnd(3) };
+    struct raft_log_write w = { .entries = en,
+                                .n_entries = rnd(6),
+                                .hard_state = rnd(2) || hs.term > mo.term ? &hs : NULL };
+    char copy[6][9000];
+    uint64_t low = mo.snap + 1 > mo.first ? mo.snap + 1 : mo.first;
+    low = low < 2 ? 2 : low; /* the first one is what create() wrote */
+    if (rnd(5) == 0 && mo.last >= low) {
+        w.truncate_from = low + rnd(mo.last - low + 1);
+        mo.last = w.truncate_from - 1;
+    }
+    mo.term = hs.term;
+    for (size_t i = 0; i < w.n_entries; i++) {
+        struct str d = model_data(++mo.last, mo.term);
+        memcpy(copy[i], d.p, d.n);
+        en[i] = (struct raft_log_entry){
+            mo.last, mo.term, rnd(9) ? RAFT_ENTRY_DATA : RAFT_ENTRY_MEMBERS, { copy[i], d.n }
+        };
+        mo.terms[mo.last] = mo.term;
+    }
+    assert_int_equal(raft_log_write(mo.l, &w, &e), 0);
+}
+
+static void model_compact(void)
+{
+    bool more = true;
+    if (mo.last <= mo.snap)
+        return;
+    uint64_t index = mo.snap + 1 + rnd(mo.last - mo.snap), keep = index + 1 - rnd(5);
+    if (keep < 1 || keep > index + 1)
+        keep = 1;
+    write_snapshot(mo.l, index, mo.terms[index], 1);
+    while (more)
+        assert_int_equal(raft_log_compact(mo.l, index, keep, 1 + (unsigned)rnd(50), &more, &e), 0);
+    mo.snap = index;
+    mo.snap_term = mo.terms[index];
+    mo.first = keep > mo.first ? keep : mo.first;
+}
+
+static void model_install(void)
+{
+    uint64_t index = mo.snap + 1 + rnd(12);
+    bool same = index <= mo.last && rnd(2);
+    uint64_t term = same ? mo.terms[index] : mo.term;
+    same = index >= mo.first && index <= mo.last && mo.terms[index] == term;
+    if (term < mo.snap_term)
+        return;
+    write_snapshot(mo.l, index, term, 1);
+    assert_int_equal(raft_log_install(mo.l, index, term, &e), 0);
+    if (!same)
+        mo.last = index;
+    mo.terms[index] = term;
+    mo.snap = index;
+    mo.snap_term = term;
+    mo.first = index + 1;
+}
+
+static void model_check(void)
+{
+    struct raft_log_state st;
+    raft_log_state(mo.l, &st);
+    assert_int_equal(st.first_index, mo.first);
+    assert_int_equal(st.last_index, mo.last);
+    assert_int_equal(st.snapshot_index, mo.snap);
+    assert_int_equal(st.snapshot_term, mo.snap_term);
+    assert_int_equal(st.hard_state.term, mo.term);
+    for (uint64_t i = mo.first; i <= mo.last; i++)
+        assert_entry(mo.l, i, mo.terms[i], i == 1 ? STR("first") : model_data(i, mo.terms[i]));
+}
+
+static void test_any_history(void **state)
+{
+    (void)state;
+    const char *many = getenv("SEEDS"); /* more of them, for a long run */
+    uint64_t seeds = many ? strtoull(many, NULL, 10) : 60;
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        rnd_state = seed * 77;
+        test_tree_remove(test_dir);
+        mkdir(test_dir, 0700);
+        memset(&mo, 0, sizeof mo);
+        mo.l = create();
+        mo.first = mo.last = mo.term = mo.terms[1] = 1;
+        mo.term = 1;
+        for (unsigned i = 0; i < 80; i++) {
+            uint64_t what = rnd(20);
+            if (what < 15)
+                model_write();
+            else if (what < 16)
+                model_compact();
+            else if (what < 17)
+                model_install();
+            if (what >= 17 || i == 79) {
+                raft_log_close(mo.l);
+                if (raft_log_open(&mo.l, test_dir, &e) < 0)
+                    fail_msg("seed %llu, step %u: %s", (unsigned long long)seed, i, e.msg);
+                model_check();
+            }
+        }
+        raft_log_close(mo.l);
+    }
+}
+
+static void test_set_id(void **state)
+{
+    (void)state;
+    struct raft_log *l = create();
+    assert_int_equal(append(l, 2, 1, STR("two")), 0);
+    assert_int_equal(raft_log_set_id(l, 4711, &e), 0);
+    raft_log_close(l);
+    assert_int_equal(raft_log_open(&l, test_dir, &e), 0);
+    assert_int_equal(raft_log_identity(l)->id, 4711);
+    assert_string_equal(raft_log_identity(l)->node_id, "node1");
+    assert_entry(l, 2, 1, STR("two"));
+    raft_log_close(l);
+}
+
 static void test_steps_of_a_write(void **state)
 {
     (void)state;
@@ -886,6 +1063,9 @@ int main(void)
         T(test_erase),
         T(test_nothing_in_the_clear),
         T(test_segments),
+        T(test_compaction_at_a_cut),
+        T(test_any_history),
+        T(test_set_id),
         T(test_steps_of_a_write),
         T(test_members),
         T(test_join_and_install),
