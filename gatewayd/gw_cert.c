@@ -119,7 +119,10 @@ int gw_cert_verify(X509 *leaf, STACK_OF(X509) * chain, struct str trust, int64_t
         X509_STORE_CTX_free(ctx);
         return gw_ssl_error(e, "verify");
     }
-    X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(ctx), (time_t)now_s);
+    if (now_s == GW_CERT_ANY_TIME)
+        X509_VERIFY_PARAM_set_flags(X509_STORE_CTX_get0_param(ctx), X509_V_FLAG_NO_CHECK_TIME);
+    else
+        X509_VERIFY_PARAM_set_time(X509_STORE_CTX_get0_param(ctx), (time_t)now_s);
     if (X509_verify_cert(ctx) != 1)
         r = err_set(e, ERR_UNAUTHORIZED, "%s", X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)));
     X509_STORE_CTX_free(ctx);

@@ -43,6 +43,7 @@ static inline void gw_cert_chain_freep(STACK_OF(X509) * *p)
 }
 
 /* gw_cert_verify - leaf and intermediates against the roots in @trust (PEM) at @now_s. -ERR_UNAUTHORIZED. */
+#define GW_CERT_ANY_TIME INT64_MIN /* expired or not: the certificates of a chain need not share any moment */
 int gw_cert_verify(X509 *leaf, STACK_OF(X509) * chain, struct str trust, int64_t now_s, struct err *e);
 
 /* gw_cert_issuer - subject and public key (DER) of who signed the leaf: the next certificate in its chain, or the root

@@ -149,7 +149,7 @@ int gw_credentials_make(struct gw_credentials *ret, struct str chain, struct str
         r = err_set(e, ERR_CORRUPT, "the key does not belong to the certificate");
     }
     if (r == 0) { /* an expired one is still good for being renewed */
-        r = gw_cert_verify(c.cert, c.rest, trust, c.info.not_before, e);
+        r = gw_cert_verify(c.cert, c.rest, trust, GW_CERT_ANY_TIME, e);
         if (r < 0)
             (void)err_wrap(e, "certificate");
     }
