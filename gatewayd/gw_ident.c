@@ -485,7 +485,7 @@ static void renew(void)
     buf_done(&old);
 }
 
-void gw_ident_renew(const char *why)
+void gw_ident_renew(const char *why, bool all_nodes)
 {
     if (!me.id.cred.cert || me.renew_now)
         return;
@@ -495,7 +495,7 @@ void gw_ident_renew(const char *why)
     me.renew_now = me.renew_changed = true;
     if (me.ask == ASK_NOTHING)
         me.next_ms = 0;
-    work_at(gw_now_ms() + spread % SOON_SPREAD_MS / 10);
+    work_at(gw_now_ms() + (all_nodes ? spread % SOON_SPREAD_MS : 0));
 }
 
 /* ---- joining ---- */
@@ -815,7 +815,7 @@ void gw_ident_swarm(const struct gw_manager *m, size_t n, struct str trust, uint
         if (gw_credentials_make(&c, buf_str(&me.id.cred.chain), trust, me.id.cred.key, &e) < 0) {
             /* Ours is of a root that is trusted no more: with the new roots we could still ask for a new one. */
             log_warn("new roots do not cover our certificate: %s", e.msg);
-            gw_ident_renew("its root is trusted no more");
+            gw_ident_renew("its root is trusted no more", true);
         } else if (gw_state_save_trust(&me.state, trust, &e) < 0) {
             log_error("%s", e.msg);
             gw_credentials_done(&c);

@@ -168,7 +168,9 @@ static void on_control(struct gw_link *l, struct str body)
         if (!(gw_ident_role() == RPC_MANAGER && gw_swarm()->current)) /* else our own map knows better */
             gw_ident_swarm(c.Managers.v, c.Managers.n, c.Trust, c.Rev);
     } else if (str_is(c.Kind, "renew")) {
-        gw_ident_renew("a manager says so");
+        char why[200] = "a manager says so";
+        (void)str_copy(why, sizeof why, c.Text);
+        gw_ident_renew(why, c.Code == 0);
     }
     arena_done(&a);
 }

@@ -88,7 +88,8 @@ enum rpc_role gw_ident_role(void); /* RPC_NOBODY without certificate */
 void gw_ident_store_changed(void);
 /* gw_ident_swarm - the managers there are, and the roots to trust, at store revision @rev; older news are ignored. */
 void gw_ident_swarm(const struct gw_manager *m, size_t n, struct str trust, uint64_t rev);
-void gw_ident_renew(const char *why); /* soon */
+/* gw_ident_renew - soon; @all_nodes: every node does, so not all at the same moment. */
+void gw_ident_renew(const char *why, bool all_nodes);
 void gw_ident_join_up(struct gw_link *l);
 void gw_ident_join_down(struct gw_link *l, const struct err *why);
 extern char gw_join_cookie; /* l->cookie of links that a join dialled is its address */

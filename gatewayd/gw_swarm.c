@@ -172,9 +172,13 @@ static void check_link(struct store_snap *snap, struct gw_link *l)
     if (l->told_renew || l->draining || !swarm.view.current ||
         store_get(snap, KIND_NODE, str_from(l->peer.node), &doc) < 0)
         return;
-    if (role_of(doc) != l->peer.role || issuer_is_old(l)) {
+    bool other_role = role_of(doc) != l->peer.role;
+    if (other_role || issuer_is_old(l)) {
         log_info("asking for a new certificate node=%s role=%s", l->peer.node, gw_role_name(role_of(doc)));
-        l->told_renew = gw_link_control(l, &(struct gw_control){ .Kind = STR("renew") });
+        l->told_renew = gw_link_control(
+            l, &(struct gw_control){ .Kind = STR("renew"),
+                                     .Text = other_role ? STR("its role changed") : STR("the swarm has another root"),
+                                     .Code = other_role });
     }
 }
 
@@ -197,10 +201,10 @@ static void check_self(struct store_snap *snap)
     if (!c->cert || !swarm.view.current || store_get(snap, KIND_NODE, str_from(c->info.node), &doc) < 0)
         return;
     if (role_of(doc) != c->info.role)
-        gw_ident_renew("the node's role changed");
+        gw_ident_renew("the node's role changed", false);
     else if (swarm.issuer_key.n > 0 && gw_cert_issuer(c->cert, c->rest, buf_str(&c->trust), &subject, &key) &&
              !str_eq(buf_str(&key), buf_str(&swarm.issuer_key)))
-        gw_ident_renew("the swarm has another root");
+        gw_ident_renew("the swarm has another root", true);
     buf_done(&subject);
     buf_done(&key);
 }

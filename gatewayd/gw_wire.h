@@ -28,7 +28,7 @@ struct gw_reply_msg {
 /* Kinds:
  * "bye"     Code and Text say why the link is closed;
  * "swarm"   Managers and Trust are what a manager knows at store revision Rev;
- * "renew"   ask for a new certificate now;
+ * "renew"   ask for a new certificate: Text says why; Code 1: at once, 0: every node is told so, take your time;
  * "redial"  open a new link in place of this one;
  * "done"    the sender uses another link now and waits for no more replies on this one; after both said so it is
  * closed.
