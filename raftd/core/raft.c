@@ -566,10 +566,9 @@ static uint64_t wake_at(const struct raft *r)
 static void settle(struct raft *r)
 {
     raft_elect_settle(r);
+    raft_repl_commit(r);
+    raft_read_settle(r); /* may start a round of heartbeats */
     raft_repl_settle(r);
-    raft_read_settle(r);
-    if (r->heartbeat_due)
-        raft_repl_settle(r); /* a round for reads starts */
     write_settle(r);
     uint64_t to = min_u64(r->commit, r->stable);
     if (to > r->released)

@@ -194,7 +194,8 @@ void raft_timeout_now_best(struct raft *r);
 void raft_progress_reset(struct raft *r, struct progress *p);
 void raft_progress_probe(struct progress *p, uint64_t next);
 void raft_repl_tick(struct raft *r);
-void raft_repl_settle(struct raft *r);
+void raft_repl_commit(struct raft *r); /* leader: what a majority has */
+void raft_repl_settle(struct raft *r); /* messages */
 int raft_append_check(const struct raft *r, const struct raft_msg *m, struct err *e);
 void raft_on_append(struct raft *r, const struct raft_msg *m);
 void raft_on_append_reply(struct raft *r, const struct raft_msg *m);

@@ -157,8 +157,10 @@ static uint64_t durable_at(const struct raft *r, const struct progress *p)
     return PLANTED(PLANT_SELF_NOT_DURABLE) ? r->last : r->stable;
 }
 
-static void leader_commit(struct raft *r)
+void raft_repl_commit(struct raft *r)
 {
+    if (r->role != RAFT_LEADER)
+        return;
     uint64_t index = raft_quorum_value(r, durable_at);
     /* Only an entry of the own term is committed by counting (Raft §5.4.2); it takes all earlier ones with it. */
     if (index > r->commit && (raft_term_at(r, index) == r->hs.term || PLANTED(PLANT_COMMIT_OLD_TERM)))
@@ -208,7 +210,6 @@ void raft_repl_settle(struct raft *r)
         answers_settle(r);
         return;
     }
-    leader_commit(r);
     for (size_t i = 0; i < r->n_progress; i++) {
         if (r->heartbeat_due && r->progress[i].id != r->conf.id)
             heartbeat(r, &r->progress[i]);
