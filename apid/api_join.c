@@ -849,7 +849,7 @@ bool swarm_key_ok(struct str k)
     if (k.n != 9 + 43 || !str_starts(k, STR("SWMKEY-1-")))
         return false;
     for (size_t i = 9; i < k.n; i++)
-        if (!memchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k.p[i], 64))
+        if (!k.p[i] || !strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k.p[i]))
             return false;
     return true;
 }

@@ -515,7 +515,8 @@ static void passphrase_header(struct buf *pass, struct buf *ret)
     unsigned char *to = (unsigned char *)buf_reserve(ret, 4 * (pass->n / 3 + 1) + 1);
     if (to)
         ret->n += (size_t)EVP_EncodeBlock(to, (const unsigned char *)pass->p, (int)pass->n);
-    explicit_bzero(pass->p, pass->cap);
+    if (pass->p)
+        explicit_bzero(pass->p, pass->cap);
     buf_done(pass);
 }
 

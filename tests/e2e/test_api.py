@@ -95,6 +95,64 @@ ABSENT = [
 ]
 
 
+def test_errors_of_json(s):
+    """As Go's encoding/json says them."""
+    for body, why in (("{i", "invalid character 'i' looking for beginning of object key string"),
+                      ('{"Name" 1}', "invalid character '1' after object key"),
+                      ('{"Name":"a" "b"}', "invalid character '\"' after object key:value pair"),
+                      ("nul", "unexpected EOF"), ("[1 2]", "invalid character '2' after array element"),
+                      ('{"Name":tru}', "invalid character '}' in literal true (expecting 'e')")):
+        says(s, "POST", "/services/create", 400, "invalid JSON: " + why, body)
+    says(s, "POST", "/services/create", 400, "unexpected content after JSON", "{} {}")
+
+
+def test_words_of_a_manager(s):
+    """What a swarm of one manager refuses, in Docker's words and with its codes."""
+    already = 'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
+    token = s.api.get("/swarm")["JoinTokens"]["Worker"]
+    says(s, "POST", "/swarm/init", 503, already, {"ListenAddr": "0.0.0.0:2377"})
+    says(s, "POST", "/swarm/join", 503, already, {"ListenAddr": "0.0.0.0:2377", "RemoteAddrs": ["10.77.0.99"], "JoinToken": token})
+    says(s, "POST", "/swarm/unlock", 409, "swarm is not locked", {"UnlockKey": "SWMKEY-1-" + "x" * 43})
+    says(s, "POST", "/swarm/leave", 503, "You are attempting to leave the swarm on a node that is participating as a manager. "
+         "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ")
+    eq(s.api.get("/swarm/unlockkey"), {"UnlockKey": ""})
+    node = s.api.get("/nodes")[0]
+    eq((node["ManagerStatus"]["Leader"], node["ManagerStatus"]["Reachability"]), (True, "reachable"))
+    eq(node["Description"]["TLSInfo"], s.api.get("/swarm")["TLSInfo"])
+    worker = dict(node["Spec"], Role="worker")
+    says(s, "POST", "/nodes/%s/update?version=%d" % (node["ID"], node["Version"]["Index"]), 400,
+         "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm", worker)
+    says(s, "POST", "/nodes/%s/update?version=%d" % (node["ID"], node["Version"]["Index"] + 9), 500,
+         "rpc error: code = Unknown desc = update out of sequence", node["Spec"])
+    says(s, "DELETE", "/nodes/%s?force=1" % node["ID"], 400, "rpc error: code = FailedPrecondition desc = node %s is a cluster "
+         "manager and is a member of the raft cluster. It must be demoted to worker before removal" % node["ID"])
+    eq(s.api.raw("POST", "/swarm/backup")[0], 400)
+    eq(s.api.raw("POST", "/swarm/restore")[0], 503)
+    swarm = s.api.get("/swarm")
+    for hidden in ("RootCA", "TokenEpoch", "UnlockKeyEpoch", "NetworkKeys", "Rev"):
+        eq((hidden in swarm, hidden in node), (False, False), hidden)
+    bad = copy.deepcopy(swarm["Spec"])
+    bad["CAConfig"]["SigningCACert"] = "no certificate"
+    status, data, _ = s.api.raw("POST", "/swarm/update?version=%d" % swarm["Version"]["Index"], bad, JSON)
+    eq((status, "rpc error: code = " in json.loads(data)["message"]), (400, True), data)
+    eq(s.api.get("/swarm")["Version"], swarm["Version"])
+
+
+def test_details_of_logs(s):
+    """What the log driver was told to add comes with each line."""
+    s.load("busybox")
+    s.create("det", "busybox:latest", "--restart-condition", "none", "--log-driver", "json-file", "--log-opt", "labels=team", "--log-opt", "env=STAGE",
+             "--container-label", "team=blue", "--container-label", "other=x", "--env", "STAGE=one two", "--env", "SECRET=x",
+             args=("echo", "said"))
+    s.wait(lambda: "said" in s.logs("det") or None, "the line")
+    line = s.logs("det", "--details")
+    contains(line, "STAGE=one+two,")
+    contains(line, ",team=blue ")
+    if "SECRET" in line or "other" in line:
+        raise st.Failure("more than was asked for: " + line)
+    s.remove("det")
+
+
 def test_words_for_what_is_not_there(s):
     for method, path, message in ABSENT:
         says(s, method, path, 404, message, "{}" if method == "POST" else None)

@@ -21,6 +21,21 @@ def test_outside_of_a_swarm(s):
         contains(s.docker_fails(*argv).lower(), "not")
     status, _, _ = s.api.raw("GET", "/services")
     eq(status, 503)
+    token = "SWMTKN-1-" + "1" * 50 + "-" + "2" * 25
+    where = {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "10.77.0.11"}
+    for body, status, words in (({}, 400, "at least 1 RemoteAddr is required to join"),
+                                ({"RemoteAddrs": ["10.77.0.99"], "JoinToken": "abc"}, 500, "invalid join token"),
+                                ({"RemoteAddrs": ["[::1"], "JoinToken": token}, 400, "invalid remote address"),
+                                ({"RemoteAddrs": ["x"], "JoinToken": token, "AdvertiseAddr": "0.0.0.0"}, 400, "advertise address must"),
+                                ({"RemoteAddrs": ["x"], "JoinToken": token, "DataPathAddr": "lo:1"}, 400, "data path address must"),
+                                ({"RemoteAddrs": ["x"], "JoinToken": token, "Availability": "sleepy"}, 400, "invalid Availability")):
+        got, data, _ = s.api.raw("POST", "/swarm/join", dict(where, **body))
+        eq(got, status, json.dumps(body))
+        contains(json.loads(data)["message"], words)
+    for path in ("/swarm/unlock", "/swarm/backup"):
+        eq(s.api.raw("POST", path, {"UnlockKey": "SWMKEY-1-" + "x" * 43})[0], 503 if "unlock" in path else 400)
+    eq(s.api.raw("GET", "/swarm/unlockkey")[0], 503)
+    eq(json.loads(s.docker("info", "--format", "{{json .Swarm}}"))["LocalNodeState"], "inactive")
 
 
 def test_init_by_the_client(s):
