@@ -1238,15 +1238,37 @@ static void step(void)
 }
 
 /* wrong - what is not as declared; NULL when all is. */
+static const char *wrong_task(struct str doc, const struct declared *d, uint64_t *slots, unsigned *running)
+{
+    struct str state, desired, spec;
+    uint64_t slot;
+    if (!mp_get_str(doc, "Status.State", &state) || !mp_get_str(doc, "DesiredState", &desired) ||
+        !mp_get_str(doc, "TaskSpecID", &spec) || !mp_get_u64(doc, "Slot", &slot))
+        return "task is damaged";
+    if (str_is(desired, "running") != str_is(state, "running"))
+        return "a task is not in its desired state";
+    if (str_is(desired, "ready") || str_is(desired, "remove"))
+        return "a task is on its way";
+    if (!str_is(desired, "running"))
+        return NULL;
+    if (!str_is(spec, d->spec))
+        return "a task has an old spec";
+    if (slot < 64 && *slots & 1ull << slot)
+        return "a slot runs twice";
+    *slots |= slot < 64 ? 1ull << slot : 0;
+    ++*running;
+    return NULL;
+}
+
 static const char *wrong_service(struct store_snap *snap, const struct declared *d)
 {
     struct view_service v;
     struct store_iter it;
     struct arena a;
     struct err e;
-    struct str doc, state, desired, spec;
+    struct str doc;
     unsigned running = 0, specs = 0, ports = 0;
-    uint64_t slots = 0, slot;
+    uint64_t slots = 0;
     arena_init(&a, 1 << 20);
     if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || view_service(doc, &v, &a, &e) != 0)
         return "service is missing";
@@ -1254,21 +1276,11 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     size_t endpoint_ports = v.Endpoint.Ports.n;
     arena_done(&a);
     for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it);) {
-        if (!mp_get_str(it.doc, "Status.State", &state) || !mp_get_str(it.doc, "DesiredState", &desired) ||
-            !mp_get_str(it.doc, "TaskSpecID", &spec) || !mp_get_u64(it.doc, "Slot", &slot))
-            return "task is damaged";
-        if (str_is(desired, "running") != str_is(state, "running"))
-            return "a task is not in its desired state";
-        if (str_is(desired, "ready") || str_is(desired, "remove"))
-            return "a task is on its way";
-        if (!str_is(desired, "running"))
-            continue;
-        if (!str_is(spec, d->spec))
-            return "a task has an old spec";
-        if (slot < 64 && slots & 1ull << slot)
-            return "a slot runs twice";
-        slots |= slot < 64 ? 1ull << slot : 0;
-        running++;
+        const char *what = wrong_task(it.doc, d, &slots, &running);
+        if (what) {
+            store_iter_done(&it);
+            return what;
+        }
     }
     for (store_each_index(snap, IX_TASKSPEC_SERVICE, str_from(d->id), &it); store_next(&it);)
         specs++;
