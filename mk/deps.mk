@@ -5,7 +5,7 @@ DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev l
               libseccomp-dev
 DEPS_RUN   := crun conmon skopeo nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates \
               tar gzip bzip2 xz-utils zstd
-DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps faketime clang libclang-rt-dev llvm clang-tidy \
+DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps clang libclang-rt-dev llvm clang-tidy \
               clang-format cppcheck shellcheck
 # For `make bench` only: the peer that is measured beside us.
 DEPS_BENCH := etcd-server

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import swarmtest as st  # noqa: E402
 from swarmtest import eq  # noqa: E402
 
-CYCLES = 3 if st.SANITIZED else 8
+CYCLES = 2 if st.SANITIZED else 5
 
 
 def setup(s):
