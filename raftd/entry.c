@@ -5,6 +5,7 @@
 static const struct field entry_fields[] = {
     FIELD_I64(struct entry, At, INT64_MIN, INT64_MAX),
     FIELD_STR(struct entry, By, 0, 64),
+    FIELD_U64(struct entry, Req, 0, UINT64_MAX),
     FIELD_U64(struct entry, Term, 0, UINT64_MAX),
     FIELD_LIST(struct entry, Requires, txn_require_fields, struct txn_require, TXN_CHANGES_MAX),
     FIELD_LIST(struct entry, Changes, txn_change_fields, struct txn_change, TXN_CHANGES_MAX),
@@ -19,6 +20,12 @@ void entry_encode(const struct entry *en, struct buf *out)
 int entry_decode(struct entry *ret, struct str data, struct arena *a, struct err *e)
 {
     return fields_decode(ret, entry_fields, sizeof *ret, data, FIELDS_STRICT, a, e);
+}
+
+uint64_t entry_req(struct str data)
+{
+    uint64_t req = 0;
+    return mp_get_u64(data, "Req", &req) ? req : 0;
 }
 
 static int target_check(struct str kind, struct str id, const char *what, size_t i, struct err *e)

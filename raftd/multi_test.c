@@ -84,6 +84,9 @@ struct fake {
 
 static struct fake nodes[NODES];
 static bool cut[NODES][NODES];
+static bool silent; /* cuts are not told, and requests get lost on the way, as with a cable pulled */
+static struct rpc_call *lost[256];
+static int n_lost;
 static sd_event *loop;
 static uint64_t dropped_every; /* loses one datagram of so many; 0: none */
 
@@ -115,8 +118,8 @@ static void on_frame(void *arg, struct str msg)
     arena_init(&a, 4096);
     assert_int_equal(fields_decode(&f, gw_peer_frame_fields, sizeof f, msg, FIELDS_STRICT, &a, &e), 0);
     struct fake *to = by_id(f.Node);
-    bool lost = dropped_every != 0 && ++n % dropped_every == 0;
-    if (to != NULL && !cut[from->i][to->i] && !lost)
+    bool drop = dropped_every != 0 && ++n % dropped_every == 0;
+    if (to != NULL && !cut[from->i][to->i] && !drop)
         frame(to, "msg", from->id, f.Body);
     arena_done(&a);
 }
@@ -199,6 +202,10 @@ static void relay(struct rpc_call *c, const struct rpc_request *rq)
         if (nodes[i].pid == rpc_peer_pid(c))
             from = &nodes[i];
     struct fake *to = from == NULL ? NULL : str_is(rq->to, "leader") ? leader_seen_by(from) : by_id(rq->to);
+    if (to != NULL && silent && cut[from->i][to->i] && n_lost < 256) {
+        lost[n_lost++] = c;
+        return;
+    }
     if (to == NULL || to->pid <= 0 || cut[from->i][to->i]) {
         rpc_fail(c, ERR_UNAVAILABLE, "there is no link to that node");
         return;
@@ -417,6 +424,8 @@ static int stop(struct fake *f, int sig)
 static void cut_off(int a, int b, bool on)
 {
     cut[a][b] = cut[b][a] = on;
+    if (silent)
+        return;
     frame(&nodes[a], on ? "down" : "up", nodes[b].id, (struct str){ NULL, 0 });
     frame(&nodes[b], on ? "down" : "up", nodes[a].id, (struct str){ NULL, 0 });
 }
@@ -502,6 +511,8 @@ static int setup(void **state)
     if (test_dir_make(state) < 0)
         return -1;
     memset(cut, 0, sizeof cut);
+    silent = false;
+    n_lost = 0;
     dropped_every = 0;
     for (int i = 0; i < NODES; i++) {
         struct fake *f = &nodes[i];
@@ -651,6 +662,44 @@ static void test_cut(void **state)
     assert_false(has(l, "limbo"));
     assert_int_equal(put(l, "d").e.code, 0);
     assert_true(has(l, "d"));
+}
+
+/* The leader's cable is pulled: requests on their way to it are lost, and nobody says so. What became of them, the log
+ * of the next leader tells. */
+static void test_silence(void **state)
+{
+    (void)state;
+    group_of(3);
+    struct fake *l = leader(), *f = follower();
+    struct answer a[20], b;
+    assert_int_equal(put(f, "before").e.code, 0);
+    silent = true;
+    isolate(l, true);
+    uint64_t t0 = now();
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "s%d", i);
+        write_start(f, id, 10, &a[i]);
+    }
+    static const struct raftd_empty none;
+    b = (struct answer){ 0 };
+    rpc_send(f->raftd, &op_raftd_barrier, &none, 10000, on_reply, &b);
+    for (int i = 0; i < 20; i++) {
+        WAIT(a[i].done);
+        if (a[i].e.code != 0)
+            fail_msg("s%d: %s", i, a[i].e.msg);
+    }
+    WAIT(b.done);
+    assert_int_equal(b.e.code, 0);
+    print_message("writes through a follower went on %llu ms after the leader fell silent\n",
+                  (unsigned long long)(now() - t0));
+    assert_true(now() - t0 < 3500);
+    assert_true(n_lost > 0);
+    isolate(l, false);
+    while (n_lost > 0)
+        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link broke: outcome unknown");
+    WAIT(has(l, "s19"));
+    assert_int_equal(put(f, "after").e.code, 0);
 }
 
 static void test_lossy(void **state)
@@ -928,9 +977,9 @@ int main(int argc, char **argv)
         return 1;
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_three),   T(test_leader_dies), T(test_cut),       T(test_lossy),        T(test_snapshot),
-        T(test_removal), T(test_quorum),      T(test_five),      T(test_planned_stop), T(test_force_new),
-        T(test_large),   T(test_address),     T(test_lost_disk), T(test_leave),
+        T(test_three),     T(test_leader_dies), T(test_cut),     T(test_lossy),     T(test_silence),
+        T(test_snapshot),  T(test_removal),     T(test_quorum),  T(test_five),      T(test_planned_stop),
+        T(test_force_new), T(test_large),       T(test_address), T(test_lost_disk), T(test_leave),
     };
     if (getenv("TEST_FILTER") != NULL)
         cmocka_set_test_filter(getenv("TEST_FILTER"));

@@ -33,8 +33,9 @@ bool node_drain(void);
 void node_stop(void);
 
 /* node_propose - one checked transaction; the call is answered when it is applied here, or refused. It is passed on to
- * the leader when that is another node, unless it comes from another node itself (@foreign) or is fenced. */
-void node_propose(struct rpc_call *c, const struct entry *en, bool foreign);
+ * the leader when that is another node, unless it is fenced, or comes from another node itself: then @of_term is the
+ * term in which this one is to lead, else 0. */
+void node_propose(struct rpc_call *c, const struct entry *en, uint64_t of_term);
 
 /* node_barrier - answers with a revision that holds every write acknowledged before. */
 void node_barrier(struct rpc_call *c, bool foreign);
@@ -71,8 +72,8 @@ struct node_status {
     char leader[65];             /* its node; "" when nobody is known to lead */
     uint64_t revision, map_bytes, snapshot_index;
     uint64_t unlock_key_epoch; /* Rev of the unlock key that the log's key is wrapped with; 0: none, autolock is off */
-    size_t waiting;    /* requests */
-    char stalled[200]; /* why nothing is applied just now; "" */
+    size_t waiting;            /* requests */
+    char stalled[200];         /* why nothing is applied just now; "" */
 };
 void node_status(struct node_status *ret);
 const char *node_state(const struct node_status *s); /* as op_raftd_status says it */

@@ -98,6 +98,8 @@ static int apply_some(uint64_t to, struct err *e)
             r = sm_apply(node.sm, &en, &result, &revision, e);
         if (r == 0)
             requests_applied(i, en.term, &result, revision);
+        if (r == 0 && (node.away.head != NULL || node.limbo.head != NULL))
+            requests_seen(&en, &result, revision);
         if (r == 0 && result.code != 0)
             node_counts.conflicts++;
     }

@@ -23,8 +23,10 @@ struct request {
     struct request *next;
     struct rpc_call *call; /* NULL: answered already */
     enum request_kind kind;
-    bool foreign;    /* of another manager, which has passed it on */
-    struct entry en; /* REQ_TXN; points into the call */
+    bool foreign;            /* of another manager, which has passed it on */
+    uint64_t of_term;        /* then: the term in which this node is to lead */
+    uint64_t req, sent_term; /* passed on under this number to the leader of this term */
+    struct entry en;         /* REQ_TXN; points into the call */
     char by[65];
     uint64_t deadline_ms; /* 0: none yet */
 
@@ -72,6 +74,7 @@ struct node {
     struct request_list waiting; /* written, not applied yet */
     struct request_list held;    /* nobody leads */
     struct request_list away;    /* with the leader */
+    struct request_list limbo;   /* the leader was lost before it answered */
     struct request_list coming;  /* done by the leader, not applied here yet */
     size_t n_queued;
 
@@ -123,6 +126,7 @@ void requests_close(void);
 void requests_flush(void);                             /* proposes what is queued */
 void requests_appended(const struct raft_effects *fx); /* the queued ones are in the log now */
 void requests_applied(uint64_t index, uint64_t term, const struct err *result, uint64_t revision);
+void requests_seen(const struct raft_log_entry *en, const struct err *result, uint64_t revision);
 void requests_apply_undo(void); /* the batch was not committed to the maps */
 void requests_answer(void);
 void requests_reads(const struct raft_effects *fx);

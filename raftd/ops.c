@@ -59,26 +59,27 @@ static bool is_local(struct rpc_call *c, enum who who)
     return of_this_host(c) && (peer(c) & 1u << who) != 0;
 }
 
-static void txn(struct rpc_call *c, const struct raftd_txn *t, unsigned who, bool foreign)
+static void txn(struct rpc_call *c, const struct raftd_txn *t, unsigned who, const struct raftd_forward *of)
 {
     struct err e = ERR_INIT;
     char names[128];
     struct entry en = { .At = clock_wall().ns, .Term = t->Term, .Requires = t->Requires, .Changes = t->Changes };
     en.By = str_from(authority_names(who, names));
+    en.Req = of ? of->Req : 0;
     int r = entry_check(&en, &e);
     if (r == 0)
         r = changes_check(who, &en, &e);
     if (r < 0)
         refuse(c, &e);
     else
-        node_propose(c, &en, foreign);
+        node_propose(c, &en, of ? of->Term : 0);
 }
 
 void ops_on_txn(struct rpc_call *c, const void *req)
 {
     unsigned who = peer(c);
     if (permit(c, of_this_host(c) && who != 0, "change the store"))
-        txn(c, req, who, false);
+        txn(c, req, who, NULL);
 }
 
 /* The manager that passes it on has looked whether its daemon may; so do we, going by the name it gives. */
@@ -99,7 +100,7 @@ void ops_on_forward(struct rpc_call *c, const void *req)
     if (r < 0)
         refuse(c, &e);
     else
-        txn(c, t, who, true);
+        txn(c, t, who, f);
 }
 
 void ops_on_barrier(struct rpc_call *c, const void *req)

@@ -1,6 +1,7 @@
 /* request.c - who waits for what, and passing requests on to the leader. */
 #include <stdlib.h>
 
+#include "common/util/id.h"
 #include "raftd/node_priv.h"
 
 #define PATIENCE_TICK_MS 50u
@@ -8,6 +9,7 @@
 #define LOST_LEADER_MS 3000u /* an entry of a leader that stepped down is waited for this long */
 #define COMING_MS 10000u     /* until what the leader has done is applied here */
 #define FORWARD_MS 15000u
+#define LIMBO_MS 8000u /* until a leader of a later term shows what became of it */
 
 #define NO_LEADER                                                                                                      \
     "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of "   \
@@ -157,7 +159,7 @@ static void ticking(void)
 
 static bool unknown_outcome(const struct err *e)
 {
-    return e->code != ERR_UNAVAILABLE || strstr(e->msg, "outcome unknown") != NULL;
+    return e->code == ERR_TIMEOUT || (e->code == ERR_UNAVAILABLE && strstr(e->msg, "outcome unknown") != NULL);
 }
 
 static void on_forwarded(void *arg, const void *rep, const struct err *e)
@@ -175,9 +177,8 @@ static void on_forwarded(void *arg, const void *rep, const struct err *e)
         q->deadline_ms = clock_mono().ms + COMING_MS;
         request_push(&node.coming, q);
     } else if (q->kind == REQ_TXN && unknown_outcome(e)) {
-        q->result = *e;
-        request_answer(q);
-        return;
+        q->deadline_ms = clock_mono().ms + LIMBO_MS;
+        request_push(&node.limbo, q);
     } else if (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) { /* not done, or only a read: once more */
         rq.again_ms = clock_mono().ms + AGAIN_MS;
         request_push(&node.held, q);
@@ -190,21 +191,92 @@ static void on_forwarded(void *arg, const void *rep, const struct err *e)
     node_turn_soon();
 }
 
-static void forward(struct request *q, const char *leader)
+static void forward(struct request *q, const struct raft_status *s)
 {
     static const struct raftd_empty none;
     struct buf b = BUF_INIT;
     struct raftd_txn t = { .Requires = q->en.Requires, .Changes = q->en.Changes };
+    struct str leader = str_from(node_leader(s));
     node_counts.forwarded++;
     request_push(&node.away, q);
     if (q->kind != REQ_TXN) {
-        rpc_send_via(node.gateway, str_from(leader), "raftd", &op_raftd_barrier, &none, FORWARD_MS, on_forwarded, q);
+        rpc_send_via(node.gateway, leader, "raftd", &op_raftd_barrier, &none, FORWARD_MS, on_forwarded, q);
         return;
     }
+    random_bytes(&q->req, sizeof q->req);
+    q->req |= 1;
+    q->sent_term = s->term;
     fields_encode(&t, op_raftd_txn.req, &b);
-    struct raftd_forward f = { .Who = str_from(q->by), .Txn = buf_str(&b) };
-    rpc_send_via(node.gateway, str_from(leader), "raftd", &op_raftd_forward, &f, FORWARD_MS, on_forwarded, q);
+    struct raftd_forward f = { .Req = q->req, .Term = s->term, .Who = str_from(q->by), .Txn = buf_str(&b) };
+    rpc_send_via(node.gateway, leader, "raftd", &op_raftd_forward, &f, FORWARD_MS, on_forwarded, q);
     buf_done(&b);
+}
+
+/*
+ * What became of a transaction with a leader that was lost, this node sees in its own log. The leader of a term writes
+ * entries of that term only, and once an entry of a later term is committed none of an earlier one is committed after
+ * it (Raft §5.3, §5.4): so either the transaction has been applied here by then, or it never will be, and may be sent
+ * again.
+ */
+void requests_seen(const struct raft_log_entry *en, const struct err *result, uint64_t revision)
+{
+    const struct request_list *const lists[] = { &node.away, &node.limbo };
+    uint64_t req = en->type == RAFT_ENTRY_DATA ? entry_req(en->data) : 0;
+    for (size_t i = 0; i < 2; i++)
+        for (struct request *q = lists[i]->head; q != NULL; q = q->next) {
+            if (q->kind != REQ_TXN || q->done)
+                continue;
+            q->again = en->term > q->sent_term;
+            if (req == 0 || q->req != req)
+                continue;
+            q->done = true;
+            q->again = false;
+            q->result = *result;
+            q->revision = revision;
+        }
+}
+
+/* instead - another request for the same call; the first one is left to the answer that may still come for it. */
+static struct request *instead(struct request *q)
+{
+    struct request *n = request_new(q->call, q->kind);
+    n->en = q->en;
+    memcpy(n->by, q->by, sizeof n->by);
+    n->en.By = str_from(n->by);
+    n->done = q->done;
+    n->result = q->result;
+    n->revision = q->revision;
+    q->call = NULL;
+    return n;
+}
+
+static void hold(struct request *q)
+{
+    request_push(&node.held, q);
+    ticking();
+    node_turn_soon();
+}
+
+static void answer_away(void)
+{
+    for (struct request *q = node.away.head; q != NULL; q = q->next) {
+        if (q->call != NULL && q->done)
+            request_answer(instead(q));
+        else if (q->call != NULL && q->again)
+            hold(instead(q));
+    }
+    struct request_list all = list_take(&node.limbo);
+    for (struct request *q; (q = request_pop(&all)) != NULL;) {
+        if (q->done) {
+            request_answer(q);
+        } else if (q->again) {
+            q->again = false;
+            q->deadline_ms = clock_mono().ms + node_conf.leader_wait_ms;
+            hold(q);
+        } else {
+            request_push(&node.limbo, q);
+        }
+    }
 }
 
 /* ---- at the leader ---- */
@@ -285,7 +357,7 @@ static void dispatch(struct request *q)
         fail(q, ERR_IO, node.stalled);
         return;
     }
-    bool leads = s.role == RAFT_LEADER && s.transferee == 0;
+    bool leads = s.role == RAFT_LEADER && s.transferee == 0 && (q->of_term == 0 || q->of_term == s.term);
     if (leads && q->kind == REQ_TXN) {
         enqueue(q);
         return;
@@ -300,7 +372,7 @@ static void dispatch(struct request *q)
     }
     const char *leader = node_leader(&s);
     if (s.role == RAFT_FOLLOWER && leader[0] != 0 && clock_mono().ms >= rq.again_ms) {
-        forward(q, leader);
+        forward(q, &s);
         return;
     }
     request_push(&node.held, q);
@@ -314,11 +386,12 @@ static void held_again(void)
         dispatch(q);
 }
 
-void node_propose(struct rpc_call *c, const struct entry *en, bool foreign)
+void node_propose(struct rpc_call *c, const struct entry *en, uint64_t of_term)
 {
     struct request *q = request_new(c, REQ_TXN);
     q->en = *en;
-    q->foreign = foreign;
+    q->foreign = of_term != 0;
+    q->of_term = of_term;
     (void)str_copy(q->by, sizeof q->by, en->By);
     q->en.By = str_from(q->by);
     dispatch(q);
@@ -390,9 +463,27 @@ void requests_appended(const struct raft_effects *fx)
     node.n_queued = 0;
 }
 
+/* A request passed on to the leader of one term must not get into the log in another one. */
+static void stale_again(void)
+{
+    struct raft_status s;
+    bool stale = false;
+    raft_status(node.core, &s);
+    for (const struct request *q = node.queued.head; q != NULL; q = q->next)
+        stale |= q->of_term != 0 && q->of_term != s.term;
+    if (!stale)
+        return;
+    struct request_list all = list_take(&node.queued);
+    node.n_queued = 0;
+    buf_clear(&node.batch);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        dispatch(q);
+}
+
 static void propose(void)
 {
     struct err e = ERR_INIT;
+    stale_again();
     struct raft_event ev = {
         .type = RAFT_EV_PROPOSE,
         .n_entries = (uint32_t)node.n_queued,
@@ -445,10 +536,12 @@ void requests_applied(uint64_t index, uint64_t term, const struct err *result, u
 
 void requests_apply_undo(void)
 {
-    for (struct request *q = node.waiting.head; q != NULL; q = q->next) {
-        q->done = q->again = false;
-        q->result = (struct err)ERR_INIT;
-    }
+    const struct request_list *const lists[] = { &node.waiting, &node.away, &node.limbo };
+    for (size_t i = 0; i < 3; i++)
+        for (struct request *q = lists[i]->head; q != NULL; q = q->next) {
+            q->done = q->again = false;
+            q->result = (struct err)ERR_INIT;
+        }
 }
 
 static void answer_done(struct request *q)
@@ -510,6 +603,8 @@ void requests_answer(void)
 {
     if (node.waiting.head != NULL)
         answer_waiting();
+    if (node.away.head != NULL || node.limbo.head != NULL)
+        answer_away();
     if (node.coming.head != NULL)
         answer_coming();
     if (rq.n_reads > 0)
@@ -542,6 +637,9 @@ void requests_role(void)
     struct raft_status s;
     raft_status(node.core, &s);
     rq.again_ms = 0;
+    for (struct request *q = node.away.head; q != NULL && s.leader != 0; q = q->next)
+        if (q->call != NULL && q->kind == REQ_BARRIER) /* a read of the leader before: ask the new one */
+            hold(instead(q));
     if (s.role == RAFT_LEADER)
         return;
     uint64_t at = clock_mono().ms + LOST_LEADER_MS;
@@ -593,10 +691,12 @@ static void on_patience(void *arg)
     overdue(&node.held, now, ERR_UNAVAILABLE, NO_LEADER);
     if (s.role != RAFT_LEADER)
         overdue(&node.waiting, now, ERR_TIMEOUT, "the leader has changed meanwhile: outcome unknown");
+    overdue(&node.limbo, now, ERR_TIMEOUT, "the leader was lost before it answered: outcome unknown");
     overdue(&node.coming, now, ERR_TIMEOUT, "it is done, but this node has not heard of it yet");
     if (node.held.head != NULL)
         node_turn_soon();
-    if (node.held.head != NULL || node.coming.head != NULL || (node.waiting.head != NULL && s.role != RAFT_LEADER))
+    if (node.held.head != NULL || node.coming.head != NULL || node.limbo.head != NULL ||
+        (node.waiting.head != NULL && s.role != RAFT_LEADER))
         ticking();
 }
 
@@ -615,6 +715,7 @@ void requests_fail_all(const char *why)
     fail_list(&node.held, ERR_UNAVAILABLE, why);
     fail_list(&node.waiting, ERR_UNAVAILABLE, why);
     fail_list(&node.coming, ERR_UNAVAILABLE, why);
+    fail_list(&node.limbo, ERR_TIMEOUT, "outcome unknown");
     for (size_t i = 0; i < RAFT_READS_MAX; i++) {
         if (rq.reads[i].q != NULL)
             fail(rq.reads[i].q, ERR_UNAVAILABLE, why);
@@ -635,7 +736,8 @@ bool requests_idle(void)
 
 size_t requests_count(void)
 {
-    const struct request_list *const all[] = { &node.queued, &node.held, &node.waiting, &node.coming, &node.away };
+    const struct request_list *const all[] = { &node.queued, &node.held,  &node.waiting,
+                                               &node.coming, &node.limbo, &node.away };
     size_t n = rq.n_reads;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (const struct request *q = all[i]->head; q != NULL; q = q->next)
@@ -650,13 +752,16 @@ int requests_open(struct err *e)
     list_init(&node.held);
     list_init(&node.away);
     list_init(&node.coming);
+    list_init(&node.limbo);
     return timer_open(&rq.patience, on_patience, NULL, e);
 }
 
 /* The calls have gone with the server. */
 void requests_close(void)
 {
-    struct request_list *const all[] = { &node.queued, &node.held, &node.waiting, &node.coming, &node.away };
+    struct request_list *const all[] = {
+        &node.queued, &node.held, &node.waiting, &node.coming, &node.limbo, &node.away
+    };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         for (struct request *q; (q = request_pop(all[i])) != NULL;)
             free(q);

@@ -77,6 +77,8 @@ static const struct field member_remove_fields[] = {
     FIELD_END,
 };
 static const struct field forward_fields[] = {
+    FIELD_U64(struct raftd_forward, Req, 1, UINT64_MAX),
+    FIELD_U64(struct raftd_forward, Term, 1, UINT64_MAX),
     FIELD_STR(struct raftd_forward, Who, 1, 64),
     FIELD_RAW_REQ(struct raftd_forward, Txn),
     FIELD_END,

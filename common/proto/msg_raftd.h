@@ -71,8 +71,11 @@ struct raftd_member_remove {
     struct str NodeID;
 };
 
-/* What another manager's raftd passes on to the leader's: it has checked that its caller may do this. */
+/* What another manager's raftd passes on to the leader's: it has checked that its caller may do this. Once that one
+ * applies the entry with this number, or any entry of a later term, it knows what became of it, whatever gets lost. */
 struct raftd_forward {
+    uint64_t Req;  /* drawn for each attempt */
+    uint64_t Term; /* of the leader that is meant: another one refuses with ERR_UNAVAILABLE */
     struct str Who; /* "apid": which daemon asked; several that share a user: "apid+cad" */
     struct str Txn; /* raw map: struct raftd_txn */
 };
