@@ -100,7 +100,8 @@ static int header_make(struct backup *b, struct str passphrase, struct err *e)
 {
     uint8_t h[BACKUP_HEADER] = { 0 };
     struct seal_key key;
-    memcpy(h, MAGIC, MAGIC_SIZE);
+    for (unsigned i = 0; i < MAGIC_SIZE; i++)
+        h[i] = (uint8_t)MAGIC[i];
     put_be(h + 8, VERSION, 2);
     h[10] = LOG_N;
     h[11] = SCRYPT_R;
@@ -366,12 +367,12 @@ void restore_clean(const char *dir)
 
 int restore_begin(struct restore **ret, const char *dir, struct str passphrase, struct err *e)
 {
+    if (raft_log_exists(dir))
+        return err_set(e, ERR_PRECONDITION, "this node is already part of a swarm");
     _cleanup_(restore_freep) struct restore *r = calloc(1, sizeof *r);
     if (r == NULL)
         return err_set(e, ERR_NOMEM, "restore: out of memory");
     r->fd = -1;
-    if (raft_log_exists(dir))
-        return err_set(e, ERR_PRECONDITION, "this node is already part of a swarm");
     snprintf(r->dir, sizeof r->dir, "%s", dir);
     snprintf(r->path, sizeof r->path, "%s/" SPOOL, dir);
     buf_put(&r->passphrase, passphrase.p, passphrase.n);

@@ -183,7 +183,7 @@ static int identity_take(struct raft_log *l, struct str *in, struct buf *b, stru
 static int anchor_decode(struct raft_log *l, struct str in, struct buf *b, struct anchor *a, struct err *e)
 {
     uint8_t key_id[SEAL_ID_SIZE];
-    struct seal_header h;
+    struct seal_header h = { 0 };
     if (in.n < ANCHOR_MAGIC_SIZE + SEAL_ID_SIZE || memcmp(in.p, ANCHOR_MAGIC, ANCHOR_MAGIC_SIZE) != 0)
         return err_set(e, ERR_CORRUPT, "%s/" ANCHOR_FILE ": cut short or altered", l->dir);
     seal_key_id(&l->key, key_id);
@@ -483,7 +483,7 @@ static int dir_open(struct raft_log *l, struct err *e)
 static int verify(struct raft_log *l, struct err *e)
 {
     struct anchor a = { 0 };
-    uint64_t synced = 0;
+    uint64_t synced = 0, missing;
     int r = anchor_read(l, &a, e);
     if (r < 0)
         return r;
@@ -498,9 +498,9 @@ static int verify(struct raft_log *l, struct err *e)
     if (synced >= l->seq)
         return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing: the log ends at write %llu of %llu", l->dir,
                        (unsigned long long)l->last + 1, (unsigned long long)l->seq - 1, (unsigned long long)synced);
-    if (l->last + 1 != l->first + l->n_slots || l->last < l->snapshot_index)
-        return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing", l->dir,
-                       (unsigned long long)(l->first + l->n_slots));
+    missing = l->first + l->n_slots;
+    if (l->last + 1 != missing || l->last < l->snapshot_index)
+        return err_set(e, ERR_CORRUPT, "%s: entry %llu is missing", l->dir, (unsigned long long)missing);
     return l->snapshot_index == 0 ? 0 : snapshot_verify(l->dir, &l->key, l->snapshot_index, l->snapshot_term, e);
 }
 

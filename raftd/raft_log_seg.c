@@ -421,9 +421,9 @@ int log_tail_open(struct raft_log *l, bool create, uint64_t *ret_seq, struct err
         return err_set(e, ERR_CORRUPT, "%s/" TAIL_FILE ": cut short", l->dir);
     for (unsigned i = 0; i < 2; i++) { /* one of them may have been half written */
         struct seal_header h;
-        struct str rec = { p + i * TAIL_SLOT + 4, SEAL_OVERHEAD };
-        if (get_be((uint8_t *)p + i * TAIL_SLOT, 4) != SEAL_OVERHEAD || seal_take(l->seal, rec, &h, &none, NULL) < 0 ||
-            h.type != 't' || h.index % 2 != i)
+        struct str rec = { p + (size_t)i * TAIL_SLOT + 4, SEAL_OVERHEAD };
+        if (get_be((uint8_t *)p + (size_t)i * TAIL_SLOT, 4) != SEAL_OVERHEAD ||
+            seal_take(l->seal, rec, &h, &none, NULL) < 0 || h.type != 't' || h.index % 2 != i)
             continue;
         if (!found || h.index > *ret_seq)
             *ret_seq = h.index;
@@ -510,7 +510,7 @@ int log_entry_read(struct raft_log *l, const struct log_seg *s, size_t at, uint6
     *h = (struct seal_header){ .parts = 1 };
     for (uint32_t part = 0; r == 0 && part < h->parts; part++)
         r = part_at(l, &filled, &at, filled.size, index, part, h, plain, e);
-    if (l->window.cap > 2 * WINDOW_BYTES) {
+    if (l->window.cap > 2ul * WINDOW_BYTES) {
         buf_done(&l->window);
         l->window_seg = 0;
     }
@@ -526,7 +526,7 @@ static int state_at(struct raft_log *l, const struct log_seg *s, size_t *at, siz
     struct seal_header h;
     uint64_t seq = g->seq;
     int r = record_at(l, s, at, end, &h, &b, e);
-    if (r == 0 && (h.type != 'h' || b.n != LOG_STATE_SIZE || get_be((uint8_t *)b.p, 8) != seq))
+    if (r == 0 && (h.type != 'h' || b.p == NULL || b.n != LOG_STATE_SIZE || get_be((uint8_t *)b.p, 8) != seq))
         r = err_set(e, ERR_CORRUPT, "the record belongs elsewhere");
     if (r == 0) {
         const uint8_t *p = (uint8_t *)b.p;
@@ -714,7 +714,7 @@ static int groups_read(struct raft_log *l, struct log_seg *s, struct err *e)
 static int seg_head_check(struct raft_log *l, struct log_seg *s, struct err *e)
 {
     struct buf b = BUF_INIT;
-    struct seal_header h;
+    struct seal_header h = { 0 };
     struct stat st;
     size_t at = 0;
     if (fstat(s->fd, &st) < 0)
@@ -723,9 +723,9 @@ static int seg_head_check(struct raft_log *l, struct log_seg *s, struct err *e)
         return err_set(e, ERR_CORRUPT, "cut short: %lld bytes", (long long)st.st_size);
     s->size = (size_t)st.st_size;
     int r = record_at(l, s, &at, LOG_SEG_HEAD, &h, &b, e);
-    if (r == 0 && (h.type != 'g' || h.index != s->no || b.n != 8))
+    if (r == 0 && (h.type != 'g' || h.index != s->no || b.p == NULL || b.n != 8))
         r = err_set(e, ERR_CORRUPT, "this is another segment");
-    if (r == 0 && get_be((uint8_t *)b.p, 8) != s->size)
+    if (r == 0 && b.p != NULL && get_be((uint8_t *)b.p, 8) != s->size)
         r = err_set(e, ERR_CORRUPT, "cut short: %zu of %llu bytes", s->size,
                     (unsigned long long)get_be((uint8_t *)b.p, 8));
     for (; r == 0 && at < LOG_SEG_HEAD; at++) {

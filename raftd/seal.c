@@ -259,7 +259,7 @@ static bool wraps_open(struct wraps *w, const struct seal_key *kek, struct seal_
     EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
     bool ok = false;
     for (unsigned i = 0; c != NULL && !ok && i < wraps_count(w); i++) {
-        uint8_t *nonce = w->b + WRAP_HEAD + i * WRAP_SIZE, *ct = nonce + NONCE_SIZE;
+        uint8_t *nonce = w->b + WRAP_HEAD + (size_t)i * WRAP_SIZE, *ct = nonce + NONCE_SIZE;
         int n = 0;
         ok = EVP_DecryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
              EVP_DecryptUpdate(c, NULL, &n, w->b, WRAP_MAGIC_SIZE) == 1 &&
@@ -354,7 +354,7 @@ static int wraps_write(const char *dir, struct wraps *w, char mode, struct err *
 int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e)
 {
     struct seal_key kek;
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     random_bytes(&kek, sizeof kek);
     random_bytes(ret, sizeof *ret);
     wraps_init(&w);
@@ -371,7 +371,7 @@ int seal_keys_read(const char *dir, struct seal_key *ret, struct err *e)
 {
     uint8_t kek[SEAL_KEY_SIZE + 1];
     struct seal_key k;
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     size_t n = 0;
     if (seal_keys_locked(dir))
         return err_set(e, ERR_PRECONDITION, "the store is locked: it takes the swarm's unlock key");
@@ -391,13 +391,13 @@ int seal_keys_read(const char *dir, struct seal_key *ret, struct err *e)
 
 bool seal_keys_locked(const char *dir)
 {
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     return !kek_there(dir) && wraps_read(dir, &w, NULL) == 0 && w.b[WRAP_HEAD - 2] == 'l';
 }
 
 int seal_keys_unlock(const char *dir, const struct seal_key *kek, struct seal_key *ret, struct err *e)
 {
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     int r = wraps_read(dir, &w, e);
     if (r == 0 && !wraps_open(&w, kek, ret))
         r = err_set(e, ERR_DENIED, "invalid key");
@@ -425,7 +425,7 @@ static int rewrap(const char *dir, struct wraps *both, struct wraps *one, const 
 
 int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const struct seal_key *kek, struct err *e)
 {
-    struct wraps both, one;
+    struct wraps both = { .n = 0 }, one;
     struct seal_key k;
     bool on_disk = kek == NULL;
     if (on_disk)
@@ -437,7 +437,8 @@ int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const str
     if (r == 0)
         r = wraps_read(dir, &both, e);
     if (r == 0 && wraps_count(&both) == WRAPS_MAX) { /* seven crashes in a row: of their leftovers, the first goes */
-        memmove(both.b + WRAP_HEAD + WRAP_SIZE, both.b + WRAP_HEAD + 2 * WRAP_SIZE, (WRAPS_MAX - 2) * WRAP_SIZE);
+        memmove(both.b + WRAP_HEAD + WRAP_SIZE, both.b + WRAP_HEAD + 2 * (size_t)WRAP_SIZE,
+                (WRAPS_MAX - 2) * (size_t)WRAP_SIZE);
         both.b[WRAP_HEAD - 1]--;
         both.n -= WRAP_SIZE;
     }
@@ -451,7 +452,7 @@ int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const str
 
 bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek)
 {
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     struct seal_key key;
     bool ok = !kek_there(dir) && wraps_read(dir, &w, NULL) == 0 && wraps_count(&w) == 1 && wraps_open(&w, kek, &key);
     OPENSSL_cleanse(&key, sizeof key);
@@ -460,7 +461,7 @@ bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek)
 
 bool seal_keys_open(const char *dir)
 {
-    struct wraps w;
+    struct wraps w = { .n = 0 };
     return kek_there(dir) && wraps_read(dir, &w, NULL) == 0 && wraps_count(&w) == 1 && w.b[WRAP_HEAD - 2] == 'o';
 }
 

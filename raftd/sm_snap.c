@@ -122,7 +122,7 @@ static int doc_next(struct sm_snap *s, MDB_val *key, MDB_val *val, struct err *e
 
 bool sm_snap_next(struct sm_snap *s, struct buf *b, struct err *e)
 {
-    MDB_val key, val;
+    MDB_val key = { 0, NULL }, val = { 0, NULL };
     buf_clear(b);
     if (atomic_load(&s->cancelled)) {
         err_set(e, ERR_UNAVAILABLE, "snapshot: cancelled");
@@ -186,7 +186,7 @@ static int restore_head(struct restore *rs, struct str rec, struct err *e)
         return err_set(e, ERR_CORRUPT, "snapshot: of format %llu, which this version does not know",
                        (unsigned long long)format);
     rs->head = true;
-    struct str members;
+    struct str members = { NULL, 0 };
     struct members m;
     if (!mp_find(rec, "members", &members))
         return 0;

@@ -176,8 +176,8 @@ static void test_log(void **state)
 static const struct seal_key keys[3] = { { { 1 } }, { { 2 } }, { { 3 } } };
 
 /* What opens the log after so many rewraps: a key, or the kek on the disk. */
-static const struct seal_key *const by[] = { NULL, &keys[0], &keys[1], NULL, NULL, &keys[2] };
-#define REWRAPS (sizeof by / sizeof *by)
+#define REWRAPS 6u
+static const struct seal_key *const by[REWRAPS] = { NULL, &keys[0], &keys[1], NULL, NULL, &keys[2] };
 
 static void key_work(void)
 {
