@@ -16,6 +16,7 @@
 #define DIAL_FIRST_MS 50u
 #define DIAL_MAX_MS 5000u
 #define COMPLAIN_EVERY_MS 30000u
+#define REFUSED_TIMES 3u
 
 struct manager {
     char node[GW_ID_MAX], addr[GW_ADDR_MAX];
@@ -31,6 +32,7 @@ static struct {
     size_t n;
     sd_event_source *timer;
     struct gw_link *favourite;
+    unsigned refused;   /* dials in a row that ended with "your certificate is no good" */
     uint64_t failed_id; /* the link that last could not help */
 } hub;
 
@@ -99,6 +101,9 @@ static void dial_failed(struct manager *m, const struct err *why)
 {
     uint64_t now = gw_now_ms();
     m->dial = NULL;
+    hub.refused = why->code == ERR_UNAUTHORIZED ? hub.refused + 1 : 0;
+    if (hub.refused >= REFUSED_TIMES && gw_hub_nodes(RPC_MANAGER) == 0)
+        gw_ident_renew_by_proof();
     if (now - m->complained_ms > COMPLAIN_EVERY_MS || m->complained_ms == 0) {
         m->complained_ms = now;
         log_warn("no link to manager node=%s addr=%s: %s", m->node[0] ? m->node : "?", m->addr, why->msg);
@@ -305,7 +310,10 @@ int gw_hub_admit(void *arg, struct gw_link *l, struct err *e)
     const struct gw_credentials *c = &gw_ident()->cred;
     (void)arg;
     if (l->cookie == &gw_join_cookie)
-        return l->role == RPC_MANAGER ? 0 : err_set(e, ERR_DENIED, "is not a manager");
+        return l->role != RPC_MANAGER ? err_set(e, ERR_DENIED, "is not a manager")
+               : c->cert && strcmp(l->peer.cluster, c->info.cluster) != 0
+                   ? err_set(e, ERR_DENIED, "node %s is of another swarm, %s", l->peer.node, l->peer.cluster)
+                   : 0;
     if (l->role == RPC_NOBODY)
         return 0; /* for the joining operations only: gw_authz.h */
     if (!c->cert)

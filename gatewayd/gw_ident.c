@@ -55,7 +55,7 @@ static struct {
     uint64_t generation; /* answers to older questions are thrown away */
     uint64_t next_ms, backoff_ms;
     int64_t renew_at_s; /* unix seconds; 0: never */
-    bool renew_now, renew_changed;
+    bool renew_now, renew_changed, by_proof;
     uint64_t renews;
     EVP_PKEY *new_key;
     struct buf csr;
@@ -263,7 +263,7 @@ static void adopt(struct gw_credentials *c)
     gw_net_identity(&gw_net, me.id.ctx, gw_ident_role());
     random_bytes(&random, sizeof random);
     me.renew_at_s = gw_renew_at(&me.id.cred.info, random);
-    me.renew_now = me.renew_changed = false;
+    me.renew_now = me.renew_changed = me.by_proof = false;
     me.id.state = GW_ACTIVE;
     me.id.error[0] = '\0';
     listen_or_not();
@@ -450,7 +450,8 @@ static void renew(void)
         return;
     }
     q.CSR = buf_str(&me.csr);
-    if (!expired() || gw_swarm()->leader) {
+    bool links = !expired() && (!me.by_proof || gw_hub_nodes(RPC_MANAGER) > 0);
+    if (links || gw_swarm()->leader) {
         me.in_flight = true;
         gw_route_ask(NULL, "leader", "cad", &op_cad_issue, &q, ASK_MS, on_renewed, (void *)(uintptr_t)me.generation);
         return;
@@ -496,6 +497,17 @@ void gw_ident_renew(const char *why, bool all_nodes)
     if (me.ask == ASK_NOTHING)
         me.next_ms = 0;
     work_at(gw_now_ms() + (all_nodes ? spread % SOON_SPREAD_MS : 0));
+}
+
+void gw_ident_renew_by_proof(void)
+{
+    if (me.by_proof || !me.id.cred.cert)
+        return;
+    me.by_proof = true;
+    if (me.ask == ASK_RENEW && !me.in_flight)
+        me.next_ms = 0;
+    gw_ident_renew("no manager takes the one we have", false);
+    work_at(gw_now_ms());
 }
 
 /* ---- joining ---- */

@@ -90,6 +90,9 @@ void gw_ident_store_changed(void);
 void gw_ident_swarm(const struct gw_manager *m, size_t n, struct str trust, uint64_t rev);
 /* gw_ident_renew - soon; @all_nodes: every node does, so not all at the same moment. */
 void gw_ident_renew(const char *why, bool all_nodes);
+/* gw_ident_renew_by_proof - nobody takes our certificate: its root is trusted no more, or it is too old for the clocks
+ * of others. */
+void gw_ident_renew_by_proof(void);
 void gw_ident_join_up(struct gw_link *l);
 void gw_ident_join_down(struct gw_link *l, const struct err *why);
 extern char gw_join_cookie; /* l->cookie of links that a join dialled is its address */

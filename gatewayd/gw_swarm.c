@@ -169,7 +169,8 @@ static void check_link(struct store_snap *snap, struct gw_link *l)
         l->role = role;
         gw_shell_raft_link(l, role == RPC_MANAGER);
     }
-    if (l->told_renew || l->draining || !swarm.view.current ||
+    if (l->told_renew || l->draining || !swarm.view.leader || /* whose map is never behind */
+
         store_get(snap, KIND_NODE, str_from(l->peer.node), &doc) < 0)
         return;
     bool other_role = role_of(doc) != l->peer.role;
@@ -198,7 +199,7 @@ static void check_self(struct store_snap *snap)
     const struct gw_credentials *c = &gw_ident()->cred;
     struct buf subject = BUF_INIT, key = BUF_INIT;
     struct str doc;
-    if (!c->cert || !swarm.view.current || store_get(snap, KIND_NODE, str_from(c->info.node), &doc) < 0)
+    if (!c->cert || !swarm.view.leader || store_get(snap, KIND_NODE, str_from(c->info.node), &doc) < 0)
         return;
     if (role_of(doc) != c->info.role)
         gw_ident_renew("the node's role changed", false);
@@ -257,8 +258,8 @@ static void look(struct store_snap *snap)
         return;
     }
     copy_meta(&swarm.view, &meta);
-    bool all = !before.initialized || before.current != swarm.view.current || swarm.seen == 0 ||
-               store_changes(snap, swarm.seen, on_change, &c, &e) < 0;
+    bool all = !before.initialized || before.current != swarm.view.current || before.leader != swarm.view.leader ||
+               swarm.seen == 0 || store_changes(snap, swarm.seen, on_change, &c, &e) < 0;
     swarm.seen = swarm.view.revision;
     if (swarm.view.initialized)
         look_at_swarm(snap); /* members move without a document's change */

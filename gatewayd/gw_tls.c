@@ -160,6 +160,13 @@ struct gw_tls *gw_tls_free(struct gw_tls *t)
     return NULL;
 }
 
+/* Alerts about a certificate that came from the peer (RFC 8446 §6.2). */
+static bool refused_ours(int reason)
+{
+    int alert = reason - SSL_AD_REASON_OFFSET;
+    return (alert >= SSL_AD_BAD_CERTIFICATE && alert <= SSL_AD_CERTIFICATE_UNKNOWN) || alert == SSL_AD_UNKNOWN_CA;
+}
+
 static enum gw_tls_want failed(struct gw_tls *t, int r, struct err *e)
 {
     int saved = errno;
@@ -186,6 +193,10 @@ static enum gw_tls_want failed(struct gw_tls *t, int r, struct err *e)
         } else if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
             ERR_clear_error();
             return GW_TLS_CLOSED;
+        } else if (refused_ours(ERR_GET_REASON(ERR_peek_error()))) {
+            err_set(e, ERR_UNAUTHORIZED, "the peer refused our certificate: %s",
+                    ERR_reason_error_string(ERR_peek_error()));
+            ERR_clear_error();
         } else {
             gw_ssl_error(e, "TLS");
         }
