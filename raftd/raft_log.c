@@ -601,6 +601,7 @@ static int create_unnamed(struct raft_log *l, const struct raft_hard_state *hs, 
     l->last = l->snapshot_index = st->index;
     l->last_term = l->snapshot_term = st->term;
     l->seq = 1;
+    l->unnamed = true;
     if (r == 0)
         r = log_seg_add(l, 0, e);
     if (r < 0)
@@ -614,6 +615,7 @@ static int create_unnamed(struct raft_log *l, const struct raft_hard_state *hs, 
         r = raft_log_write(l, &w, e);
     if (r == 0 && fsync(l->tail_fd) < 0)
         r = err_errno(e, errno, "sync %s", l->dir);
+    l->unnamed = false;
     return r < 0 ? r : log_dir_sync(l, e);
 }
 

@@ -57,6 +57,7 @@ struct log_prep {
     bool running, made; /* made: the file is there, empty */
     uint64_t no;
     size_t size;
+    bool unnamed;
     int dir_fd, fd;
     int result; /* 0 or -errno */
     char head[LOG_SEG_HEAD];
@@ -84,6 +85,7 @@ struct raft_log {
     uint64_t window_seg;
     size_t window_at;
     bool broken, writing;
+    bool unnamed;      /* being created: its folder is synced once, before it gets its name */
     uint64_t write_ns; /* when it began */
     struct raft_log_counts counts;
 };

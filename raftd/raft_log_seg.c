@@ -54,7 +54,7 @@ static int seg_failed(const struct raft_log *l, uint64_t no, int code, const cha
 
 int log_dir_sync(const struct raft_log *l, struct err *e)
 {
-    return fsync(l->dir_fd) < 0 ? err_errno(e, errno, "sync %s", l->dir) : 0;
+    return !l->unnamed && fsync(l->dir_fd) < 0 ? err_errno(e, errno, "sync %s", l->dir) : 0;
 }
 
 /* ---- making segments ---- */
@@ -107,7 +107,7 @@ static int prep_file(struct log_prep *p)
         r = -errno;
     if (r == 0 && renameat(p->dir_fd, tmp, p->dir_fd, name) < 0)
         r = -errno;
-    if (r == 0 && fsync(p->dir_fd) < 0)
+    if (r == 0 && !p->unnamed && fsync(p->dir_fd) < 0)
         r = -errno;
     if (r < 0) {
         unlinkat(p->dir_fd, tmp, 0);
@@ -138,6 +138,7 @@ static int prep_begin(struct raft_log *l, size_t need, struct err *e)
     p->no = cur == NULL ? 1 : cur->no + 1;
     p->size = size;
     p->dir_fd = l->dir_fd;
+    p->unnamed = l->unnamed;
     put_be(content, size, 8);
     struct seal_header h = { .type = 'g', .index = p->no, .parts = 1 };
     int r = seal_put(l->seal, &h, (struct str){ (char *)content, sizeof content }, &head, e);
@@ -170,6 +171,7 @@ void log_seg_ahead(struct raft_log *l)
     pthread_attr_t attr;
     if (p->running || p->made || cur->used < cur->size / 2 || prep_begin(l, 0, &e) < 0)
         return;
+    p->unnamed = false; /* it may get done later than the folder's sync */
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, AHEAD_STACK);
     p->running = pthread_create(&p->thread, &attr, prep_thread, p) == 0; /* if not: made when it is needed */

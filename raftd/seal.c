@@ -290,6 +290,14 @@ static int tmp_write(const char *path, const void *p, size_t n, struct err *e)
     return fsync(fd) < 0 ? err_errno(e, errno, "sync %s", path) : 0;
 }
 
+/* file_create - in a folder that has no name yet, and is synced before it gets one. */
+static int file_create(const char *dir, const char *name, const void *p, size_t n, struct err *e)
+{
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return tmp_write(path, p, n, e);
+}
+
 /* file_replace - the old content or the new one, never something between. */
 static int file_replace(const char *dir, const char *name, const void *p, size_t n, struct err *e)
 {
@@ -360,9 +368,9 @@ int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e)
     wraps_init(&w);
     int r = wraps_add(&w, &kek, ret, e);
     if (r == 0)
-        r = file_replace(dir, SEAL_KEK_FILE, kek.b, sizeof kek.b, e);
+        r = file_create(dir, SEAL_KEK_FILE, kek.b, sizeof kek.b, e);
     if (r == 0)
-        r = wraps_write(dir, &w, 'o', e);
+        r = file_create(dir, SEAL_DATA_KEY_FILE, w.b, w.n, e);
     OPENSSL_cleanse(&kek, sizeof kek);
     return r;
 }

@@ -56,7 +56,7 @@ void seal_key_id(const struct seal_key *k, uint8_t id[SEAL_ID_SIZE]);
 #define SEAL_KEK_FILE "kek"
 #define SEAL_DATA_KEY_FILE "data.key"
 
-/* seal_keys_create - draws both keys and writes them durably into `dir`. */
+/* seal_keys_create - draws both keys and writes them into `dir`, a new folder: the caller syncs that. */
 int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e);
 
 /* seal_keys_read - -ERR_CORRUPT when one is missing, cut, altered or does not belong to the other; names the file. */
