@@ -12,6 +12,7 @@
 
 /* What the status of a task will be after this pass. */
 struct best {
+    struct str node; /* whose task it is */
     struct view_task_status status;
     size_t change; /* its place in the transaction, from 1; 0: nothing is written yet */
 };
@@ -420,11 +421,12 @@ static struct best *status_now(struct disp_keeper *k, struct controller_pass *p,
     struct str doc;
     struct err e;
     if (best)
-        return best;
+        return str_eq(best->node, node) ? best : NULL;
     if (store_get(p->snap, KIND_TASK, task, &doc) != 0 || view_task(doc, &v, p->arena, &e) != 0 ||
         !str_eq(v.NodeID, node))
         return NULL;
     best = table_put(&k->best, task, NULL);
+    best->node = v.NodeID;
     best->status = v.Status;
     return best;
 }

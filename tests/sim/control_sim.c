@@ -91,6 +91,7 @@ struct call {
     unsigned agent, manager;
     uint64_t agent_gen;
     enum { HELLO, POLL, STATUS } kind;
+    bool evil; /* of an agent that was taken over: must come to nothing */
     struct arena arena;
     struct disp_session hello;
     struct disp_assignments poll;
@@ -615,7 +616,7 @@ static void forget_all(unsigned i)
 static void call_failed(void *p, int code, const char *why)
 {
     struct call *c = p;
-    struct agent *a = answered(c);
+    struct agent *a = c->evil ? NULL : answered(c);
     (void)why;
     if (a && code == ERR_NOT_FOUND)
         forget_all(c->agent);
@@ -686,6 +687,7 @@ static void forget(unsigned i, struct str id)
 static void call_assigned(void *p, const struct disp_assignments_reply *rep)
 {
     struct call *c = p;
+    CHECK(!c->evil);
     struct agent *a = answered(c);
     const struct assignment *as = rep->Tasks.v;
     struct task_life *t;
@@ -710,9 +712,13 @@ static void call_assigned(void *p, const struct disp_assignments_reply *rep)
 static void call_stored(void *p, const struct disp_status_reply *rep)
 {
     struct call *c = p;
-    struct agent *a = answered(c);
     const struct task_status *s = c->status.Statuses.v;
-    (void)rep;
+    if (c->evil) {
+        CHECK(rep->Unknown.n == c->status.Statuses.n);
+        free_call(c);
+        return;
+    }
+    struct agent *a = answered(c);
     for (size_t i = 0; a && i < c->status.Statuses.n; i++) {
         struct task_life *t = table_get(&a->tasks, s[i].TaskID);
         if (t && t->state == task_state_parse(s[i].State))
@@ -802,6 +808,29 @@ static void report(unsigned i)
     disp_report(disp_of(i), c, &c->status, str_from(a->node));
 }
 
+/* intrude - an agent that was taken over claims things about another node's tasks, or asks for them. */
+static void intrude(unsigned i)
+{
+    struct agent *a = &sim.agents[i], *victim = &sim.agents[(i + 1 + below(NODES - 1)) % NODES];
+    struct task_life *t;
+    struct str id;
+    struct call *c = new_call(i, below(2) ? POLL : STATUS);
+    struct task_status *s = arena_array(&c->arena, victim->tasks.count + 1, sizeof *s);
+    CHECK(s != NULL);
+    c->evil = true;
+    if (c->kind == POLL) {
+        c->poll.SessionID = arena_str(&c->arena, str_from(victim->session));
+        disp_poll(disp_of(i), c, &c->poll, str_from(a->node));
+        return;
+    }
+    c->status =
+        (struct disp_status){ .SessionID = arena_str(&c->arena, str_from(chance(50) ? a->session : victim->session)),
+                              .Statuses = { s, 0 } };
+    for (struct table_pos pos = { 0 }; table_next(&victim->tasks, &pos, &id, &t);)
+        s[c->status.Statuses.n++] = (struct task_status){ .TaskID = arena_str(&c->arena, id), .State = STR("failed") };
+    disp_report(disp_of(i), c, &c->status, str_from(a->node));
+}
+
 static void agent_turn(unsigned i)
 {
     struct agent *a = &sim.agents[i];
@@ -812,6 +841,8 @@ static void agent_turn(unsigned i)
         wake_agent(i, 20 * MS);
         return;
     }
+    if (sim.faults && a->session[0] && chance(2))
+        intrude(i);
     if (!a->session[0] && !a->hello_out)
         say_hello(i);
     if (a->session[0] && !a->poll_out)
