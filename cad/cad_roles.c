@@ -170,7 +170,10 @@ void cad_member_removed(struct cad_keeper *k, struct str id, const struct err *e
 
     role_answer(&k->role_core, id, done, now_ns);
     if (!done) {
-        log_warn("taking node=" STR_FMT " out of the managers: %s", STR_ARG(id), e->msg);
+        if (e->code == ERR_UNAVAILABLE) /* leadership moves first, or is moving */
+            log_info("taking node=" STR_FMT " out of the managers has to wait: %s", STR_ARG(id), e->msg);
+        else
+            log_warn("taking node=" STR_FMT " out of the managers: %s", STR_ARG(id), e->msg);
         if (e->code == ERR_PRECONDITION || role_tries(&k->role_core, id) >= SAY_AFTER) {
             char *text = table_put(&k->role_errs, id, NULL);
             (void)snprintf(text, CAD_WHY_SIZE, "%s", e->msg);
