@@ -1361,6 +1361,22 @@ static void test_old_store(void)
     ca_root_done(&root);
 }
 
+/* A backup does not know the manager that it is restored on: it leads under a new name. */
+static void test_restored(void)
+{
+    struct buf none = BUF_INIT;
+    run_for(SECOND);
+    CHECK(user("delete", KIND_NODE, SELF, &none) == 0);
+    run_for(SECOND);
+    CHECK(is_member(SELF)); /* the last one stays, whatever the store says */
+    send(ask_csr(&world.nodes[0]), RPC_LOCAL, "");
+    run_for(SECOND);
+    must(&world.last, world.nodes[0].answers == 1 && world.nodes[0].manager);
+    struct buf *doc = look(KIND_NODE, SELF);
+    CHECK(str_is(at(doc, "Spec.Role"), "manager") && str_is(at(doc, "Role"), "manager"));
+    joined(1, "Worker");
+}
+
 static void test_limits(void)
 {
     run_for(SECOND);
@@ -1508,6 +1524,7 @@ int main(int argc, char **argv)
         { "an external CA", test_external },
         { "the unlock key", test_unlock_key },
         { "the store of an older version", test_old_store },
+        { "the first manager of a restored swarm", test_restored },
         { "limits", test_limits },
     };
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, runs = argc > 2 ? strtoull(argv[2], NULL, 10) : 20;
