@@ -344,6 +344,7 @@ def test_manager_leaves(s):
     wait_row(s, "m3", ("Down", "Active", ""))
     s.docker("node", "rm", "m3")
     # two managers now: a warning, and leaving is not advised
+    st.wait_until(lambda: s.cluster.leader([node(s, "m2")]), 20 * st.SLOW, "m2 knows who leads")
     contains(s.docker_fails("swarm", "leave", on="m2"), "Removing this node leaves 1 managers out of 2")
     contains(join(s, "m3", token(s, "manager")), "as a manager")
     wait_row(s, "m3", ("Ready", "Active", "Reachable"))

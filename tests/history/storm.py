@@ -382,6 +382,7 @@ def main():
             sys.exit(str(e))
         print("linearizable: %d calls" % len(calls))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("time limit"))  # the cluster is taken down
     s = st.Swarm("storm", managers=a.managers, workers=a.workers)
     try:
         s.load("pause")

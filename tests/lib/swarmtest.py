@@ -50,17 +50,22 @@ def cluster_dir():
 
 def run(*argv, check=True, timeout=60, **kw):
     """A program's output; failing is a Failure that shows what it said."""
-    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout,
+    p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", timeout=timeout * crowd(),
                        check=False, **kw)
     if check and p.returncode != 0:
         raise Failure("%s: exit code %d: %s" % (" ".join(argv), p.returncode, (p.stderr or p.stdout).strip()))
     return p.stdout
 
 
+def crowd():
+    """How much slower than alone things may be: 1, unless others keep this machine busy several times over."""
+    return min(6.0, max(1.0, os.getloadavg()[0] / (3 * (os.cpu_count() or 1))))
+
+
 def wait_until(check, seconds, what, wake=None):
     """Calls check() until it is true. `wake` is a descriptor or stream that becomes readable when something changed;
     without one, or when it stays silent, check() is asked again after 10 ms, 20 ms ... 100 ms."""
-    deadline, pause = time.monotonic() + seconds, 0.01
+    deadline, pause = time.monotonic() + seconds * (crowd() if seconds >= 5 else 1), 0.01
     while True:
         got = check()
         if got:
@@ -179,7 +184,7 @@ class Node:
     # -- talking to process 1 --
     def ctl(self, line, seconds=30):
         s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        s.settimeout(seconds)
+        s.settimeout(seconds * crowd())
         try:
             here = os.open(self.dir, os.O_PATH)  # the path may be too long for a socket address
             try:
