@@ -15,6 +15,9 @@
 
 #define DIAL_FIRST_MS 50u
 #define DIAL_MAX_MS 5000u
+#define DIAL_RECENT_MS 250u /* the same, to one that was linked */
+#define RECENT_MS 60000u    /* less than so long ago */
+#define CONNECT_MS 300u     /* and four round trips, where the distance is known */
 #define COMPLAIN_EVERY_MS 30000u
 #define REFUSED_TIMES 3u
 
@@ -22,6 +25,8 @@ struct manager {
     char node[GW_ID_MAX], addr[GW_ADDR_MAX];
     struct gw_link *dial; /* under way, or up through this entry */
     uint64_t next_ms, backoff_ms, complained_ms;
+    uint64_t linked_ms; /* when there was last a link; 0: never */
+    uint64_t rtt_ms;    /* its round trip */
     bool wanted;
     bool redial; /* although there is a link: with the new certificate */
 };
@@ -109,8 +114,9 @@ static void dial_failed(struct manager *m, const struct err *why)
         log_warn("no link to manager node=%s addr=%s: %s", m->node[0] ? m->node : "?", m->addr, why->msg);
     }
     m->backoff_ms = m->backoff_ms ? m->backoff_ms * 2 : DIAL_FIRST_MS;
-    if (m->backoff_ms > DIAL_MAX_MS)
-        m->backoff_ms = DIAL_MAX_MS;
+    uint64_t most = m->linked_ms && now - m->linked_ms < RECENT_MS ? DIAL_RECENT_MS : DIAL_MAX_MS;
+    if (m->backoff_ms > most)
+        m->backoff_ms = most;
     m->next_ms = now + jitter(m->backoff_ms);
 }
 
@@ -123,6 +129,8 @@ static void dial(struct manager *m)
     if (gw_addr_parse(str_from(m->addr), GW_PORT, &a, &e) < 0 ||
         gw_net_dial(&gw_net, id->ctx, gw_ident_role(), &a, m, &m->dial, &e) < 0)
         dial_failed(m, &e);
+    else if (m->linked_ms)
+        gw_link_connect_within(m->dial, CONNECT_MS + 4 * m->rtt_ms);
 }
 
 static bool should_dial(const struct manager *m)
@@ -162,6 +170,15 @@ static struct manager *manager_of(const struct gw_link *l)
 {
     for (size_t i = 0; i < hub.n; i++) {
         if (l->cookie == &hub.m[i])
+            return &hub.m[i];
+    }
+    return NULL;
+}
+
+static struct manager *manager_at(const char *node)
+{
+    for (size_t i = 0; i < hub.n; i++) {
+        if (hub.m[i].addr[0] && strcmp(hub.m[i].node, node) == 0)
             return &hub.m[i];
     }
     return NULL;
@@ -268,15 +285,6 @@ void gw_hub_redial_one(struct gw_link *l)
     }
 }
 
-static struct manager *manager_at(const char *node)
-{
-    for (size_t i = 0; i < hub.n; i++) {
-        if (hub.m[i].addr[0] && strcmp(hub.m[i].node, node) == 0)
-            return &hub.m[i];
-    }
-    return NULL;
-}
-
 void gw_hub_redial(void)
 {
     struct gw_link *next;
@@ -359,6 +367,12 @@ void gw_hub_up(void *arg, struct gw_link *l, const struct gw_hello *hello)
         log_info("link without a certificate from %s", l->host);
         return;
     }
+    struct manager *known = m ? m : manager_at(l->peer.node);
+    struct gw_rtt rtt = { 0, 0 };
+    if (known) {
+        known->linked_ms = gw_now_ms();
+        known->rtt_ms = gw_link_rtt(l, &rtt) && rtt.rtt_us < 1000000 ? rtt.rtt_us / 1000 : 0;
+    }
     if (m) {
         m->backoff_ms = m->complained_ms = 0;
         m->redial = false;
@@ -410,6 +424,9 @@ void gw_hub_down(void *arg, struct gw_link *l, bool was_up, const struct err *wh
         gw_ident_join_down(l, why);
         return;
     }
+    struct manager *known = was_up ? manager_at(l->peer.node) : NULL;
+    if (known)
+        known->linked_ms = gw_now_ms();
     if (at && *at == l) {
         struct gw_link *other = spare(l);
         if (other)

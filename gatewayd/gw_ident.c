@@ -524,6 +524,7 @@ static void give_up_join(const struct err *e)
         log_warn("%s", ignored.msg);
     me.id.listen[0] = me.id.advertise[0] = me.id.data_path[0] = '\0';
     me.id.state = background ? GW_ERROR : GW_INACTIVE;
+    me.id.error[0] = '\0';
     if (background)
         (void)str_copy(me.id.error, sizeof me.id.error, str_from(e->msg));
     log_warn("joining failed: %s", e->msg);
@@ -537,6 +538,10 @@ static void join_trouble(const struct err *e)
     struct gw_link *l = me.join.link;
     if (strcmp(me.join.why, e->msg) != 0)
         log_info("joining: %s", e->msg);
+    if (me.ask == ASK_JOIN && strcmp(me.id.error, e->msg) != 0) {
+        (void)str_copy(me.id.error, sizeof me.id.error, str_from(e->msg));
+        changed();
+    }
     (void)str_copy(me.join.why, sizeof me.join.why, str_from(e->msg));
     if (l) {
         me.join.link = NULL;
@@ -596,7 +601,14 @@ static int check_manager(struct gw_link *l, struct str root, struct err *e)
         return err_set(e, ERR_INVALID, "remote CA does not match fingerprint. Expected: %s", hex);
     }
     int r = gw_cert_verify(l->cert, gw_tls_peer_chain(l->tls), root, now_s(), e);
-    return r < 0 ? err_wrap(e, "the certificate of %s", l->dial_addr) : 0;
+    if (r == 0)
+        return 0;
+    (void)err_wrap(e, "the certificate of %s", l->dial_addr);
+    int64_t now = now_s();
+    if (now < l->peer.not_before || now > l->peer.not_after) /* the root is the swarm's, so it is not that */
+        err_set(e, ERR_UNAUTHORIZED, "the certificate of %s is not valid now: are the clocks of both hosts right?",
+                l->dial_addr);
+    return r;
 }
 
 static void ask_certificate(struct gw_link *l)
@@ -638,10 +650,8 @@ static void on_root(void *arg, int code, struct str msg, struct str body)
         join_trouble(&e);
     else if (check_manager(l, rep.Cert, &e) == 0)
         ask_certificate(l);
-    else if (e.code == ERR_INVALID)
-        give_up_join(&e);
     else
-        join_trouble(&e);
+        give_up_join(&e);
     arena_done(&a);
 }
 

@@ -11,7 +11,8 @@
 #include "common/util/check.h"
 #include "common/util/clock.h"
 
-#define READ_TURN_BYTES (512u << 10)
+#define READ_TURN_BYTES (256u << 10)
+#define WRITE_TURN_BYTES (256u << 10)
 #define READ_BYTES (64u << 10)
 #define STAGE_BYTES (32u << 10)   /* what is lower in priority than Raft's waits behind at most this and one chunk */
 #define NOTSENT_BYTES (64u << 10) /* of the kernel's own queue */
@@ -229,8 +230,13 @@ static void flush(struct gw_link *l)
 {
     struct err e = ERR_INIT;
     struct gw_net *n = l->net;
+    size_t total = 0;
     while (l->state == GW_GREETING || l->state == GW_UP) {
         size_t done = 0;
+        if (total >= WRITE_TURN_BYTES) { /* others have their turn first */
+            set_events(l, EPOLLIN | EPOLLOUT);
+            return;
+        }
         if (l->stage_off == l->stage.n) {
             buf_clear(&l->stage);
             l->stage_off = 0;
@@ -252,6 +258,7 @@ static void flush(struct gw_link *l)
         switch (gw_tls_write(l->tls, l->stage.p + l->stage_off, l->stage.n - l->stage_off, &done, &e)) {
         case GW_TLS_DONE:
             l->stage_off += done;
+            total += done;
             l->tx_bytes += done;
             n->n.tx_bytes += done;
             break;
@@ -472,6 +479,8 @@ static void start_tls(struct gw_link *l)
         return;
     }
     l->state = GW_HANDSHAKE;
+    l->deadline_ms = l->opened_ms + GW_HELLO_MS;
+    arm_timer_for(l->net, l->deadline_ms);
     shake_hands(l);
 }
 
@@ -581,6 +590,12 @@ static int link_new(struct gw_net *n, int fd, struct gw_tls_ctx *ctx, bool diall
     set_options(fd);
     *ret = l;
     return 0;
+}
+
+void gw_link_connect_within(struct gw_link *l, uint64_t ms)
+{
+    l->deadline_ms = l->opened_ms + ms;
+    arm_timer_for(l->net, l->deadline_ms);
 }
 
 /* ---- listening and dialling ---- */

@@ -114,6 +114,10 @@ int gw_net_listen(struct gw_net *n, int fd, struct err *e);
 int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, const struct gw_addr *to, void *cookie,
                 struct gw_link **ret, struct err *e);
 
+/* gw_link_connect_within - less time than GW_HELLO_MS for the TCP connection: after a lost SYN the kernel waits a
+ * second and more, a new attempt does not. */
+void gw_link_connect_within(struct gw_link *l, uint64_t ms);
+
 /* gw_link_send - body is taken. false: no room, the link isn't up, or the message is too long for this peer. */
 bool gw_link_send(struct gw_link *l, enum gw_type type, uint32_t stream, struct buf *body);
 size_t gw_link_message_max(const struct gw_link *l);
