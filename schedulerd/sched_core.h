@@ -31,8 +31,9 @@ struct sched {
     struct sched_task *wait_list;
     size_t waiting; /* tasks that want a decision: the length of that list */
     uint64_t specs_seen;
-    bool fresh; /* a task came to wait since the last pass */
-    bool freed; /* something changed that may let a waiting task in */
+    bool fresh;   /* a task came to wait since the last pass */
+    bool freed;   /* something changed that may let a waiting task in */
+    bool enforce; /* a node is not what it was: its tasks' constraints have to be looked at */
 };
 
 void sched_init(struct sched *s);
@@ -70,6 +71,14 @@ struct sched_decisions {
 
 /* sched_pass - at most @max decisions; what is left keeps waiting. Returns true when there is more to do. */
 bool sched_pass(struct sched *s, int64_t now_ns, size_t max, struct arena *a, struct sched_decisions *out);
+
+/*
+ * sched_enforce - tasks that are to run where their constraints are no longer met: a label was changed, a role
+ * (swarmkit.md §3.7; resources are not looked at). Looks only at nodes that changed since the last time, or at all
+ * after sched_clear() and sched_enforce_all().
+ */
+struct str *sched_enforce(struct sched *s, struct arena *a, size_t *ret_n);
+void sched_enforce_all(struct sched *s);
 
 /* sched_explain - the whole account for one waiting or placed task, as JSON: each node and what it says. */
 void sched_explain(struct sched *s, struct str task, struct buf *out);

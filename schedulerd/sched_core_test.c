@@ -230,6 +230,11 @@ static void add_task(struct scenario *sc, const char *id, const struct args *a)
     sched_put_task(&sc->s, &t, NOW);
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return str_cmp(*(const struct str *)a, *(const struct str *)b);
+}
+
 static void run_pass(struct scenario *sc, size_t max, struct buf *out)
 {
     struct sched_decisions d;
@@ -244,6 +249,16 @@ static void run_pass(struct scenario *sc, size_t max, struct buf *out)
                        STR_ARG(d.v[i].task), STR_ARG(d.v[i].node));
     }
     buf_printf(out, "%zu decided, %zu waiting%s\n", d.n, sc->s.waiting, more ? ", more" : "");
+}
+
+static void run_enforce(struct scenario *sc, struct buf *out)
+{
+    size_t n;
+    struct str *v = sched_enforce(&sc->s, &sc->a, &n);
+    qsort(v, n, sizeof *v, by_text);
+    for (size_t i = 0; i < n; i++)
+        buf_printf(out, "reject " STR_FMT "\n", STR_ARG(v[i]));
+    buf_printf(out, "%zu rejected\n", n);
 }
 
 static void *begin(void)
@@ -270,6 +285,8 @@ static void read_line(void *p, char **words, unsigned n, struct buf *out)
         sched_del_task(&sc->s, str_from(id));
     else if (strcmp(words[0], "del-node") == 0)
         sched_del_node(&sc->s, str_from(id));
+    else if (strcmp(words[0], "enforce") == 0)
+        run_enforce(sc, out);
     else if (strcmp(words[0], "again") == 0)
         sched_again(&sc->s, str_from(id));
     else if (strcmp(words[0], "explain") == 0)

@@ -59,7 +59,7 @@ static bool has_plugins(const struct sched_spec *spec, const struct sched_node *
     return true;
 }
 
-static bool meets_constraints(const struct sched_spec *spec, const struct sched_node *n)
+bool sched_meets_constraints(const struct sched_spec *spec, const struct sched_node *n)
 {
     for (size_t i = 0; i < spec->nconstraints; i++)
         if (!sched_constraint_match(&spec->constraints[i], &n->view))
@@ -105,7 +105,7 @@ enum sched_filter sched_filter_node(const struct sched_spec *spec, const char *s
         return SCHED_RESOURCE;
     if (!has_plugins(spec, n))
         return SCHED_PLUGIN;
-    if (!meets_constraints(spec, n))
+    if (!sched_meets_constraints(spec, n))
         return SCHED_CONSTRAINT;
     if (!has_platform(spec, n))
         return SCHED_PLATFORM;

@@ -84,6 +84,24 @@ static struct sched_kind *kinds_of(const struct list *l, struct arena *a, size_t
     return k;
 }
 
+static uint64_t mix(uint64_t h, struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
+    return (h ^ 0xff) * 0x100000001b3ull;
+}
+
+static uint64_t traits_of(const struct view_node *v)
+{
+    const struct strmap *labels[] = { &v->Spec.Labels, &v->Description.Engine.Labels };
+    uint64_t h = mix(mix(0xcbf29ce484222325ull, v->Description.Hostname), v->Spec.Role);
+    h = mix(mix(mix(h, v->Description.Platform.OS), v->Description.Platform.Architecture), v->Status.Addr);
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < labels[k]->n; i++)
+            h = mix(mix(h + k, labels[k]->v[i].key), labels[k]->v[i].val);
+    return h;
+}
+
 int sched_put_node(struct sched *s, struct str doc, struct err *e)
 {
     struct str id;
@@ -103,6 +121,10 @@ int sched_put_node(struct sched *s, struct str doc, struct err *e)
     n->ready = str_is(n->view.Status.State, "ready") &&
                (n->view.Spec.Availability.n == 0 || str_is(n->view.Spec.Availability, "active"));
     n->kinds = kinds_of(&n->view.Description.Resources.GenericResources, &n->mem, &n->nkinds);
+    uint64_t traits = traits_of(&n->view);
+    n->enforce |= traits != n->traits;
+    s->enforce |= n->enforce;
+    n->traits = traits;
     return 0;
 }
 
@@ -435,6 +457,45 @@ void sched_del_task(struct sched *s, struct str id)
     sched_set(s, t, NULL, TASK_NEW, TASK_NEW);
     unref_spec(s, t->spec);
     table_del(&s->tasks, table_key(&s->tasks, t));
+}
+
+void sched_enforce_all(struct sched *s)
+{
+    struct sched_node *n;
+    for (struct table_pos p = { 0 }; table_next(&s->nodes, &p, NULL, &n);)
+        n->enforce = s->enforce = true;
+}
+
+static bool wanted_there(const struct sched_task *t)
+{
+    return t->active && t->node->present && t->node->enforce && t->node->ready;
+}
+
+struct str *sched_enforce(struct sched *s, struct arena *a, size_t *ret_n)
+{
+    struct sched_task *t;
+    struct sched_node *n;
+    struct str *v = NULL;
+    size_t cap = 0;
+    *ret_n = 0;
+    if (!s->enforce)
+        return NULL;
+    for (struct table_pos p = { 0 }; table_next(&s->tasks, &p, NULL, &t);) {
+        if (!wanted_there(t) || sched_meets_constraints(t->spec, t->node))
+            continue;
+        if (*ret_n == cap) {
+            struct str *more = arena_array(a, cap = cap ? cap * 2 : 64, sizeof *more);
+            CHECK(more != NULL);
+            if (*ret_n)
+                memcpy(more, v, *ret_n * sizeof *v);
+            v = more;
+        }
+        v[(*ret_n)++] = table_key(&s->tasks, t);
+    }
+    for (struct table_pos p = { 0 }; table_next(&s->nodes, &p, NULL, &n);)
+        n->enforce = n->enforce && !n->ready; /* as Docker, one that is drained or down is looked at later */
+    s->enforce = false;
+    return v;
 }
 
 void sched_check(const struct sched *s)

@@ -161,6 +161,38 @@ static void write_decision(struct sched_keeper *k, struct controller_pass *p, co
     k->refused += d->reason != NULL;
 }
 
+/* enforce - what runs where it may not run any more ends; orchestratord replaces it. */
+static void enforce(struct sched_keeper *k, struct controller_pass *p)
+{
+    struct buf patch = BUF_INIT;
+    struct str doc, status;
+    struct err e;
+    uint64_t rev = 0;
+    size_t n;
+    struct str *v = sched_enforce(&k->core, p->arena, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (store_get(p->snap, KIND_TASK, v[i], &doc) != 0 || !mp_find(doc, "Status", &status) ||
+            !mp_get_u64(doc, "Rev", &rev))
+            continue;
+        buf_clear(&patch);
+        mp_map(&patch, 4);
+        mp_kv_cstr(&patch, "State", "rejected");
+        mp_kv_cstr(&patch, "Message", "task rejected by constraint enforcer");
+        mp_kv_cstr(&patch, "Err", "assigned node no longer meets constraints");
+        mp_kv_i64(&patch, "Timestamp", p->now.ns);
+        buf_clear(&k->doc);
+        mp_map(&k->doc, 1);
+        mp_cstr(&k->doc, "Status");
+        if (mp_merge(&k->doc, status, buf_str(&patch), &e) != 0)
+            continue;
+        struct str id = arena_str(&p->txn->arena, v[i]);
+        txn_merge(p->txn, KIND_TASK, id, txn_doc(p->txn, &k->doc));
+        txn_require_rev(p->txn, KIND_TASK, id, rev);
+        log_info("task=" STR_FMT ": its node no longer meets its constraints", STR_ARG(id));
+    }
+    buf_done(&patch);
+}
+
 /* read_again - what a failed transaction was about: back to what the store says. */
 static void read_again(struct sched_keeper *k, struct store_snap *snap)
 {
@@ -182,6 +214,7 @@ static void on_pass(void *arg, struct controller_pass *p)
     if (k->read_failures)
         read_failures(k, p->snap);
     read_again(k, p->snap);
+    enforce(k, p);
     p->more = sched_pass(&k->core, p->now.ns, k->batch, p->arena, &out);
     for (size_t i = 0; i < out.n; i++) {
         if (store_get(p->snap, KIND_TASK, out.v[i].task, &doc) != 0 || known_reason(doc, &out.v[i]))
@@ -203,6 +236,8 @@ static void on_done(void *arg, const struct err *e)
         k->batch = k->batch * 2 < CONTROLLER_CHANGES_SOFT ? k->batch * 2 : CONTROLLER_CHANGES_SOFT;
     else if (k->batch > BATCH_MIN)
         k->batch /= 2;
+    if (e->code != 0)
+        sched_enforce_all(&k->core);
 }
 
 const struct controller_ops sched_ops = {

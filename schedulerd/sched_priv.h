@@ -24,6 +24,8 @@ struct sched_node {
     struct view_node view;
     bool present; /* false: only tasks refer to it */
     bool ready;
+    bool enforce;             /* its tasks' constraints have to be looked at */
+    uint64_t traits;          /* a print of all that constraints can be about */
     struct sched_kind *kinds; /* what it has */
     size_t nkinds;
 
@@ -74,6 +76,7 @@ struct sched_task {
 
 /* sched_filter_node - the first filter that rejects the node; SCHED_FILTER_COUNT when none does. */
 enum sched_filter sched_filter_node(const struct sched_spec *spec, const char *service, const struct sched_node *n);
+bool sched_meets_constraints(const struct sched_spec *spec, const struct sched_node *n);
 extern const char *const sched_filter_name[SCHED_FILTER_COUNT];
 
 unsigned sched_active_of(const struct sched_node *n, const char *service);
