@@ -92,7 +92,12 @@ void view_op_containers(struct agent *ag, struct rpc_call *c, const struct agent
                                                           .ExitCode = t->core.exit_code,
                                                           .Argv = argv_of(t, &a),
                                                           .Addresses = runs ? t->addresses : (struct strs){ 0 },
-                                                          .Mounts = mounts_of(t, &a) };
+                                                          .Mounts = mounts_of(t, &a),
+                                                          .ServiceID = t->a.ServiceID,
+                                                          .ServiceName = t->a.ServiceName,
+                                                          .NodeID = t->a.NodeID,
+                                                          .Slot = t->a.Slot,
+                                                          .Spec = t->a.Spec };
     }
     rep.Containers.v = v;
     if (v)

@@ -61,31 +61,24 @@ static void put_labels(struct container *x, struct str node)
     json_object_set_new(x->labels, "com.docker.swarm.task.name", json_string(x->name));
 }
 
-/* False when the store no longer has the task: then the container is about to go. */
-static bool container_read(struct req *r, struct store_snap *snap, const struct agent_container *c,
+/* agentd knows what it was assigned; the store, where there is one, adds when the task was made and its ports. */
+static void container_read(struct req *r, struct store_snap *snap, const struct agent_container *c,
                            struct container *ret)
 {
-    struct str taskspec, service, spec = { NULL, 0 };
-    struct buf name = BUF_INIT;
-    struct container x = { .c = c, .service_name = STR("") };
+    struct container x = { .c = c, .service_id = c->ServiceID, .service_name = c->ServiceName, .created = c->Since };
+    char slot[24];
 
-    if (store_get(snap, KIND_TASK, c->TaskID, &x.task) < 0)
-        return false;
-    if (store_get(snap, KIND_TASKSPEC, text_at(x.task, "TaskSpecID"), &taskspec) == 0)
-        (void)mp_find(taskspec, "Spec", &spec);
-    x.spec = json_of(spec);
-    x.service_id = text_at(x.task, "ServiceID");
-    if (store_get(snap, KIND_SERVICE, x.service_id, &service) == 0)
-        x.service_name = text_at(service, "Spec.Name");
-    (void)mp_get_i64(x.task, "CreatedAt", &x.created);
-    task_name(&name, snap, x.task);
-    x.name = arena_printf(&r->arena, STR_FMT, STR_ARG(buf_str(&name)));
-    buf_done(&name);
+    if (snap && store_get(snap, KIND_TASK, c->TaskID, &x.task) == 0)
+        (void)mp_get_i64(x.task, "CreatedAt", &x.created);
+    x.spec = json_of(c->Spec);
+    (void)snprintf(slot, sizeof slot, "%llu", (unsigned long long)c->Slot);
+    struct str place = c->Slot ? str_from(slot) : c->NodeID;
+    x.name = arena_printf(&r->arena, STR_FMT "." STR_FMT "." STR_FMT, STR_ARG(c->ServiceName), STR_ARG(place),
+                          STR_ARG(c->TaskID));
     if (!x.name)
         x.name = (char[]){ "" };
-    put_labels(&x, text_at(x.task, "NodeID"));
+    put_labels(&x, c->NodeID);
     *ret = x;
-    return true;
 }
 
 /* ---- the pieces both views show ---- */
@@ -331,15 +324,14 @@ static void containers_listed(struct req *r, const void *rep, const struct err *
     CHECK(v);
     (void)str_u64(query_get(&r->query, "limit"), &limit);
     bool all = query_loose(&r->query, "all") || limit > 0;
-    if (store_begin(api.store, &snap, &ignored) == 0)
-        for (size_t i = 0; i < l->Containers.n; i++) {
-            if (!container_read(r, snap, &((const struct agent_container *)l->Containers.v)[i], &v[n]))
-                continue;
-            if (container_matches(f, all, &v[n]))
-                n++;
-            else
-                container_done(&v[n]);
-        }
+    (void)store_begin(api.store, &snap, &ignored);
+    for (size_t i = 0; i < l->Containers.n; i++) {
+        container_read(r, snap, &((const struct agent_container *)l->Containers.v)[i], &v[n]);
+        if (container_matches(f, all, &v[n]))
+            n++;
+        else
+            container_done(&v[n]);
+    }
     qsort(v, n, sizeof *v, newest_first);
     for (size_t i = 0; i < n; i++) {
         if (limit == 0 || i < limit)
@@ -491,8 +483,7 @@ static bool choose(struct req *r, struct store_snap *snap, const struct agent_co
 
     for (size_t i = 0; i < l->Containers.n; i++) {
         const struct agent_container *c = &((const struct agent_container *)l->Containers.v)[i];
-        if (!container_read(r, snap, c, ret))
-            continue;
+        container_read(r, snap, c, ret);
         bool by_id = str_starts(c->ID, ref);
         if ((by_id && (l->Containers.n == 1 || c->ID.n == ref.n)) || is_named(ref, ret->name))
             return true;
@@ -517,21 +508,19 @@ static void looked_up(struct req *r, const void *rep, const struct err *e)
         api_fail(r, e);
         return;
     }
-    if (store_begin(api.store, &snap, &se) < 0) {
-        api_error(r, 404, "No such container: " STR_FMT, STR_ARG(r->params[0]));
-        return;
-    }
+    (void)store_begin(api.store, &snap, &se);
     if (!choose(r, snap, rep, &x))
         return;
     if (wish == WISH_INSPECT)
         inspect(r, &x);
     else if (wish == WISH_OTHER)
         api_error(r, 501, "container %s belongs to a service: change the service instead", x.name);
-    r->params[0] = arena_str(&r->arena, x.c->TaskID);
+    struct str task = arena_str(&r->arena, x.c->TaskID);
+    bool tty = json_is_true(json_object_get(container_spec(&x), "TTY"));
     container_done(&x);
     snap = store_end(snap);
     if (wish == WISH_LOGS)
-        task_logs(r);
+        container_logs(r, task, tty);
 }
 
 /* By id, by its unique beginning, or by the name "service.slot.task", whose last part agentd knows. */

@@ -35,6 +35,7 @@ struct logs {
     struct log_style style;
     struct agent_logs want; /* what every poll asks for */
     bool follow;
+    bool local;                           /* a container of this node: the store is not looked at, workers have none */
     struct buf missing;                   /* why some lines are not there, as Docker lists it */
     char service[ID_SIZE], task[ID_SIZE]; /* one of them */
     struct log_task *tasks;
@@ -134,6 +135,8 @@ static bool rescan(struct logs *l)
     struct store_iter it;
     struct str doc;
 
+    if (l->local)
+        return true;
     if (store_begin(api.store, &snap, &e) < 0 || store_meta(snap, &meta, &e) < 0)
         return true; /* raftd restarts: later */
     if (l->task[0]) {
@@ -187,8 +190,8 @@ static void take_error(struct req *r, struct log_task *t, const struct err *e)
     bool away = e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT;
 
     if (e->code == ERR_NOT_FOUND) {
-        t->ended = !l->follow;
-        t->idle = l->follow;
+        t->ended = !l->follow || l->local;
+        t->idle = !t->ended;
     } else if (l->follow && away && !t->over) { /* agentd restarts, or its node is cut off */
         t->not_before_ms = clock_mono().ms + (t->here ? RETRY_MS : RETRY_FAR_MS);
     } else if (l->follow) {
@@ -396,5 +399,23 @@ void task_logs(struct req *r)
     }
     l->style.tty = is_tty(snap, text_at(doc, "TaskSpecID"));
     snap = store_end(snap);
+    start(r);
+}
+
+void container_logs(struct req *r, struct str task, bool tty)
+{
+    struct log_task *t = calloc(1, sizeof *t);
+    struct logs *l;
+
+    CHECK(t);
+    if (!(l = logs_new(r)) || !str_copy(l->task, sizeof l->task, task) || !str_copy(t->id, sizeof t->id, task)) {
+        free(t);
+        return;
+    }
+    t->here = true;
+    l->local = true;
+    l->tasks = t;
+    l->n = l->cap = 1;
+    l->style.tty = tty;
     start(r);
 }

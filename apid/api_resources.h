@@ -61,6 +61,7 @@ void not_built(struct req *r);
 void events_stream(struct req *r);
 void service_logs(struct req *r);
 void task_logs(struct req *r);
+void container_logs(struct req *r, struct str task, bool tty); /* of this node: without the store */
 
 /* Events: events_turn() at each change of the store; events_image() for what happened to an image here. */
 void events_turn(void);

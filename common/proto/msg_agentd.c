@@ -120,6 +120,11 @@ static const struct field container_fields[] = {
     FIELD_STRS(struct agent_container, Argv, 100000),
     FIELD_STRS(struct agent_container, Addresses, 100),
     FIELD_LIST(struct agent_container, Mounts, container_mount_fields, struct agent_container_mount, 10000),
+    FIELD_STR(struct agent_container, ServiceID, 0, 64),
+    FIELD_STR(struct agent_container, ServiceName, 0, 256),
+    FIELD_STR(struct agent_container, NodeID, 0, 64),
+    FIELD_U64(struct agent_container, Slot, 0, UINT64_MAX),
+    FIELD_RAW(struct agent_container, Spec),
     FIELD_END,
 };
 static const struct field containers_reply_fields[] = {

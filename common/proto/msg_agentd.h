@@ -95,6 +95,10 @@ struct agent_container {
     struct strs Argv; /* what runs, as image and service together want it */
     struct strs Addresses;
     struct list Mounts; /* struct agent_container_mount */
+    /* As assigned: on a worker nobody else knows. */
+    struct str ServiceID, ServiceName, NodeID;
+    uint64_t Slot;   /* 0: of a global service */
+    struct str Spec; /* raw map: the task template */
 };
 struct agent_containers_reply {
     struct list Containers; /* struct agent_container */
