@@ -1,6 +1,6 @@
 /*
  * reference.c - prints the reference pages that come from the tables the daemons themselves use, so that they cannot
- * drift apart: `reference objects`, `reference messages`, `reference store`. `make docs` writes docs/reference/.
+ * drift apart: `reference objects`, `messages`, `store`, `rules`. `make docs` writes docs/reference/.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,10 +8,13 @@
 
 #include "common/object/object.h"
 #include "common/proto/msg_agentd.h"
+#include "common/proto/msg_cad.h"
 #include "common/proto/msg_dispatcherd.h"
+#include "common/proto/msg_gatewayd.h"
 #include "common/proto/msg_meshd.h"
 #include "common/proto/msg_raftd.h"
 #include "common/store/layout.h"
+#include "gatewayd/gw_authz.h"
 
 static void print_objects(void)
 {
@@ -80,10 +83,15 @@ static void print_messages(void)
 {
     static const struct {
         const char *daemon;
-        const struct op *ops[16];
+        const struct op *ops[24];
     } all[] = {
-        { "raftd", { &op_raftd_txn, &op_raftd_barrier, &op_raftd_bootstrap, &op_raftd_reset, &op_raftd_status } },
-        { "dispatcherd", { &op_disp_session, &op_disp_assignments, &op_disp_status } },
+        { "raftd",
+          { &op_raftd_txn, &op_raftd_barrier, &op_raftd_bootstrap, &op_raftd_reset, &op_raftd_status, &op_raftd_members,
+            &op_raftd_member_add, &op_raftd_member_remove, &op_raftd_forward, &op_raftd_force_new, &op_raftd_unlock,
+            &op_raftd_backup, &op_raftd_restore } },
+        { "gatewayd", { &op_gw_identity, &op_gw_setup, &op_gw_join, &op_gw_leave, &op_gw_unlock } },
+        { "cad", { &op_cad_root, &op_cad_issue, &op_cad_tokens, &op_cad_rotate, &op_cad_unlock_key } },
+        { "dispatcherd", { &op_disp_session, &op_disp_assignments, &op_disp_status, &op_disp_link } },
         { "agentd",
           { &op_agent_logs, &op_agent_image_load, &op_agent_image_pull, &op_agent_image_list, &op_agent_image_inspect,
             &op_agent_image_remove, &op_agent_image_tag, &op_agent_image_resolve, &op_agent_info, &op_agent_containers,
@@ -95,13 +103,29 @@ static void print_messages(void)
            "operation.\nMissing, repeated, unknown and out-of-range fields are refused, and named.\n");
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         printf("\n## %s\n", all[i].daemon);
-        for (size_t k = 0; k < 16 && all[i].ops[k]; k++) {
+        for (size_t k = 0; k < 24 && all[i].ops[k]; k++) {
             const struct op *op = all[i].ops[k];
             printf("\n### %s `%s`\n\n%s\n\n", all[i].daemon, op->name, op->doc);
             print_table("Request", op->req);
             print_table("Reply", op->rep);
         }
     }
+}
+
+static void print_rules(void)
+{
+    printf(
+        "# What nodes may ask of each other\n\nThe table that `gatewayd` goes by, at both ends of a link; what is not "
+        "in "
+        "it is refused before any daemon sees\nit. A role is that of the asking node's certificate, or a lower one if "
+        "the store says so. On managers it also\nmatters which daemon asks.\n\n| operation | no certificate | worker | "
+        "manager | asked by | of itself only |\n|---|---|---|---|---|---|\n");
+    for (const struct gw_rule *r = gw_rules; r->svc; r++) {
+        printf("| `%s.%s` | %s | %s | %s | %s | %s |\n", r->svc, r->op->name, r->roles & 1u << RPC_NOBODY ? "yes" : "",
+               r->roles & 1u << RPC_WORKER ? "yes" : "", r->roles & 1u << RPC_MANAGER ? "yes" : "",
+               r->askers ? r->askers : "any", r->self ? "yes" : "");
+    }
+    printf("| Raft's messages | | | yes | raftd | |\n");
 }
 
 static void print_store(void)
@@ -129,8 +153,10 @@ int main(int argc, char **argv)
         print_messages();
     else if (argc == 2 && strcmp(argv[1], "store") == 0)
         print_store();
+    else if (argc == 2 && strcmp(argv[1], "rules") == 0)
+        print_rules();
     else {
-        fprintf(stderr, "usage: reference objects|messages|store\n");
+        fprintf(stderr, "usage: reference objects|messages|store|rules\n");
         return 2;
     }
     return 0;

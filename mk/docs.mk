@@ -1,5 +1,5 @@
 # make docs: the reference pages. Generated files are committed; make check says when they are not current.
-$B/docs/reference: $B/docs/reference.o $(LIBA)
+$B/docs/reference: $B/docs/reference.o $B/gatewayd/gw_authz.o $(LIBA)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 
