@@ -159,7 +159,7 @@ static void reply_over(struct gw_link *l, uint32_t stream, int code, struct str 
     if (gw_link_send(l, GW_REPLY, stream, &b) || l->state != GW_UP)
         return;
     r = (struct gw_reply_msg){ .Code = ERR_UNAVAILABLE,
-                               .Msg = STR("the answer found no room on the link; what was asked for may be done") };
+                               .Msg = STR("the answer found no room on the link: outcome unknown") };
     fields_encode(&r, gw_reply_fields, &b);
     if (!gw_link_send(l, GW_REPLY, stream, &b))
         gw_link_doom(l);
@@ -415,8 +415,8 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
         if (c->state == WAITING && c->wait_until_ms <= now) {
             give_up_waiting(c);
         } else if (c->state == ON_LINK && c->deadline_ms <= now) {
-            failf(c, ERR_TIMEOUT, "node %s did not answer %s.%s in time; the outcome is unknown", c->via->peer.node,
-                  c->svc, c->op);
+            failf(c, ERR_TIMEOUT, "node %s did not answer %s.%s in time: outcome unknown", c->via->peer.node, c->svc,
+                  c->op);
         } else if (c->state != AT_DAEMON) { /* there, the client keeps the time */
             uint64_t due = c->state == WAITING ? c->wait_until_ms : c->deadline_ms;
             at = due < at ? due : at;
@@ -604,7 +604,7 @@ void gw_route_on_reply(struct gw_link *l, uint32_t stream, struct str body)
     release_slot(c);
     arena_init(&a, 64 << 10);
     if (!body.p) {
-        failf(c, ERR_UNAVAILABLE, "%s.%s: no room for the answer; what was asked for may be done", c->svc, c->op);
+        failf(c, ERR_UNAVAILABLE, "%s.%s: no room for the answer: outcome unknown", c->svc, c->op);
     } else if (gw_wire_decode(&m, gw_reply_fields, sizeof m, body, &a, &e) < 0) {
         failf(c, ERR_INTERNAL, "%s.%s: malformed reply of node %s", c->svc, c->op, l->peer.node);
     } else {
@@ -630,7 +630,7 @@ void gw_route_on_down(struct gw_link *l, const struct err *why)
     for (unsigned i = 0; i < l->nslots; i++) {
         struct gw_call *c = l->slots[i];
         if (c)
-            failf(c, ERR_UNAVAILABLE, "the link to node %s was lost (%s); the outcome of %s.%s is unknown",
+            failf(c, ERR_UNAVAILABLE, "the link to node %s was lost (%s); %s.%s: outcome unknown",
                   l->peer.node[0] ? l->peer.node : l->host, why->msg, c->svc, c->op);
     }
     for (struct gw_call *c = route.calls; c; c = next) {

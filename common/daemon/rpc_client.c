@@ -179,10 +179,10 @@ static void fail_nng(struct rpc_req *q, int r, bool sent)
         err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name,
                 atomic_load(&q->client->stranger) ? "another user's process listens in its place" : nng_strerror(r));
     else if (r == NNG_ETIMEDOUT)
-        err_set(&e, ERR_TIMEOUT, "%s did not answer in time; the outcome of %s is unknown", name, what(q));
+        err_set(&e, ERR_TIMEOUT, "%s did not answer %s in time: outcome unknown", name, what(q));
     else
-        err_set(&e, ERR_UNAVAILABLE, "connection to %s was lost (%s); the outcome of %s is unknown", name,
-                nng_strerror(r), what(q));
+        err_set(&e, ERR_UNAVAILABLE, "connection to %s was lost (%s); %s: outcome unknown", name, nng_strerror(r),
+                what(q));
     finish(q, NULL, &e);
 }
 
