@@ -626,6 +626,7 @@ void swarm_join(struct req *r)
 struct leave {
     char node[ID_SIZE];
     bool store; /* raftd has a log to erase */
+    bool again; /* what this node is was looked at twice */
 };
 
 static void leave_wait(struct req *r, bool timed_out)
@@ -749,7 +750,8 @@ static void leave_refused(struct req *r, const struct managers *m, const struct 
     size_t lost = m->voters - m->reachable;
     char middle[200] = "";
 
-    if (e->code == 0 && m->reachable <= lost + 2) { /* Docker's rule: without this one there is no quorum */
+    if (e->code == 0 && m->reachable > 0 &&
+        m->reachable <= lost + 2) { /* Docker's rule: without this one there is no quorum */
         if (m->reachable == 1 && lost == 0) {
             api_error(r, 503,
                       "%sRemoving the last manager erases all current state of the swarm. Use `--force` to ignore this "
@@ -765,6 +767,8 @@ static void leave_refused(struct req *r, const struct managers *m, const struct 
     api_error(r, 503, "%s%s%s", head, middle, tail);
 }
 
+static void role_wait(struct req *r, bool timed_out);
+
 static void leave_as_manager(struct req *r, const struct managers *m, const struct err *e)
 {
     struct leave *l = r->data;
@@ -773,6 +777,13 @@ static void leave_as_manager(struct req *r, const struct managers *m, const stru
     static const struct err fine = ERR_INIT;
     if (m->n == 1)
         e = &fine;
+    /* It was taken out of the group a moment ago: it is a worker as soon as it has the certificate. */
+    if (!managers_find(m, str_from(l->node)) && !l->again) {
+        l->again = true;
+        api_wait(r, role_wait, clock_mono().ms + ROLE_TIMEOUT_MS);
+        role_wait(r, false);
+        return;
+    }
     if (!query_loose(&r->query, "force"))
         leave_refused(r, m, e);
     else if (e->code == 0 && m->n > 1 && managers_can_lose(m, str_from(l->node)))

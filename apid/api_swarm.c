@@ -205,7 +205,7 @@ void swarm_info(struct buf *out, struct buf *warning)
         buf_puts(out, ",\"RemoteManagers\":null}");
         return;
     }
-    info_head(out, id->NodeID, id->AdvertiseAddr, s, s == SWARM_ERROR ? id->Error : STR(""));
+    info_head(out, id->NodeID, id->AdvertiseAddr, s, s == SWARM_ERROR || s == SWARM_PENDING ? id->Error : STR(""));
     info_managers(out, &none);
     buf_putc(out, '}');
 }
