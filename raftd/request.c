@@ -480,10 +480,22 @@ static void stale_again(void)
         dispatch(q);
 }
 
+/* What comes while others are being committed waits until it is as much as those: the busier, the larger the batches,
+ * and each costs every manager a write and a few messages. A single client never waits. */
+static bool worth_it(void)
+{
+    struct raft_status s;
+    raft_status(node.core, &s);
+    return s.role != RAFT_LEADER || s.last_index == s.committed || node.n_queued >= s.last_index - s.committed ||
+           node.batch.n >= BATCH_BYTES / 8;
+}
+
 static void propose(void)
 {
     struct err e = ERR_INIT;
     stale_again();
+    if (node.n_queued > 0 && !worth_it())
+        return;
     struct raft_event ev = {
         .type = RAFT_EV_PROPOSE,
         .n_entries = (uint32_t)node.n_queued,
