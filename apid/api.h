@@ -90,7 +90,8 @@ struct req {
         struct req *next;
         uint64_t deadline_ms;
         unsigned tries;
-        bool tentative, refused, done;
+        bool tentative, refused;
+        void (*then)(struct req *r);
     } fresh;
 
     void *data; /* the handler's own state */
@@ -115,6 +116,9 @@ extern const struct api_route api_routes[]; /* api_table.c */
 
 /* api_dispatch - the route's handler, now or behind a barrier. */
 void api_dispatch(struct req *r);
+/* api_barrier - goes on with `then` when the map here holds all that was acknowledged before; answers for itself when
+ * there is no leader until the deadline. */
+void api_barrier(struct req *r, uint64_t deadline_ms, void (*then)(struct req *r));
 bool api_refusal_may_be_stale(unsigned status);
 
 struct req *req_new(void); /* one reference; for the server and for tests */

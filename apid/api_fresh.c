@@ -29,8 +29,10 @@ static void enqueue(struct req *r)
 
 static void go_on(struct req *r)
 {
-    r->fresh.done = true;
-    r->route->handler(r);
+    void (*then)(struct req *) = r->fresh.then;
+
+    r->fresh.then = NULL;
+    then(r);
 }
 
 static void try_again(void *arg)
@@ -99,11 +101,18 @@ static void pump(void)
     rpc_send(api.raftd, &op_raftd_barrier, &none, BARRIER_TRY_MS, barrier_done, b);
 }
 
-static void barrier(struct req *r)
+void api_barrier(struct req *r, uint64_t deadline_ms, void (*then)(struct req *r))
 {
-    r->fresh.deadline_ms = clock_mono().ms + API_WRITE_DEADLINE_MS;
+    r->fresh.then = then;
+    r->fresh.deadline_ms = deadline_ms;
+    r->fresh.tries = 0;
     enqueue(req_ref(r));
     pump();
+}
+
+static void barrier(struct req *r)
+{
+    api_barrier(r, clock_mono().ms + API_WRITE_DEADLINE_MS, r->route->handler);
 }
 
 /* A refusal that may come from a map that is behind. The others would be the same anywhere. */

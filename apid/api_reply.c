@@ -240,9 +240,11 @@ void api_wake_all(void)
 
 static void write_try(struct req *r);
 
+/* What the local map says may be older than what the leader refused, or applied without our knowing. */
 static void write_again(void *arg)
 {
-    write_try(arg);
+    struct req *r = arg;
+    api_barrier(r, r->write.deadline_ms, write_try);
 }
 
 static void write_done(void *arg, const void *rep, const struct err *e)
@@ -258,7 +260,7 @@ static void write_done(void *arg, const void *rep, const struct err *e)
         w->done(r, ((const struct raftd_txn_reply *)rep)->Revision);
     } else if (e->code == ERR_CONFLICT && w->tries < 64) {
         api.count.retries++;
-        write_try(r);
+        write_again(r);
     } else if ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < w->deadline_ms) {
         api.count.retries++;
         w->uncertain = true;
