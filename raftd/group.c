@@ -329,7 +329,7 @@ static void on_added(void *arg, const void *rep, const struct err *e)
     gr.asking = false;
     if (node.core != NULL || node.locked)
         return;
-    if (e->code != 0) {
+    if (e->code != 0 || a == NULL) {
         refused("join the group", e);
         return;
     }
@@ -367,7 +367,7 @@ static void on_doubt(void *arg, const void *rep, const struct err *e)
         return;
     for (size_t i = 0; r != NULL && i < r->Members.n; i++)
         there |= m[i].RaftID == raft_log_identity(node.log)->id;
-    if (e->code == 0 && r->Members.n > 0 && !there)
+    if (e->code == 0 && r != NULL && r->Members.n > 0 && !there)
         leave("this node is not a member any more");
     else
         back_off();

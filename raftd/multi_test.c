@@ -87,6 +87,8 @@ static bool cut[NODES][NODES];
 static bool silent; /* cuts are not told, and requests get lost on the way, as with a cable pulled */
 static struct rpc_call *lost[256];
 static int n_lost;
+static bool lose_answers;
+static int deaf; /* no datagram reaches this node; -1: none */
 static sd_event *loop;
 static uint64_t dropped_every; /* loses one datagram of so many; 0: none */
 
@@ -119,7 +121,7 @@ static void on_frame(void *arg, struct str msg)
     assert_int_equal(fields_decode(&f, gw_peer_frame_fields, sizeof f, msg, FIELDS_STRICT, &a, &e), 0);
     struct fake *to = by_id(f.Node);
     bool drop = dropped_every != 0 && ++n % dropped_every == 0;
-    if (to != NULL && !cut[from->i][to->i] && !drop)
+    if (to != NULL && !cut[from->i][to->i] && to->i != deaf && !drop)
         frame(to, "msg", from->id, f.Body);
     arena_done(&a);
 }
@@ -192,7 +194,10 @@ static struct fake *leader_seen_by(const struct fake *from)
 
 static void on_relayed(void *arg, int code, struct str msg, struct str body)
 {
-    rpc_reply_raw(arg, code, msg, body);
+    if (lose_answers && n_lost < 256)
+        lost[n_lost++] = arg;
+    else
+        rpc_reply_raw(arg, code, msg, body);
 }
 
 static void relay(struct rpc_call *c, const struct rpc_request *rq)
@@ -207,7 +212,7 @@ static void relay(struct rpc_call *c, const struct rpc_request *rq)
         return;
     }
     if (to == NULL || to->pid <= 0 || cut[from->i][to->i]) {
-        rpc_fail(c, ERR_UNAVAILABLE, "there is no link to that node");
+        rpc_fail(c, ERR_UNAVAILABLE, "node " STR_FMT " is not connected", STR_ARG(rq->to));
         return;
     }
     struct rpc_origin o = { RPC_MANAGER, str_from(from->id), STR("raftd"), { "", 0 } };
@@ -511,8 +516,9 @@ static int setup(void **state)
     if (test_dir_make(state) < 0)
         return -1;
     memset(cut, 0, sizeof cut);
-    silent = false;
+    silent = lose_answers = false;
     n_lost = 0;
+    deaf = -1;
     dropped_every = 0;
     for (int i = 0; i < NODES; i++) {
         struct fake *f = &nodes[i];
@@ -697,8 +703,58 @@ static void test_silence(void **state)
     assert_true(n_lost > 0);
     isolate(l, false);
     while (n_lost > 0)
-        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link broke: outcome unknown");
+        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE,
+                 "the link to node %s was lost (closed); raftd.forward: outcome unknown", l->id);
     WAIT(has(l, "s19"));
+    assert_int_equal(put(f, "after").e.code, 0);
+}
+
+/* The answer is lost, and the entry comes inside a snapshot: nobody can know, and nothing is done twice. */
+static void test_lost_in_a_snapshot(void **state)
+{
+    (void)state;
+    group_of(3);
+    struct fake *l = leader(), *f = follower();
+    struct answer a;
+    deaf = f->i;
+    lose_answers = true;
+    write_start(f, "once", 10, &a);
+    WAIT(n_lost == 1);
+    lose_answers = false;
+    WAIT(has(l, "once"));
+    uint64_t first = look(l).revision;
+    put_many(l, "x", 200);
+    assert_int_equal(put(l, "once").e.code, ERR_CONFLICT);
+    deaf = -1;
+    WAIT(has(f, "x199"));
+    WAIT(a.done);
+    assert_int_equal(a.e.code, ERR_TIMEOUT);
+    assert_non_null(strstr(a.e.msg, "outcome unknown"));
+    rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link to node %s was lost (closed): outcome unknown", l->id);
+    assert_int_equal(put(f, "after").e.code, 0);
+    assert_int_equal(look(l).revision, first + 201);
+}
+
+/* The answer is lost, and the leader too: the log tells that it was done. */
+static void test_lost_answer(void **state)
+{
+    (void)state;
+    group_of(3);
+    struct fake *l = leader(), *f = follower();
+    struct answer a[10];
+    lose_answers = true;
+    for (int i = 0; i < 10; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "s%d", i);
+        write_start(f, id, 10, &a[i]);
+    }
+    for (int i = 0; i < 10; i++) {
+        WAIT(a[i].done);
+        assert_int_equal(a[i].e.code, 0);
+    }
+    lose_answers = false;
+    while (n_lost > 0)
+        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link to node %s was lost (closed): outcome unknown", l->id);
     assert_int_equal(put(f, "after").e.code, 0);
 }
 
@@ -977,9 +1033,12 @@ int main(int argc, char **argv)
         return 1;
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_three),     T(test_leader_dies), T(test_cut),     T(test_lossy),     T(test_silence),
-        T(test_snapshot),  T(test_removal),     T(test_quorum),  T(test_five),      T(test_planned_stop),
-        T(test_force_new), T(test_large),       T(test_address), T(test_lost_disk), T(test_leave),
+        T(test_three),       T(test_leader_dies), T(test_cut),
+        T(test_lossy),       T(test_silence),     T(test_lost_in_a_snapshot),
+        T(test_lost_answer), T(test_snapshot),    T(test_removal),
+        T(test_quorum),      T(test_five),        T(test_planned_stop),
+        T(test_force_new),   T(test_large),       T(test_address),
+        T(test_lost_disk),   T(test_leave),
     };
     if (getenv("TEST_FILTER") != NULL)
         cmocka_set_test_filter(getenv("TEST_FILTER"));

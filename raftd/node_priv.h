@@ -127,7 +127,8 @@ void requests_flush(void);                             /* proposes what is queue
 void requests_appended(const struct raft_effects *fx); /* the queued ones are in the log now */
 void requests_applied(uint64_t index, uint64_t term, const struct err *result, uint64_t revision);
 void requests_seen(const struct raft_log_entry *en, const struct err *result, uint64_t revision);
-void requests_apply_undo(void); /* the batch was not committed to the maps */
+void requests_snapshot(uint64_t index); /* one that ends there took the place of entries */
+void requests_apply_undo(void);         /* the batch was not committed to the maps */
 void requests_answer(void);
 void requests_reads(const struct raft_effects *fx);
 void requests_role(void);                                     /* who leads has changed */

@@ -302,6 +302,7 @@ static void install(void)
         give_up("make the maps from the leader's snapshot", &e);
         return;
     }
+    requests_snapshot(j->install_index);
     write_done();
 }
 

@@ -157,9 +157,35 @@ static void ticking(void)
 
 /* ---- with the leader ---- */
 
-static bool unknown_outcome(const struct err *e)
+/*
+ * Only what certainly says so was not done. Everything else (a link that broke, an answer that was lost or makes no
+ * sense, words this version does not know) is for the log to tell: requests_seen().
+ */
+static bool not_done(const struct err *e)
 {
-    return e->code == ERR_TIMEOUT || (e->code == ERR_UNAVAILABLE && strstr(e->msg, "outcome unknown") != NULL);
+    static const char *const sure[] = {
+        "is not the leader",
+        "this was not done",
+        "is being handed over",
+        "is not connected",
+        "no manager can be reached",
+        "is in no swarm",
+        "not part of a swarm",
+        "the store is locked",
+        "has no room",
+        "too many",
+    };
+    if (e->code != ERR_UNAVAILABLE || strstr(e->msg, "outcome unknown") != NULL)
+        return false;
+    for (size_t i = 0; i < sizeof sure / sizeof sure[0]; i++)
+        if (strstr(e->msg, sure[i]) != NULL)
+            return true;
+    return false;
+}
+
+static bool no_answer(const struct err *e)
+{
+    return e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT || e->code == ERR_INTERNAL || e->code == ERR_NOMEM;
 }
 
 static void on_forwarded(void *arg, const void *rep, const struct err *e)
@@ -176,10 +202,10 @@ static void on_forwarded(void *arg, const void *rep, const struct err *e)
         q->revision = ((const struct raftd_txn_reply *)rep)->Revision;
         q->deadline_ms = clock_mono().ms + COMING_MS;
         request_push(&node.coming, q);
-    } else if (q->kind == REQ_TXN && unknown_outcome(e)) {
+    } else if (q->kind == REQ_TXN && no_answer(e) && !not_done(e)) {
         q->deadline_ms = clock_mono().ms + LIMBO_MS;
         request_push(&node.limbo, q);
-    } else if (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) { /* not done, or only a read: once more */
+    } else if (no_answer(e)) { /* not done, or only a read: once more */
         rq.again_ms = clock_mono().ms + AGAIN_MS;
         request_push(&node.held, q);
     } else {
@@ -248,6 +274,24 @@ static struct request *instead(struct request *q)
     n->revision = q->revision;
     q->call = NULL;
     return n;
+}
+
+/* A snapshot of the leader does not say which transactions are in it. */
+void requests_snapshot(uint64_t index)
+{
+    static const char why[] = "it may be in the leader's snapshot: outcome unknown";
+    for (struct request *q = node.away.head; q != NULL; q = q->next)
+        if (q->call != NULL && q->kind == REQ_TXN)
+            fail(instead(q), ERR_TIMEOUT, why);
+    struct request_list all = list_take(&node.limbo);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        fail(q, ERR_TIMEOUT, why);
+    all = list_take(&node.waiting);
+    for (struct request *q; (q = request_pop(&all)) != NULL;)
+        if (q->index <= index)
+            fail(q, ERR_TIMEOUT, why);
+        else
+            request_push(&node.waiting, q);
 }
 
 static void hold(struct request *q)
@@ -751,7 +795,7 @@ size_t requests_count(void)
     const struct request_list *const all[] = { &node.queued, &node.held,  &node.waiting,
                                                &node.coming, &node.limbo, &node.away };
     size_t n = rq.n_reads;
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         for (const struct request *q = all[i]->head; q != NULL; q = q->next)
             n++;
     return n;
@@ -774,7 +818,7 @@ void requests_close(void)
     struct request_list *const all[] = {
         &node.queued, &node.held, &node.waiting, &node.coming, &node.limbo, &node.away
     };
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         for (struct request *q; (q = request_pop(all[i])) != NULL;)
             free(q);
     for (size_t i = 0; i < RAFT_READS_MAX; i++) {
