@@ -18,7 +18,8 @@ static struct {
     uint64_t seen;    /* store revision that has been looked at */
     bool again;       /* everything is to be looked at: our identity is another */
     uint64_t version; /* of managers and roots, for gw_link.told_swarm */
-    struct buf known; /* them, to see a change */
+    struct buf group; /* its members */
+    struct buf known; /* managers and roots, to see a change */
     struct buf told;  /* the control message that says them; empty: nothing is known */
     struct buf issuer_key;
 } swarm;
@@ -66,6 +67,20 @@ static struct str trust_roots(struct str cluster)
 {
     struct str t = text_at(cluster, "TLSInfo.TrustRoot");
     return t.n > 0 ? t : text_at(cluster, "RootCA.Cert");
+}
+
+/* Has the group changed? It does so without any document's change. */
+static bool group_moved(struct store_snap *snap)
+{
+    struct store_member m[STORE_MEMBERS_MAX];
+    struct buf now = BUF_INIT;
+    size_t n = store_members(snap, m);
+    for (size_t i = 0; i < n; i++)
+        buf_printf(&now, STR_FMT " " STR_FMT "\n", STR_ARG(m[i].node_id), STR_ARG(m[i].addr));
+    bool moved = !str_eq(buf_str(&now), buf_str(&swarm.group));
+    buf_done(&swarm.group);
+    swarm.group = now;
+    return moved;
 }
 
 static void look_at_swarm(struct store_snap *snap)
@@ -261,8 +276,8 @@ static void look(struct store_snap *snap)
     bool all = !before.initialized || before.current != swarm.view.current || before.leader != swarm.view.leader ||
                swarm.seen == 0 || store_changes(snap, swarm.seen, on_change, &c, &e) < 0;
     swarm.seen = swarm.view.revision;
-    if (swarm.view.initialized)
-        look_at_swarm(snap); /* members move without a document's change */
+    if (swarm.view.initialized && (group_moved(snap) || all || c.swarm || swarm.again))
+        look_at_swarm(snap);
     if (all || c.swarm) {
         check_all(snap);
         check_self(snap);
@@ -308,6 +323,7 @@ void gw_swarm_done(void)
 {
     swarm.wake = store_wake_free(swarm.wake);
     swarm.store = store_close(swarm.store);
+    buf_done(&swarm.group);
     buf_done(&swarm.known);
     buf_done(&swarm.told);
     buf_done(&swarm.issuer_key);
