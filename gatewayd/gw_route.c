@@ -158,7 +158,7 @@ static void reply_over(struct gw_link *l, uint32_t stream, int code, struct str 
     fields_encode(&r, gw_reply_fields, &b);
     if (gw_link_send(l, GW_REPLY, stream, &b) || l->state != GW_UP)
         return;
-    r = (struct gw_reply_msg){ .Code = ERR_UNAVAILABLE,
+    r = (struct gw_reply_msg){ .Code = ERR_TIMEOUT,
                                .Msg = STR("the answer found no room on the link: outcome unknown") };
     fields_encode(&r, gw_reply_fields, &b);
     if (!gw_link_send(l, GW_REPLY, stream, &b))
@@ -450,7 +450,7 @@ static bool set_goal(struct gw_call *c, struct str to, struct str svc, struct st
 static int permit(const struct gw_call *c, struct err *e)
 {
     int r = gw_authz(&c->from, str_from(c->svc), str_from(c->op), c->body, e);
-    if (r < 0) {
+    if (r == -ERR_DENIED) {
         route.n.refused++;
         gw_shell_refused(&c->from, e);
     }
@@ -604,7 +604,7 @@ void gw_route_on_reply(struct gw_link *l, uint32_t stream, struct str body)
     release_slot(c);
     arena_init(&a, 64 << 10);
     if (!body.p) {
-        failf(c, ERR_UNAVAILABLE, "%s.%s: no room for the answer: outcome unknown", c->svc, c->op);
+        failf(c, ERR_TIMEOUT, "%s.%s: no room for the answer: outcome unknown", c->svc, c->op);
     } else if (gw_wire_decode(&m, gw_reply_fields, sizeof m, body, &a, &e) < 0) {
         failf(c, ERR_INTERNAL, "%s.%s: malformed reply of node %s", c->svc, c->op, l->peer.node);
     } else {
@@ -630,7 +630,7 @@ void gw_route_on_down(struct gw_link *l, const struct err *why)
     for (unsigned i = 0; i < l->nslots; i++) {
         struct gw_call *c = l->slots[i];
         if (c)
-            failf(c, ERR_UNAVAILABLE, "the link to node %s was lost (%s); %s.%s: outcome unknown",
+            failf(c, ERR_TIMEOUT, "the link to node %s was lost (%s); %s.%s: outcome unknown",
                   l->peer.node[0] ? l->peer.node : l->host, why->msg, c->svc, c->op);
     }
     for (struct gw_call *c = route.calls; c; c = next) {
