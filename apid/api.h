@@ -181,6 +181,9 @@ void api_timer(struct req *r, uint64_t at_mono_ms, timer_fn *fn);
  */
 void api_write(struct req *r, int (*attempt)(struct req *r, struct txn *t, struct err *e),
                void (*done)(struct req *r, uint64_t revision));
+/* api_out_of_sequence - answers an update onto a version that is no more. It is not said to be refused when an earlier
+ * try of it may have been what changed the object. Returns -1. */
+int api_out_of_sequence(struct req *r);
 
 /* ---- the store ---- */
 /* api_snap - a snapshot for a request that only a manager can answer; answers with 503 and returns -1 otherwise.

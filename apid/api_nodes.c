@@ -262,7 +262,7 @@ static int attempt_node_update(struct req *r, struct txn *t, struct err *e)
         (void)mp_find(doc, "Spec", &spec);
         if (r->write.uncertain && str_eq(spec, buf_str(&c->packed)))
             return 0;
-        return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
+        return api_out_of_sequence(r);
     }
     if (check_role(r, snap, c, doc, json_string_value(json_object_get(c->spec, "Role"))) < 0)
         return -1;

@@ -269,12 +269,20 @@ static void write_done(void *arg, const void *rep, const struct err *e)
         log_warn("write: gave up: %s", e->msg);
         api_error(r, 500, "%s", api_no_leader);
     } else if (e->code == ERR_CONFLICT) {
-        api_rpc_error(r, RPC_UNKNOWN, "update out of sequence");
+        (void)api_out_of_sequence(r);
     } else {
         log_error("write: %s", e->msg);
         api_fail(r, e);
     }
     req_unref(r);
+}
+
+int api_out_of_sequence(struct req *r)
+{
+    if (r->write.uncertain)
+        return api_refuse(r, 500,
+                          "outcome unknown: the object has changed, by this update and another one or without it");
+    return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
 }
 
 static void write_try(struct req *r)

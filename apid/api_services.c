@@ -598,7 +598,7 @@ static int attempt_update(struct req *r, struct txn *t, struct err *e)
         /* An earlier try may have got through before its answer was lost. */
         if (r->write.uncertain && !c->rollback && same(&obj_service_spec, part(doc, "Spec"), buf_str(&c->packed)))
             return 0;
-        return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
+        return api_out_of_sequence(r);
     }
     if (check_update(r, snap, doc, c) < 0)
         return -1;

@@ -309,7 +309,7 @@ static int attempt_swarm_update(struct req *r, struct txn *t, struct err *e)
     if (version != c->version) {
         if (r->write.uncertain && worker == c->worker && manager == c->manager && key == c->key)
             return 0;
-        return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
+        return api_out_of_sequence(r);
     }
     c->worker = worker + c->rotate_worker;
     c->manager = manager + c->rotate_manager;
@@ -517,7 +517,7 @@ static int compare(struct req *r, struct swarm_change *c)
     (void)mp_get_u64(doc, "Spec.CAConfig.ForceRotate", &forced);
     (void)mp_get_bool(doc, "Spec.EncryptionConfig.AutoLockManagers", &c->was_locked);
     if (version != c->version)
-        return api_rpc_refuse(r, RPC_UNKNOWN, "update out of sequence");
+        return api_out_of_sequence(r);
     c->cert = take_text(ca, "SigningCACert");
     c->cert_key = take_text(ca, "SigningCAKey");
     force = json_object_get(ca, "ForceRotate");
