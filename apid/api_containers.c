@@ -167,11 +167,11 @@ static void put_duration(struct buf *b, long long s)
         buf_puts(b, "About an hour");
     else if (h < 48)
         buf_printf(b, "%lld hours", h);
-    else if (h < 24 * 7 * 2)
+    else if (h < 24ll * 7 * 2)
         buf_printf(b, "%lld days", h / 24);
-    else if (h < 24 * 30 * 2)
+    else if (h < 24ll * 30 * 2)
         buf_printf(b, "%lld weeks", h / 24 / 7);
-    else if (h < 24 * 365 * 2)
+    else if (h < 24ll * 365 * 2)
         buf_printf(b, "%lld months", h / 24 / 30);
     else
         buf_printf(b, "%lld years", h / 24 / 365);
