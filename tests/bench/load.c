@@ -246,8 +246,8 @@ enum { H2_DATA = 0, H2_HEADERS = 1, H2_RESET = 3, H2_SETTINGS = 4, H2_PING = 6, 
 enum { H2_END_STREAM = 1, H2_ACK = 1, H2_END_HEADERS = 4 };
 
 struct h2_slot {
-    uint32_t stream; /* 0: idle */
     double began;
+    uint32_t stream; /* 0: idle */
     bool data;
 };
 
