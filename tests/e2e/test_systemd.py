@@ -5,7 +5,6 @@ The node's root is this host's own, under an overlay with `make install`'s resul
 what our targets ask for. systemd gets writable v1 cgroup hierarchies of its own below ours, or a cgroup2 tree.
 """
 
-import json
 import os
 import re
 import select

@@ -7,7 +7,6 @@ packets vanish and no cable seems to be pulled.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import json
