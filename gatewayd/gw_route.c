@@ -56,10 +56,11 @@ static bool take_slot(struct gw_link *l, struct gw_call *c)
         unsigned n = l->nslots ? l->nslots * 2 : 16;
         if (n > SLOTS_MAX)
             return false;
-        l->slots = realloc(l->slots, n * sizeof *l->slots);
+        const size_t each = sizeof(void *);
+        l->slots = realloc(l->slots, n * each);
         l->slot_gen = realloc(l->slot_gen, n * sizeof *l->slot_gen);
         CHECK(l->slots && l->slot_gen);
-        memset(l->slots + l->nslots, 0, (n - l->nslots) * sizeof *l->slots);
+        memset(l->slots + l->nslots, 0, (n - l->nslots) * each);
         memset(l->slot_gen + l->nslots, 0, (n - l->nslots) * sizeof *l->slot_gen);
         l->slot_hint = l->nslots;
         l->nslots = n;

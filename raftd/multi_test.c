@@ -245,11 +245,10 @@ static void run_for(uint64_t ms)
 /* ---- requests ---- */
 
 struct answer {
-    bool done;
+    uint64_t revision, raft_id, leader_reachable, members, term, first, last, applied;
     struct err e;
-    uint64_t revision, raft_id, leader_reachable, members;
     char state[33], leader[65];
-    uint64_t term, first, last, applied;
+    bool done;
 };
 
 static void on_reply(void *arg, const void *rep, const struct err *e)
@@ -703,8 +702,8 @@ static void test_silence(void **state)
     assert_true(n_lost > 0);
     isolate(l, false);
     while (n_lost > 0)
-        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE,
-                 "the link to node %s was lost (closed); raftd.forward: outcome unknown", l->id);
+        rpc_fail(lost[--n_lost], ERR_TIMEOUT, "the link to node %s was lost (closed); raftd.forward: outcome unknown",
+                 l->id);
     WAIT(has(l, "s19"));
     assert_int_equal(put(f, "after").e.code, 0);
 }
@@ -730,7 +729,7 @@ static void test_lost_in_a_snapshot(void **state)
     WAIT(a.done);
     assert_int_equal(a.e.code, ERR_TIMEOUT);
     assert_non_null(strstr(a.e.msg, "outcome unknown"));
-    rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link to node %s was lost (closed): outcome unknown", l->id);
+    rpc_fail(lost[--n_lost], ERR_TIMEOUT, "the link to node %s was lost (closed): outcome unknown", l->id);
     assert_int_equal(put(f, "after").e.code, 0);
     assert_int_equal(look(l).revision, first + 201);
 }
@@ -754,7 +753,7 @@ static void test_lost_answer(void **state)
     }
     lose_answers = false;
     while (n_lost > 0)
-        rpc_fail(lost[--n_lost], ERR_UNAVAILABLE, "the link to node %s was lost (closed): outcome unknown", l->id);
+        rpc_fail(lost[--n_lost], ERR_TIMEOUT, "the link to node %s was lost (closed): outcome unknown", l->id);
     assert_int_equal(put(f, "after").e.code, 0);
 }
 

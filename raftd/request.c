@@ -157,32 +157,8 @@ static void ticking(void)
 
 /* ---- with the leader ---- */
 
-/*
- * Only what certainly says so was not done. Everything else (a link that broke, an answer that was lost or makes no
- * sense, words this version does not know) is for the log to tell: requests_seen().
- */
-static bool not_done(const struct err *e)
-{
-    static const char *const sure[] = {
-        "is not the leader",
-        "this was not done",
-        "is being handed over",
-        "is not connected",
-        "no manager can be reached",
-        "is in no swarm",
-        "not part of a swarm",
-        "the store is locked",
-        "has no room",
-        "too many",
-    };
-    if (e->code != ERR_UNAVAILABLE || strstr(e->msg, "outcome unknown") != NULL)
-        return false;
-    for (size_t i = 0; i < sizeof sure / sizeof sure[0]; i++)
-        if (strstr(e->msg, sure[i]) != NULL)
-            return true;
-    return false;
-}
-
+/* no_answer - of the leader's, or it says that it was not done (ERR_UNAVAILABLE). Any other is for the log to tell:
+ * requests_seen(). */
 static bool no_answer(const struct err *e)
 {
     return e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT || e->code == ERR_INTERNAL || e->code == ERR_NOMEM;
@@ -202,7 +178,7 @@ static void on_forwarded(void *arg, const void *rep, const struct err *e)
         q->revision = ((const struct raftd_txn_reply *)rep)->Revision;
         q->deadline_ms = clock_mono().ms + COMING_MS;
         request_push(&node.coming, q);
-    } else if (q->kind == REQ_TXN && no_answer(e) && !not_done(e)) {
+    } else if (q->kind == REQ_TXN && no_answer(e) && e->code != ERR_UNAVAILABLE) {
         q->deadline_ms = clock_mono().ms + LIMBO_MS;
         request_push(&node.limbo, q);
     } else if (no_answer(e)) { /* not done, or only a read: once more */
@@ -769,8 +745,8 @@ void requests_fail_all(const char *why)
     buf_clear(&node.batch);
     fail_list(&node.queued, ERR_UNAVAILABLE, why);
     fail_list(&node.held, ERR_UNAVAILABLE, why);
-    fail_list(&node.waiting, ERR_UNAVAILABLE, why);
-    fail_list(&node.coming, ERR_UNAVAILABLE, why);
+    fail_list(&node.waiting, ERR_TIMEOUT, "outcome unknown");
+    fail_list(&node.coming, ERR_TIMEOUT, "it is done, but this node has not heard of it yet");
     fail_list(&node.limbo, ERR_TIMEOUT, "outcome unknown");
     for (size_t i = 0; i < RAFT_READS_MAX; i++) {
         if (rq.reads[i].q != NULL)
@@ -780,7 +756,7 @@ void requests_fail_all(const char *why)
     rq.n_reads = 0;
     for (struct request *q = node.away.head; q != NULL; q = q->next) { /* theirs until the answer comes */
         if (q->call != NULL)
-            rpc_fail(q->call, ERR_UNAVAILABLE, "%s: outcome unknown", why);
+            rpc_fail(q->call, ERR_TIMEOUT, "%s: outcome unknown", why);
         q->call = NULL;
     }
 }

@@ -313,8 +313,8 @@ static int oneway_open(struct oneway **ret, sd_event *loop, const char *run_dir,
     *o = (struct oneway){
         .loop = loop, .only = only, .fn = fn, .link = link, .arg = arg, .dials = dials, .listen_fd = -1, .fd = -1
     };
-    o->in.limit = 2 * ONEWAY_MSG_MAX;
-    o->out.limit = 2 * ONEWAY_QUEUE_BYTES + ONEWAY_MSG_MAX;
+    o->in.limit = (size_t)2 * ONEWAY_MSG_MAX;
+    o->out.limit = (size_t)2 * ONEWAY_QUEUE_BYTES + ONEWAY_MSG_MAX;
     int r = snprintf(o->path, sizeof o->path, "%s/%s", run_dir, name) >= (int)sizeof o->path
                 ? err_set(e, ERR_INVALID, "run folder: name too long")
             : dials ? start_dialing(o, e)

@@ -6,7 +6,7 @@
  * its host on behalf of another node has "from". Daemons take "from" only from gatewayd's user.
  * Everything here runs on the daemon's event loop; nng's own threads only fill an inbox.
  *
- * A lost connection fails the request with ERR_UNAVAILABLE ("outcome unknown" if it had been sent); nothing is resent.
+ * A lost connection fails the request with ERR_UNAVAILABLE, or ERR_TIMEOUT if it had been sent; nothing is resent.
  */
 #pragma once
 

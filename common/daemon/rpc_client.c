@@ -181,7 +181,7 @@ static void fail_nng(struct rpc_req *q, int r, bool sent)
     else if (r == NNG_ETIMEDOUT)
         err_set(&e, ERR_TIMEOUT, "%s did not answer %s in time: outcome unknown", name, what(q));
     else
-        err_set(&e, ERR_UNAVAILABLE, "connection to %s was lost (%s); %s: outcome unknown", name, nng_strerror(r),
+        err_set(&e, ERR_TIMEOUT, "connection to %s was lost (%s); %s: outcome unknown", name, nng_strerror(r),
                 what(q));
     finish(q, NULL, &e);
 }

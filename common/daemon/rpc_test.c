@@ -441,7 +441,7 @@ static void a_lost_connection_ends_the_request_without_resending(void **state)
     rpc_server_free(s);
     s = serve(4);
     run_until(&o.done, 1);
-    assert_int_equal(o.code, ERR_UNAVAILABLE);
+    assert_int_equal(o.code, ERR_TIMEOUT);
     assert_non_null(strstr(o.msg, "unknown"));
     assert_int_equal(nheld, 0);
     struct outcome again = { 0 };

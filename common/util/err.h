@@ -17,8 +17,8 @@ enum err_code {
     ERR_IO,            /* the disk, the kernel or a program we called failed (500) */
     ERR_CORRUPT,       /* stored bytes are not what was written (500) */
     ERR_UNIMPLEMENTED, /* known, not supported (501) */
-    ERR_UNAVAILABLE,   /* not now: no leader, not in a swarm, daemon restarting (503) */
-    ERR_TIMEOUT,       /* no answer within the caller's time (504); the outcome is unknown */
+    ERR_UNAVAILABLE,   /* not now, and nothing was done: no leader, not in a swarm, daemon restarting (503) */
+    ERR_TIMEOUT,       /* no answer came, in time or at all; it may have been done, or will be (504) */
     ERR_NOMEM,         /* out of memory, or an arena is full */
     ERR_GONE,          /* the asked-for past is no longer kept: start again from a full read */
     ERR_CODE_COUNT
