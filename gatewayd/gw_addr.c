@@ -197,7 +197,7 @@ int gw_addrs_resolve(struct gw_addrs *ret, struct str listen, struct str adverti
     static const char what_data[] =
         "data path address must be a non-zero IP address or network interface (without a port number)";
     struct gw_addrs x = { .data_path = "" };
-    struct gw_addr d;
+    struct gw_addr d = { .port = 0 };
     int r;
     if (listen.n == 0)
         listen = STR("0.0.0.0");

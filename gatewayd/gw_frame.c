@@ -101,13 +101,16 @@ static struct gw_part **find_part(struct gw_in *in, const struct gw_header *h)
     return at;
 }
 
-static int part_new(struct gw_in *in, const struct gw_header *h, struct err *e)
+/* NULL: *e says why. */
+static struct gw_part *part_new(struct gw_in *in, const struct gw_header *h, struct err *e)
 {
-    if (in->nparts >= in->limits.unfinished_max)
-        return err_set(e, ERR_TOO_BIG, "more than %u unfinished messages", in->limits.unfinished_max);
-    struct gw_part *p = calloc(1, sizeof *p);
+    struct gw_part *p = in->nparts < in->limits.unfinished_max ? calloc(1, sizeof *p) : NULL;
+    if (!p && in->nparts >= in->limits.unfinished_max)
+        err_set(e, ERR_TOO_BIG, "more than %u unfinished messages", in->limits.unfinished_max);
+    else if (!p)
+        err_set(e, ERR_NOMEM, "out of memory");
     if (!p)
-        return err_set(e, ERR_NOMEM, "out of memory");
+        return NULL;
     p->type = h->type;
     p->stream = h->stream;
     p->total = h->total;
@@ -122,7 +125,7 @@ static int part_new(struct gw_in *in, const struct gw_header *h, struct err *e)
     p->next = in->parts;
     in->parts = p;
     in->nparts++;
-    return 0;
+    return p;
 }
 
 static int on_chunk(struct gw_in *in, const struct gw_header *h, struct str chunk, gw_msg_fn *fn, void *arg,
@@ -133,13 +136,9 @@ static int on_chunk(struct gw_in *in, const struct gw_header *h, struct str chun
         return err_set(e, ERR_INVALID, "frame: a chunk without a beginning");
     if (*at && (h->flags & GW_FIRST))
         return err_set(e, ERR_INVALID, "frame: the message began already");
-    if (!*at) {
-        int r = part_new(in, h, e);
-        if (r < 0)
-            return r;
-        at = find_part(in, h);
-    }
-    struct gw_part *p = *at;
+    struct gw_part *p = *at ? *at : part_new(in, h, e);
+    if (!p)
+        return -e->code;
     p->seen += chunk.n;
     bool last = (h->flags & GW_LAST) != 0;
     if (p->seen > p->total || last != (p->seen == p->total))
@@ -199,7 +198,7 @@ static int complete_acc(struct gw_in *in, const char *p, size_t n, struct gw_hea
 
 static int feed(struct gw_in *in, const char *p, size_t n, gw_msg_fn *fn, void *arg, struct err *e)
 {
-    struct gw_header h;
+    struct gw_header h = { .len = 0 };
     while (n > 0) {
         size_t used = 0;
         int r;

@@ -893,7 +893,7 @@ static bool only_apid(struct rpc_call *c)
 void gw_ident_on_setup(struct rpc_call *c, const void *req)
 {
     const struct gw_setup *q = req;
-    struct gw_addrs a;
+    struct gw_addrs a = { .data_path = "" };
     struct err e = ERR_INIT;
     char before[GW_ADDR_MAX];
     int fd = -1;
@@ -942,7 +942,7 @@ static int take_join(const struct gw_join *q, struct err *e)
 {
     uint8_t digest[GW_DIGEST_BYTES];
     struct gw_addr a;
-    struct gw_addrs addrs;
+    struct gw_addrs addrs = { .data_path = "" };
     if (q->RemoteAddrs.n == 0)
         return err_set(e, ERR_INVALID, "at least 1 RemoteAddr is required to join");
     if (!gw_token_digest(q->Token, digest))

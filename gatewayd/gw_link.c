@@ -612,7 +612,7 @@ static int on_accept_retry(sd_event_source *s, uint64_t usec, void *arg)
 static void accept_one(struct gw_net *n, int fd, const struct sockaddr_storage *sa)
 {
     struct err e = ERR_INIT;
-    struct gw_link *l;
+    struct gw_link *l = NULL;
     if (!n->server_ctx || n->nlinks >= GW_LINKS_MAX) {
         close(fd);
         return;
@@ -620,7 +620,7 @@ static void accept_one(struct gw_net *n, int fd, const struct sockaddr_storage *
     n->n.accepted++;
     if (n->nyoung >= GW_YOUNG_MAX)
         evict_oldest(n);
-    if (link_new(n, fd, n->server_ctx, false, EPOLLIN, &l, &e) < 0) {
+    if (link_new(n, fd, n->server_ctx, false, EPOLLIN, &l, &e) < 0 || !l) {
         log_warn("accept: %s", e.msg);
         return;
     }
@@ -635,7 +635,7 @@ static int on_accept(sd_event_source *s, int fd, uint32_t revents, void *arg)
     struct gw_net *n = arg;
     (void)revents;
     for (int i = 0; i < 64; i++) {
-        struct sockaddr_storage sa;
+        struct sockaddr_storage sa = { .ss_family = AF_UNSPEC };
         socklen_t len = sizeof sa;
         int c = accept4(fd, (struct sockaddr *)&sa, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (c >= 0) {
@@ -693,7 +693,7 @@ int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, con
 {
     struct sockaddr_storage sa;
     socklen_t len;
-    struct gw_link *l;
+    struct gw_link *l = NULL;
     int r = gw_addr_sockaddr(to, &sa, &len, e);
     if (r < 0)
         return r;
@@ -706,7 +706,7 @@ int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, con
         return r;
     }
     r = link_new(n, fd, ctx, true, EPOLLOUT, &l, e);
-    if (r < 0)
+    if (r < 0 || !l)
         return r;
     l->own = own;
     l->cookie = cookie;
@@ -755,8 +755,10 @@ void gw_net_done(struct gw_net *n)
     err_set(&e, ERR_UNAVAILABLE, "stopping");
     for (struct gw_link *l = n->links; l; l = l->next)
         gw_link_close(l, &e);
-    while (n->links)
-        link_free(n->links);
+    for (struct gw_link *l = n->links, *next; l; l = next) {
+        next = l->next;
+        link_free(l);
+    }
     gw_net_identity(n, NULL, RPC_NOBODY);
     n->defer = sd_event_source_disable_unref(n->defer);
     n->timer = sd_event_source_disable_unref(n->timer);

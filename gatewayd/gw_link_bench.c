@@ -108,11 +108,12 @@ static void round_trips(sd_event *loop, struct end *a, const char *name, bool bu
             CHECK(sd_event_run(loop, UINT64_MAX) >= 0);
         took[i] = now_ns() - t;
     }
+    const unsigned p50 = rounds / 2, p99 = rounds * 99 / 100;
     qsort(took, rounds, sizeof *took, by_value);
     snprintf(text, sizeof text, "gatewayd_%s_one_way_p50", name);
-    figure(text, (double)took[rounds / 2] / 2000, "us");
+    figure(text, (double)took[p50] / 2000, "us");
     snprintf(text, sizeof text, "gatewayd_%s_one_way_p99", name);
-    figure(text, (double)took[rounds * 99 / 100] / 2000, "us");
+    figure(text, (double)took[p99] / 2000, "us");
 }
 
 int main(void)
@@ -125,7 +126,7 @@ int main(void)
     struct sockaddr_in sa;
     socklen_t len = sizeof sa;
     struct gw_link *l;
-    int fd;
+    int fd = -1;
     signal(SIGPIPE, SIG_IGN);
     CHECK(sd_event_new(&loop) >= 0);
     test_ca_make(&ca);

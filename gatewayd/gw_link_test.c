@@ -133,7 +133,7 @@ static void manager_open(struct end *m)
     struct sockaddr_in sa;
     socklen_t len = sizeof sa;
     struct err e = ERR_INIT;
-    int fd;
+    int fd = -1;
     end_open(m, &world.ca, "m1", "swarm-manager", -100, 1000);
     assert_int_equal(gw_net_bind(&a, &fd, &e), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
@@ -201,7 +201,7 @@ static void test_nobody_is_nobody(void **state)
     struct end m, n;
     (void)state;
     manager_open(&m);
-    end_open(&n, NULL, NULL, NULL, 0, 0);
+    end_open(&n, &world.ca, NULL, NULL, 0, 0); /* no name: no certificate */
     dial(&n);
     UNTIL(m.link && n.link);
     assert_int_equal(m.link->role, RPC_NOBODY);

@@ -62,7 +62,7 @@ static void test_frames_survive_any_cut(void **state)
         push(&o, GW_PRIO_CONTROL, GW_REQUEST, 1, 0, 0);
         push(&o, GW_PRIO_CONTROL, GW_REQUEST, 2, 10, 'a');
         push(&o, GW_PRIO_BULK, GW_REPLY, 3, 300000, 'b');
-        push(&o, GW_PRIO_BULK, GW_REPLY, 4, GW_CHUNK_BYTES * 2, 'c');
+        push(&o, GW_PRIO_BULK, GW_REPLY, 4, (size_t)GW_CHUNK_BYTES * 2, 'c');
         push(&o, GW_PRIO_RAFT, GW_RAFT, 0, 100000, 'd');
         gw_out_fill(&o, &wire, SIZE_MAX);
         assert_true(gw_out_empty(&o));
@@ -125,7 +125,7 @@ static void test_bulk_is_mixed(void **state)
     (void)state;
     gw_out_init(&o);
     for (uint32_t i = 0; i < 40; i++)
-        push(&o, GW_PRIO_BULK, GW_REPLY, i, 4 * GW_CHUNK_BYTES, 'x');
+        push(&o, GW_PRIO_BULK, GW_REPLY, i, (size_t)4 * GW_CHUNK_BYTES, 'x');
     for (unsigned k = 0; !gw_out_empty(&o); k++) {
         buf_clear(&wire);
         gw_out_fill(&o, &wire, 1);
@@ -414,7 +414,7 @@ static void test_key_finds_its_certificate(void **state)
 {
     char dir[] = "/tmp/gw_test.XXXXXX", cmd[64];
     struct test_ca ca;
-    struct gw_state s;
+    struct gw_state s = { .gateway_dir = "" };
     struct gw_credentials c;
     struct err e = ERR_INIT;
     struct buf one = BUF_INIT, two = BUF_INIT;
