@@ -101,6 +101,8 @@ static void on_members(void *arg, const void *rep, const struct err *e)
     struct asked a = *(struct asked *)arg;
     const struct raftd_members_reply *l = rep;
     struct managers m = { .n = 0 };
+    struct err why = *e;
+    bool led = false;
 
     free(arg);
     if (!a.r->gone) {
@@ -110,9 +112,13 @@ static void on_members(void *arg, const void *rep, const struct err *e)
                 (struct manager){ .leader = x->Leader, .reachable = x->Reachable || x->Leader, .learner = x->Learner });
         }
         count(&m);
+        for (size_t i = 0; i < m.n; i++)
+            led |= m.v[i].leader;
+        if (l && m.n > 0 && !led) /* one manager's own view, while nobody leads */
+            (void)err_set(&why, ERR_UNAVAILABLE, "no leader");
         if (!l || m.n == 0)
             from_map(&m);
-        a.fn(a.r, &m, e);
+        a.fn(a.r, &m, &why);
     }
     req_unref(a.r);
 }
