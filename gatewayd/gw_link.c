@@ -626,8 +626,9 @@ static void accept_one(struct gw_net *n, int fd, const struct sockaddr_storage *
     }
     l->own = n->own;
     gw_addr_host_of(sa, l->host);
-    l->port = ntohs(sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
-                                              : ((const struct sockaddr_in *)sa)->sin_port);
+    in_port_t port = sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
+                                               : ((const struct sockaddr_in *)sa)->sin_port;
+    l->port = ntohs(port); /* NOLINT(clang-analyzer-core.CallAndMessage): accept4() has filled it in */
 }
 
 static int on_accept(sd_event_source *s, int fd, uint32_t revents, void *arg)

@@ -123,7 +123,7 @@ int main(void)
     struct end a, b;
     struct err e = ERR_INIT;
     struct gw_addr at = { "127.0.0.1", 0 };
-    struct sockaddr_in sa;
+    struct sockaddr_in sa = { .sin_family = AF_INET };
     socklen_t len = sizeof sa;
     struct gw_link *l;
     int fd = -1;

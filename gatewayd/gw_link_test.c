@@ -130,7 +130,7 @@ static void end_close(struct end *d)
 static void manager_open(struct end *m)
 {
     struct gw_addr a = { "127.0.0.1", 0 };
-    struct sockaddr_in sa;
+    struct sockaddr_in sa = { .sin_family = AF_INET };
     socklen_t len = sizeof sa;
     struct err e = ERR_INIT;
     int fd = -1;
