@@ -273,7 +273,7 @@ static int begin(struct err *e)
     int r = raft_log_begin_write(node.log, &w, e);
     if (r == 0)
         node.handed += n;
-    if (wr.cap > 16 * KEEP_ENTRIES) {
+    if (wr.cap > (size_t)16 * KEEP_ENTRIES) {
         free(wr.v);
         wr.v = NULL;
         wr.cap = 0;

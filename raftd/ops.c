@@ -87,20 +87,19 @@ void ops_on_forward(struct rpc_call *c, const void *req)
 {
     const struct raftd_forward *f = req;
     struct err e = ERR_INIT;
-    struct raftd_txn *t = arena_alloc(rpc_arena(c), sizeof *t);
+    struct raftd_txn t = { 0 };
     if (!permit(c, is_raftd(c), "pass on a transaction"))
         return;
-    int r = t == NULL ? err_set(&e, ERR_NOMEM, "out of memory")
-                      : fields_decode(t, op_raftd_txn.req, sizeof *t, f->Txn, FIELDS_STRICT, rpc_arena(c), &e);
+    int r = fields_decode(&t, op_raftd_txn.req, sizeof t, f->Txn, FIELDS_STRICT, rpc_arena(c), &e);
     unsigned who = authority_parse(f->Who);
     if (r == 0 && who == 0)
         r = err_set(&e, ERR_DENIED, "Who: there is no daemon \"" STR_FMT "\"", STR_ARG(f->Who));
-    if (r == 0 && t->Term != 0)
+    if (r == 0 && t.Term != 0)
         r = err_set(&e, ERR_INVALID, "Txn.Term: what is fenced is not passed on");
     if (r < 0)
         refuse(c, &e);
     else
-        txn(c, t, who, f);
+        txn(c, &t, who, f);
 }
 
 void ops_on_barrier(struct rpc_call *c, const void *req)
@@ -248,7 +247,7 @@ void ops_close(void)
 static int backup_get(struct rpc_call *c, const struct raftd_backup *in, struct raftd_backup_reply *ret, struct err *e)
 {
     struct node_status s;
-    struct str page;
+    struct str page = { NULL, 0 };
     int r = 0;
     node_status(&s);
     if (!s.initialized)

@@ -6,10 +6,11 @@
 
 static void add(struct tail *t, uint64_t index, const char *text)
 {
-    char *p;
-    struct block *b = block_new(strlen(text), &p);
-    memcpy(p, text, strlen(text));
-    tail_add(t, &(struct raft_log_entry){ index, 1, RAFT_ENTRY_DATA, { p, strlen(text) } }, b);
+    struct buf bytes = BUF_INIT;
+    buf_puts(&bytes, text);
+    struct str data = buf_str(&bytes);
+    struct block *b = block_take(&bytes);
+    tail_add(t, &(struct raft_log_entry){ index, 1, RAFT_ENTRY_DATA, data }, b);
     block_drop(b);
 }
 
@@ -103,7 +104,7 @@ static void test_datagram(void **state)
 {
     struct buf b = BUF_INIT, entries = BUF_INIT;
     struct arena a;
-    struct peer_msg m;
+    struct peer_msg m = { 0 };
     struct err e = ERR_INIT;
     struct str rest;
     (void)state;
