@@ -1,6 +1,8 @@
 #include "swarmctl/info.h"
 
 #include <inttypes.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
 #include <stdlib.h>
 
 #include "swarmctl/human.h"
@@ -118,6 +120,23 @@ static const struct line cluster_raft[] = {
     { "   Task History Retention Limit:", NUMBER, CL "Spec.Orchestration.TaskHistoryRetentionLimit" },
 };
 
+/* Not docker's: who signs the nodes' certificates, out of the name's DER in base64. */
+static void put_issuer(struct buf *b, const char *base64)
+{
+    unsigned char der[1024];
+    const unsigned char *p = der;
+    size_t n = strlen(base64);
+    char text[256];
+
+    if (n == 0 || n % 4 != 0 || n / 4 * 3 > sizeof der ||
+        EVP_DecodeBlock(der, (const unsigned char *)base64, (int)n) < 0)
+        return;
+    X509_NAME *name = d2i_X509_NAME(NULL, &p, (long)(n / 4 * 3));
+    if (name && X509_NAME_oneline(name, text, sizeof text))
+        buf_printf(b, "   Certificate Issuer: %s\n", text[0] == '/' ? text + 1 : text);
+    X509_NAME_free(name);
+}
+
 static void put_cluster(struct buf *b, json_t *info)
 {
     json_t *spec = jget(info, CL "Spec"), *item;
@@ -143,6 +162,7 @@ static void put_cluster(struct buf *b, json_t *info)
     buf_puts(b, "\n  CA Configuration:\n   Expiry Duration: ");
     human_duration(b, jint(spec, "CAConfig.NodeCertExpiry"));
     buf_printf(b, "\n   Force Rotate: %" PRId64 "\n", jint(spec, "CAConfig.ForceRotate"));
+    put_issuer(b, jstr(info, CL "TLSInfo.CertIssuerSubject"));
     if (jlen(spec, "CAConfig.ExternalCAs"))
         buf_puts(b, "   External CAs:\n");
     for_each (jget(spec, "CAConfig.ExternalCAs"), i, item)
