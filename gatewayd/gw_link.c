@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -556,6 +557,9 @@ static void evict_oldest(struct gw_net *n)
     gw_link_close(oldest, &e);
 }
 
+_Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port),
+               "as POSIX systems have it");
+
 /* fd is taken. */
 static int link_new(struct gw_net *n, int fd, struct gw_tls_ctx *ctx, bool dialled, uint32_t events,
                     struct gw_link **ret, struct err *e)
@@ -626,9 +630,9 @@ static void accept_one(struct gw_net *n, int fd, const struct sockaddr_storage *
     }
     l->own = n->own;
     gw_addr_host_of(sa, l->host);
-    in_port_t port = sa->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
-                                               : ((const struct sockaddr_in *)sa)->sin_port;
-    l->port = ntohs(port); /* NOLINT(clang-analyzer-core.CallAndMessage): accept4() has filled it in */
+    struct sockaddr_in6 in = { .sin6_port = 0 }; /* an IPv4 address has its port at the same place */
+    memcpy(&in, sa, sizeof in);
+    l->port = ntohs(in.sin6_port);
 }
 
 static int on_accept(sd_event_source *s, int fd, uint32_t revents, void *arg)
