@@ -12,3 +12,6 @@ $B/tests/sim/raft_plant_sim: $B/tests/sim/raft_plant_sim.o $(RAFT_WORLD) $(RAFT_
 $B/plant/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC) $(CC) $(CFLAGS) -DRAFT_PLANT -Dcheck_failed=raft_plant_check_failed -MMD -MP -c -o $@ $<
+
+# The gossip simulation; its world is the benchmark's, too.
+$B/tests/sim/gossip_sim $B/meshd/gossip/gossip_bench: $B/tests/sim/gossip_world.o
