@@ -360,6 +360,37 @@ def test_warning_for_two_managers(s):
     wait_row(s, "m3", ("Ready", "Active", "Reachable"))
 
 
+def test_manager_that_cannot_be_reached_back(s):
+    """It joins with an address that nobody has: it takes part over the links that it dials itself, or is refused with a
+    reason; the others have their majority either way."""
+    s.docker("node", "demote", "m3")
+    wait_row(s, "m3", ("Ready", "Active", ""))
+    st.wait_until(lambda: WORKER in failing(s, "m3"), 20 * st.SLOW, "m3 says that it is a worker")
+    s.docker("swarm", "leave", on="m3")
+    wait_row(s, "m3", ("Down", "Active", ""))
+    s.docker("node", "rm", "m3")
+    n, said = node(s, "m3"), ""
+    try:
+        s.docker("swarm", "join", "--token", token(s, "manager"), "--advertise-addr", "10.77.0.99", node(s, "m1").addr + ":2377", on="m3")
+    except st.Failure as e:
+        said = str(e)
+    s.docker("service", "create", "-d", "--no-resolve-image", "--replicas", "0", "--name", "majority", "none:latest", on="m1")
+    s.docker("service", "rm", "majority", on="m2")
+    if said:
+        print("# " + said)
+        n.api.post("/swarm/leave?force=true")
+    else:
+        wait_row(s, "m3", ("Ready", "Active", "Reachable"))
+        s.docker("node", "demote", "m3")
+        wait_row(s, "m3", ("Ready", "Active", ""))
+        st.wait_until(lambda: WORKER in failing(s, "m3"), 20 * st.SLOW, "m3 says that it is a worker")
+        s.docker("swarm", "leave", on="m3")
+    wait_row(s, "m3", ("Down", "Active", ""))
+    s.docker("node", "rm", "m3")
+    contains(join(s, "m3", token(s, "manager")), "as a manager")
+    wait_row(s, "m3", ("Ready", "Active", "Reachable"))
+
+
 def test_removing_the_last_managers(s):
     """Down to one by demotion; the last one can't be demoted, removed or left without force."""
     for name in ("m3", "m2"):
