@@ -303,7 +303,7 @@ static uint64_t wake_at(const struct gossip *g)
         if (g->relays[i].from != 0)
             at = earlier(at, g->relays[i].nack_at);
     if (g->unsettled_since != 0)
-        at = earlier(at, g->fetch_at);
+        at = earlier(at, earlier(g->fetch_at, g->resync_at));
     return at <= g->now ? g->now + 1 : at;
 }
 

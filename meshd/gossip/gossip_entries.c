@@ -5,6 +5,7 @@
 #include "meshd/gossip/gossip_priv.h"
 
 #define FETCH_MAX_MS 30000u
+#define DIGEST_ROUNDS 2u
 
 struct entry *entry_at(const struct gossip *g, uint32_t i)
 {
@@ -244,10 +245,10 @@ static bool newer(const struct entry *x, const struct gossip_entry *v)
     bool gone = x->state == GOSSIP_ENTRY_DELETED, gone_there = v->state == GOSSIP_ENTRY_DELETED;
     if (v->revision != x->revision)
         return v->revision > x->revision;
+    if (v->owner != x->owner) /* it moved: the old owner's deletion is not about the new one's */
+        return gone != gone_there ? gone : v->owner > x->owner;
     if (gone != gone_there)
         return gone_there;
-    if (v->owner != x->owner)
-        return v->owner > x->owner;
     return v->seq > x->seq;
 }
 
@@ -301,7 +302,8 @@ int entry_set(struct gossip *g, const struct gossip_event *ev, struct err *e)
                        ev->value.n, (unsigned long long)ev->revision);
     uint32_t i = entry_find(g, ev->key);
     if (i != NONE && (entry_at(g, i)->revision > ev->revision ||
-                      (entry_at(g, i)->revision == ev->revision && entry_at(g, i)->state == GOSSIP_ENTRY_DELETED)))
+                      (entry_at(g, i)->revision == ev->revision && entry_at(g, i)->owner == g->conf.id &&
+                       entry_at(g, i)->state == GOSSIP_ENTRY_DELETED)))
         return err_set(e, ERR_PRECONDITION, "gossip: a newer revision of the entry is known");
     if (i == NONE && (i = entry_new(g, ev->key)) == NONE)
         return err_set(e, ERR_TOO_BIG, "gossip: there are %u entries already", g->conf.entries_max);
@@ -403,6 +405,7 @@ void digest_heard(struct gossip *g, const struct gossip_digest *d, gossip_id fro
     if (d->revision <= g->digest.revision)
         return;
     g->digest = *d;
+    g->digest_rounds = DIGEST_ROUNDS;
     if (adds_up(g)) {
         settled(g, d->revision);
         return;
@@ -431,10 +434,16 @@ void entry_timers(struct gossip *g)
     if (g->unsettled_since == 0) {
         g->unsettled_since = g->now;
         g->fetch_at = g->now + wait + rnd(g, wait);
+        g->resync_at = g->now + wait / 3;
     } else if (g->now >= g->fetch_at) {
         uint64_t so_far = g->now - g->unsettled_since; /* twice as long each time */
         g->fetch_at = g->now + (so_far > FETCH_MAX_MS ? FETCH_MAX_MS : so_far) + rnd(g, wait);
         g->out->want_records = true;
         g->counts.fetches++;
+    }
+    if (g->now >= g->resync_at) { /* meanwhile, what do others have? */
+        uint64_t so_far = g->now - g->unsettled_since;
+        (void)sync_with(g, member_random(g, true, 0));
+        g->resync_at = g->now + (so_far < wait ? wait / 3 : so_far > FETCH_MAX_MS ? FETCH_MAX_MS : so_far);
     }
 }

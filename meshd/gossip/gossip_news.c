@@ -346,10 +346,12 @@ void news_timers(struct gossip *g)
         sync_some(g);
     for (size_t i = 0; i < STREAMS_MAX; i++)
         stream_some(g, &g->streams[i]);
-    if (g->n_news == 0 || g->now < g->news_at)
+    if ((g->n_news == 0 && g->digest_rounds == 0) || g->now < g->news_at)
         return;
     g->news_at = g->now + g->conf.news_ms;
-    for (uint32_t i = 0; i < g->conf.fanout && g->n_news > 0 && g->tokens > 0; i++) {
+    bool digest = g->digest_rounds > 0;
+    g->digest_rounds -= digest;
+    for (uint32_t i = 0; i < g->conf.fanout && (g->n_news > 0 || digest) && g->tokens > 0; i++) {
         struct gossip_head h = { .type = GOSSIP_NEWS };
         send_head(g, member_random(g, true, 0), &h, true);
     }
@@ -357,7 +359,7 @@ void news_timers(struct gossip *g)
 
 uint64_t news_wake(const struct gossip *g)
 {
-    uint64_t at = g->n_news > 0 ? g->news_at : UINT64_MAX;
+    uint64_t at = g->n_news > 0 || g->digest_rounds > 0 ? g->news_at : UINT64_MAX;
     if (streaming(g) && g->now + STREAM_MS < at)
         at = g->now + STREAM_MS;
     return at;

@@ -98,7 +98,7 @@ struct gossip {
     uint32_t dirty_head, dirty_tail;
     uint32_t entry_hash[GOSSIP_BUCKETS];
     struct gossip_digest digest;
-    uint64_t floor, unsettled_since, fetch_at, deleted_at, pass;
+    uint64_t floor, unsettled_since, fetch_at, resync_at, deleted_at, pass;
     bool recheck;
 
     /* news */
@@ -106,6 +106,7 @@ struct gossip {
     uint32_t news_free, n_news, news_head[TRANSMITS_MAX], news_tail[TRANSMITS_MAX];
     struct map news_of; /* id of a member -> queue */
     uint64_t news_at;
+    uint32_t digest_rounds; /* the digest is news, too, this often */
 
     /* anti-entropy */
     uint64_t sync_at, sync_not_before;
