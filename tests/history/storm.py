@@ -356,7 +356,7 @@ def storm(swarm, seconds, log=None):
     run = Storm(swarm, seconds, seed, log)
     try:
         print("# " + run.run(), flush=True)
-    except Exception:
+    except BaseException:  # a time limit, too
         path = os.path.join(os.environ.get("TMPDIR", "/tmp"), "microswarm-history-%d.jsonl" % seed)
         run.rec.save(path)
         print("# history kept: %s" % path, flush=True)
