@@ -108,8 +108,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t b[GOSSIP_PACKET_MAX], what = byte(&in);
         struct gossip_record records[8];
         struct gossip_entry x;
-        struct gossip_event ev = { .type = (enum gossip_event_type)(what % 8),
-                                   .now = { now += byte(&in) * (what / 8) } };
+        now += byte(&in) * (what / 8u);
+        struct gossip_event ev = { .type = (enum gossip_event_type)(what % 8), .now = { now } };
         bool visible;
         memset(records, 0, sizeof records);
         if (ev.type == GOSSIP_EV_PACKET) {

@@ -198,11 +198,13 @@ static void give_records(struct world *w, uint32_t i)
 {
     size_t n = 0;
     for (uint32_t k = 0; k < w->o.keys; k++)
-        if (w->keys[k].owner != NOBODY)
-            w->records[n++] = (struct gossip_record){ .owner = id_of(w->keys[k].owner),
-                                                      .revision = w->keys[k].revision,
-                                                      .key = str_from(w->keys[k].text),
-                                                      .value = STR("10.0.0.1") };
+        if (w->keys[k].owner != NOBODY) {
+            w->records[n] = (struct gossip_record){ .owner = id_of(w->keys[k].owner),
+                                                    .revision = w->keys[k].revision,
+                                                    .key = str_from(w->keys[k].text),
+                                                    .value = STR("10.0.0.1") };
+            n++;
+        }
     struct gossip_event ev = { .type = GOSSIP_EV_RECORDS, .records = w->records, .n_records = n, .digest = w->digest };
     CHECK(step(w, i, &ev) == 0);
 }
@@ -465,7 +467,7 @@ void world_heal(struct world *w)
 
 void world_warm(struct world *w)
 {
-    uint8_t b[GOSSIP_PACKET_MAX];
+    uint8_t b[GOSSIP_PACKET_MAX] = { 0 };
     for (uint32_t i = 0; i < w->o.nodes; i++)
         for (uint32_t from = 0; from < w->o.nodes;) {
             struct gossip_writer p = { b, 0, sizeof b };
@@ -579,8 +581,9 @@ const char *world_entries(const struct world *w, bool absent_too)
             CHECK(gossip_lookup(w->nodes[i].core, str_from(s->text), &x) == (has != 0));
             CHECK(has == 0 || x.revision == has);
             bool is_stale = has != 0 && (s->owner == NOBODY || has != s->revision);
+            is_stale |= has != 0 && absent_too && !world_up(w, s->owner); /* by then it is known to be dead */
             bool absent = has == 0 && s->owner != NOBODY && world_up(w, s->owner);
-            if (!is_stale && !(absent && absent_too))
+            if (!is_stale && (!absent || !absent_too))
                 continue;
             snprintf(out->wrong, sizeof out->wrong,
                      "node %u has %s %s: revision %" PRIu64 ", the store %" PRIu64 " of node %d", i,

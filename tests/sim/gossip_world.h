@@ -60,8 +60,8 @@ void world_assign(struct world *w, uint32_t key, uint32_t owner);
 
 /* How many of the nodes that are up don't see a key as the store has it. */
 uint32_t world_blind(const struct world *w, uint32_t key);
-/* What is wrong with entries anywhere: "" when every node that is up sees exactly the store's entries of nodes that are
- * up. `absent_too`: also what is missing, not only what is stale. */
+/* What is wrong with entries anywhere: "" when no node that is up sees what is not in the store. `absent_too`: when
+ * they see exactly the store's entries of the nodes that are up. */
 const char *world_entries(const struct world *w, bool absent_too);
 /* The same of members. */
 const char *world_members(const struct world *w);
