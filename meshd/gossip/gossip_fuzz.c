@@ -108,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t b[GOSSIP_PACKET_MAX], what = byte(&in);
         struct gossip_record records[8];
         struct gossip_entry x;
-        now += byte(&in) * (what / 8u);
+        now += (uint64_t)byte(&in) * (what / 8u);
         struct gossip_event ev = { .type = (enum gossip_event_type)(what % 8), .now = { now } };
         bool visible;
         memset(records, 0, sizeof records);

@@ -76,7 +76,8 @@ static uint64_t suspicion_ms(const struct gossip *g, uint32_t confirmations)
 {
     static const uint32_t left[CONFIRMATIONS + 1] = { 1000, 500, 208, 0 }; /* 1 - log(c + 1) / log(K + 1) */
     uint32_t n = g->n_state[GOSSIP_ALIVE] + g->n_state[GOSSIP_SUSPECT], scale = log10_x100(n);
-    uint64_t min = g->conf.suspicion_mult * (scale < 100 ? 100 : scale) * g->conf.probe_ms / 100, max = 6 * min;
+    uint64_t min = (uint64_t)g->conf.suspicion_mult * (scale < 100 ? 100 : scale) * g->conf.probe_ms / 100,
+             max = 6 * min;
     if (n < CONFIRMATIONS + 2) /* nobody there to confirm it */
         return min;
     return min + (max - min) * left[confirmations < CONFIRMATIONS ? confirmations : CONFIRMATIONS] / 1000;

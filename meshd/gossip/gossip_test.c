@@ -36,6 +36,11 @@ struct group {
     struct buf *text;
 };
 
+static uint64_t number(const char *word)
+{
+    return strtoull(word, NULL, 10);
+}
+
 static int step(struct group *g, unsigned i, struct gossip_event ev, struct err *e)
 {
     struct gossip_entry x;
@@ -97,7 +102,7 @@ static void list_nodes(struct group *g, char **words, unsigned n)
     gossip_id *ids = g->ids[g->n_rosters];
     CHECK(g->n_rosters < 4 && n - 1 <= NODES);
     for (unsigned i = 1; i < n; i++)
-        ids[i - 1] = (gossip_id)atoi(words[i]);
+        ids[i - 1] = number(words[i]);
     *r = (struct gossip_roster){ .revision = ++g->n_rosters, .n = n - 1, .ids = ids, .n_seeds = 1, .seeds = ids };
     for (unsigned i = 1; i <= NODES; i++)
         if (g->core[i] != NULL)
@@ -146,14 +151,14 @@ static void show(struct group *g, unsigned i)
 static void store(struct group *g, char **words, unsigned n)
 {
     g->n_records = 0;
-    g->digest = (struct gossip_digest){ .revision = (uint64_t)atoi(words[1]) };
+    g->digest = (struct gossip_digest){ .revision = number(words[1]) };
     for (unsigned i = 2; i + 2 < n; i += 3) {
         struct gossip_record *r = &g->records[g->n_records];
         char *key = g->keys[g->n_records++];
         CHECK(str_copy(key, 8, str_from(words[i])));
         *r = (struct gossip_record){ .key = str_from(key),
-                                     .owner = (gossip_id)atoi(words[i + 1]),
-                                     .revision = (uint64_t)atoi(words[i + 2]),
+                                     .owner = number(words[i + 1]),
+                                     .revision = number(words[i + 2]),
                                      .value = STR("stored") };
         g->digest.hash += gossip_entry_hash(r->key, r->owner, r->revision);
     }
@@ -163,7 +168,7 @@ static void gossip_line(void *arg, char **words, unsigned n, struct buf *out)
 {
     struct group *g = arg;
     const char *c = words[0];
-    unsigned i = n > 1 ? (unsigned)atoi(words[1]) : 0;
+    unsigned i = n > 1 ? (unsigned)number(words[1]) : 0;
     struct err e = ERR_INIT;
     g->text = out;
     if (strcmp(c, "list") == 0) /* ID...: the roster; the first is the seed */
@@ -187,7 +192,7 @@ static void gossip_line(void *arg, char **words, unsigned n, struct buf *out)
     else if (n >= 3 && (strcmp(c, "set") == 0 || strcmp(c, "unset") == 0)) { /* ID KEY REVISION [VALUE] */
         struct gossip_event ev = { .type = c[0] == 's' ? GOSSIP_EV_SET : GOSSIP_EV_UNSET,
                                    .key = str_from(words[2]),
-                                   .revision = (uint64_t)atoi(words[3]),
+                                   .revision = number(words[3]),
                                    .value = str_from(n > 4 ? words[4] : "") };
         if (step(g, i, ev, &e) < 0)
             buf_printf(out, "%s\n", e.msg);
