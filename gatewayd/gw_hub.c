@@ -335,10 +335,11 @@ int gw_hub_admit(void *arg, struct gw_link *l, struct err *e)
     return gw_swarm_admit(l->peer.node, &l->role, e);
 }
 
-/* How new the certificates are that a link was made with: both ends come to the same sum. */
-static int64_t born(const struct gw_link *l)
+/* How new the certificates are that a link was made with: both ends come to the same sum. The dates in them don't tell:
+ * a certificate does not begin before its issuer's, which may be of any age. */
+static uint64_t born(const struct gw_link *l)
 {
-    return l->peer.not_before + gw_tls_ctx_info(l->ctx)->not_before;
+    return l->turn + gw_tls_ctx_turn(l->ctx);
 }
 
 /* Of two links to one node: does the new one stay? */
@@ -346,8 +347,6 @@ static bool prefer(const struct gw_link *l, const struct gw_link *old)
 {
     if (l->instance[0] && strcmp(l->instance, old->instance) != 0)
         return true; /* the old one's peer lives no more */
-    if (l->peer.role != old->peer.role || gw_tls_ctx_info(l->ctx)->role != gw_tls_ctx_info(old->ctx)->role)
-        return true; /* certificates of one second have roles to tell them apart */
     if (born(l) != born(old))
         return born(l) > born(old);
     bool we_are_lower = strcmp(gw_ident()->cred.info.node, l->peer.node) < 0;

@@ -312,7 +312,9 @@ bool gw_link_send(struct gw_link *l, enum gw_type type, uint32_t stream, struct 
 static void say_hello(struct gw_link *l)
 {
     struct buf b = BUF_INIT;
-    fields_encode(&l->net->hello, gw_hello_fields, &b);
+    struct gw_hello h = l->net->hello;
+    h.Turn = gw_tls_ctx_turn(l->ctx);
+    fields_encode(&h, gw_hello_fields, &b);
     l->net->out_bytes += b.n;
     gw_out_push(&l->out, GW_PRIO_CONTROL, GW_HELLO, 0, &b);
     make_dirty(l);
@@ -331,6 +333,7 @@ static int on_hello(struct gw_link *l, struct str body, struct err *e)
     if (r == 0) {
         bool was_young = young(l);
         (void)str_copy(l->instance, sizeof l->instance, h.Instance);
+        l->turn = h.Turn;
         l->state = GW_UP;
         if (was_young && !young(l))
             l->net->nyoung--;

@@ -42,6 +42,7 @@ struct gw_link {
     struct gw_cert_info peer; /* node is empty without a certificate */
     X509 *cert;               /* the peer's; NULL: none */
     char host[GW_HOST_MAX], instance[GW_ID_MAX];
+    uint64_t turn; /* the peer's: gw_hello */
     unsigned port;
     char dial_addr[GW_ADDR_MAX];
     uint64_t opened_ms, deadline_ms, drain_ms, expire_ms; /* expire_ms: of the peer's certificate */

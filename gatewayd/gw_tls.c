@@ -10,6 +10,7 @@ struct gw_tls_ctx {
     unsigned refs;
     SSL_CTX *ssl;
     struct gw_cert_info info;
+    uint64_t turn;
 };
 
 struct gw_tls {
@@ -62,10 +63,12 @@ static int set_trust(SSL_CTX *ssl, struct str trust, struct err *e)
 
 static int ctx_new(struct gw_tls_ctx **ret, const struct gw_credentials *c, bool certificate, struct err *e)
 {
+    static uint64_t turns;
     struct gw_tls_ctx *x = calloc(1, sizeof *x);
     int r = 0;
     CHECK(x != NULL);
     x->refs = 1;
+    x->turn = ++turns;
     x->info.role = RPC_NOBODY;
     x->ssl = SSL_CTX_new(TLS_method());
     if (!x->ssl) {
@@ -110,6 +113,11 @@ int gw_tls_ctx_anonymous(struct gw_tls_ctx **ret, const struct gw_credentials *c
 const struct gw_cert_info *gw_tls_ctx_info(const struct gw_tls_ctx *c)
 {
     return &c->info;
+}
+
+uint64_t gw_tls_ctx_turn(const struct gw_tls_ctx *c)
+{
+    return c->turn;
 }
 
 struct gw_tls_ctx *gw_tls_ctx_ref(struct gw_tls_ctx *c)

@@ -18,6 +18,8 @@ struct gw_tls_ctx *gw_tls_ctx_ref(struct gw_tls_ctx *c);
 struct gw_tls_ctx *gw_tls_ctx_unref(struct gw_tls_ctx *c);
 /* gw_tls_ctx_info - of the certificate that is shown; its node is empty when none is. */
 const struct gw_cert_info *gw_tls_ctx_info(const struct gw_tls_ctx *c);
+/* gw_tls_ctx_turn - grows with each context that this process makes. */
+uint64_t gw_tls_ctx_turn(const struct gw_tls_ctx *c);
 
 struct gw_tls;
 enum gw_tls_want { GW_TLS_DONE, GW_TLS_WANT_READ, GW_TLS_WANT_WRITE, GW_TLS_CLOSED, GW_TLS_FAILED };

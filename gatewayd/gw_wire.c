@@ -3,9 +3,13 @@
 #include "gatewayd/gw_state.h"
 
 const struct field gw_hello_fields[] = {
-    FIELD_U64(struct gw_hello, Version, 1, UINT32_MAX), FIELD_STR(struct gw_hello, Node, 0, 64),
-    FIELD_STR(struct gw_hello, Addr, 0, 300),           FIELD_STR(struct gw_hello, Software, 0, 64),
-    FIELD_STR(struct gw_hello, Instance, 0, 64),        FIELD_END,
+    FIELD_U64(struct gw_hello, Version, 1, UINT32_MAX),
+    FIELD_STR(struct gw_hello, Node, 0, 64),
+    FIELD_STR(struct gw_hello, Addr, 0, 300),
+    FIELD_STR(struct gw_hello, Software, 0, 64),
+    FIELD_STR(struct gw_hello, Instance, 0, 64),
+    FIELD_U64(struct gw_hello, Turn, 0, UINT64_MAX),
+    FIELD_END,
 };
 static const struct field from_fields[] = {
     FIELD_STR(struct rpc_from, node, 0, 64),

@@ -9,6 +9,7 @@ struct gw_hello {
     struct str Node, Addr; /* its ID; where it can be dialled (managers) */
     struct str Software;
     struct str Instance; /* of the process: another one means that older links are dead */
+    uint64_t Turn;       /* of its certificate among those that the process has had: grows */
 };
 
 /* Who asked first, when a manager passes a request on. */
