@@ -255,7 +255,8 @@ static void run_enforce(struct scenario *sc, struct buf *out)
 {
     size_t n;
     struct str *v = sched_enforce(&sc->s, &sc->a, &n);
-    qsort(v, n, sizeof *v, by_text);
+    if (n > 0)
+        qsort(v, n, sizeof *v, by_text);
     for (size_t i = 0; i < n; i++)
         buf_printf(out, "reject " STR_FMT "\n", STR_ARG(v[i]));
     buf_printf(out, "%zu rejected\n", n);
