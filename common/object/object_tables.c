@@ -478,8 +478,10 @@ static const struct obj_field task_status_f[] = {
 };
 TYPE(task_status, "TaskStatus");
 static const struct obj_field network_attachment_f[] = {
-    F("Network", OT_ANY, 0, .doc = "the network as it was"),
+    F("NetworkID", OT_STR, OBJ_INTERNAL, .doc = NULL),
+    F("Network", OT_ANY, 0, .doc = "the network as it is"),
     F("Addresses", OT_STRS, 0, .doc = "with prefix length"),
+    F("Aliases", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 TYPE(network_attachment, "NetworkAttachment");

@@ -122,7 +122,14 @@ static const struct field driver_fields[] = {
     FIELD_STRMAP(struct view_driver, Options, MANY),
     FIELD_END,
 };
+static const struct field attachment_config_fields[] = {
+    TEXT(struct view_attachment_config, Target),
+    FIELD_STRS(struct view_attachment_config, Aliases, MANY),
+    FIELD_STRMAP(struct view_attachment_config, DriverOpts, MANY),
+    FIELD_END,
+};
 const struct field view_task_template_fields[] = {
+    FIELD_LIST(struct view_task_template, Networks, attachment_config_fields, struct view_attachment_config, MANY),
     FIELD_PTR(struct view_task_template, ContainerSpec, container_fields, struct view_container),
     FIELD_OBJ(struct view_task_template, Resources, resources_fields, struct view_resources),
     FIELD_OBJ(struct view_task_template, RestartPolicy, restart_fields, struct view_restart),
@@ -141,7 +148,13 @@ static const struct field service_spec_fields[] = {
     FIELD_OBJ(struct view_service_spec, EndpointSpec, endpoint_spec_fields, struct view_endpoint_spec),
     FIELD_END,
 };
+static const struct field vip_fields[] = {
+    TEXT(struct view_vip, NetworkID),
+    TEXT(struct view_vip, Addr),
+    FIELD_END,
+};
 static const struct field endpoint_fields[] = {
+    FIELD_LIST(struct view_endpoint, VirtualIPs, vip_fields, struct view_vip, MANY),
     FIELD_LIST(struct view_endpoint, Ports, view_port_fields, struct view_port, MANY),
     FIELD_END,
 };
@@ -193,7 +206,14 @@ static const struct field task_status_view_fields[] = {
     FIELD_PTR(struct view_task_status, ContainerStatus, container_status_fields, struct view_container_status),
     FIELD_END,
 };
+static const struct field task_network_fields[] = {
+    TEXT(struct view_task_network, NetworkID),
+    FIELD_STRS(struct view_task_network, Addresses, MANY),
+    FIELD_STRS(struct view_task_network, Aliases, MANY),
+    FIELD_END,
+};
 const struct field view_task_fields[] = {
+    FIELD_LIST(struct view_task, NetworksAttachments, task_network_fields, struct view_task_network, MANY),
     TEXT(struct view_task, ID),
     FIELD_VERSION(struct view_task),
     U64(struct view_task, Rev),
@@ -285,6 +305,7 @@ const struct field view_node_fields[] = {
     FIELD_OBJ(struct view_node, Spec, node_spec_fields, struct view_node_spec),
     FIELD_OBJ(struct view_node, Description, node_description_fields, struct view_node_description),
     FIELD_OBJ(struct view_node, Status, node_status_fields, struct view_node_status),
+    TEXT(struct view_node, DataPathAddr),
     FIELD_END,
 };
 
@@ -312,6 +333,53 @@ const struct field view_cluster_fields[] = {
     TEXT(struct view_cluster, ID),
     FIELD_VERSION(struct view_cluster),
     FIELD_OBJ(struct view_cluster, Spec, cluster_spec_fields, struct view_cluster_spec),
+    FIELD_STRS(struct view_cluster, DefaultAddrPool, MANY),
+    U64(struct view_cluster, SubnetSize),
+    U64(struct view_cluster, DataPathPort),
+    FIELD_END,
+};
+
+/* ---- network ---- */
+
+static const struct field ipam_config_fields[] = {
+    TEXT(struct view_ipam_config, Subnet),
+    TEXT(struct view_ipam_config, IPRange),
+    TEXT(struct view_ipam_config, Gateway),
+    FIELD_STRMAP(struct view_ipam_config, AuxiliaryAddresses, MANY),
+    FIELD_END,
+};
+static const struct field ipam_fields[] = {
+    TEXT(struct view_ipam, Driver),
+    FIELD_LIST(struct view_ipam, Config, ipam_config_fields, struct view_ipam_config, MANY),
+    FIELD_END,
+};
+static const struct field network_spec_fields[] = {
+    TEXT(struct view_network_spec, Name),
+    TEXT(struct view_network_spec, Driver),
+    TEXT(struct view_network_spec, Scope),
+    FIELD_BOOL(struct view_network_spec, EnableIPv6),
+    FIELD_BOOL(struct view_network_spec, Internal),
+    FIELD_BOOL(struct view_network_spec, Attachable),
+    FIELD_BOOL(struct view_network_spec, Ingress),
+    FIELD_OBJ(struct view_network_spec, IPAM, ipam_fields, struct view_ipam),
+    FIELD_STRMAP(struct view_network_spec, Options, MANY),
+    FIELD_STRMAP(struct view_network_spec, Labels, MANY),
+    FIELD_END,
+};
+static const struct field network_state_fields[] = {
+    U64(struct view_network_state, VNI),
+    TEXT(struct view_network_state, Error),
+    FIELD_END,
+};
+const struct field view_network_fields[] = {
+    TEXT(struct view_network, ID),
+    FIELD_VERSION(struct view_network),
+    U64(struct view_network, Rev),
+    I64(struct view_network, CreatedAt),
+    I64(struct view_network, UpdatedAt),
+    FIELD_OBJ(struct view_network, Spec, network_spec_fields, struct view_network_spec),
+    FIELD_OBJ(struct view_network, IPAM, ipam_fields, struct view_ipam),
+    FIELD_OBJ(struct view_network, State, network_state_fields, struct view_network_state),
     FIELD_END,
 };
 
@@ -341,6 +409,7 @@ DEFINE_VIEW(taskspec)
 DEFINE_VIEW(task)
 DEFINE_VIEW(node)
 DEFINE_VIEW(cluster)
+DEFINE_VIEW(network)
 
 /* ---- defaults ---- */
 

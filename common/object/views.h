@@ -92,8 +92,14 @@ struct view_driver {
     struct str Name;
     struct strmap Options;
 };
+struct view_attachment_config { /* a network that a service asks for */
+    struct str Target;          /* ID */
+    struct strs Aliases;
+    struct strmap DriverOpts;
+};
 struct view_task_template {
     struct view_container *ContainerSpec;
+    struct list Networks; /* view_attachment_config */
     struct view_resources Resources;
     struct view_restart RestartPolicy;
     struct view_placement Placement;
@@ -108,8 +114,12 @@ struct view_service_spec {
     struct view_update_config *UpdateConfig, *RollbackConfig;
     struct view_endpoint_spec EndpointSpec;
 };
+struct view_vip {
+    struct str NetworkID, Addr; /* CIDR */
+};
 struct view_endpoint {
-    struct list Ports; /* view_port: what is allocated */
+    struct list Ports;      /* view_port: what is allocated */
+    struct list VirtualIPs; /* view_vip */
 };
 struct view_update_status {
     struct str State, Message;
@@ -169,6 +179,11 @@ struct view_task_status {
     int64_t AppliedAt; /* the leader's clock when it was stored */
     struct view_container_status *ContainerStatus;
 };
+struct view_task_network { /* what a task got on one network; the ingress network too */
+    struct str NetworkID;
+    struct strs Addresses; /* CIDR */
+    struct strs Aliases;
+};
 struct view_task {
     struct str ID;
     struct view_version Version;
@@ -178,9 +193,10 @@ struct view_task {
     uint64_t Slot;
     struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
     struct view_task_status Status;
-    int64_t StartNotBefore; /* wall ns: a restarted task waits in "ready" until then; 0 none */
-    struct str ReplacesID;  /* the task it waits for to have stopped; "" none */
-    struct list Ports;      /* view_port: from the service's endpoint, fixed when allocated */
+    int64_t StartNotBefore;          /* wall ns: a restarted task waits in "ready" until then; 0 none */
+    struct str ReplacesID;           /* the task it waits for to have stopped; "" none */
+    struct list Ports;               /* view_port: from the service's endpoint, fixed when allocated */
+    struct list NetworksAttachments; /* view_task_network: fixed when allocated */
 };
 
 /* ---- node, cluster ---- */
@@ -216,6 +232,7 @@ struct view_node {
     struct view_node_spec Spec;
     struct view_node_description Description;
     struct view_node_status Status;
+    struct str DataPathAddr; /* "": Status.Addr */
 };
 struct view_orchestration {
     struct str TaskHistoryRetentionLimitRaw; /* absent: 5 */
@@ -237,10 +254,42 @@ struct view_cluster {
     struct str ID;
     struct view_version Version;
     struct view_cluster_spec Spec;
+    struct strs DefaultAddrPool; /* CIDR; none: 10.0.0.0/8 */
+    uint64_t SubnetSize;         /* 0: 24 */
+    uint64_t DataPathPort;       /* 0: 4789 */
+};
+
+/* ---- network ---- */
+struct view_ipam_config {
+    struct str Subnet, IPRange, Gateway;
+    struct strmap AuxiliaryAddresses;
+};
+struct view_ipam {
+    struct str Driver;
+    struct list Config; /* view_ipam_config */
+};
+struct view_network_spec {
+    struct str Name, Driver, Scope;
+    bool EnableIPv6, Internal, Attachable, Ingress;
+    struct view_ipam IPAM;
+    struct strmap Options, Labels;
+};
+struct view_network_state {
+    uint64_t VNI;     /* 0: not allocated */
+    struct str Error; /* why it could not be; goes away by itself */
+};
+struct view_network {
+    struct str ID;
+    struct view_version Version;
+    uint64_t Rev;
+    int64_t CreatedAt, UpdatedAt;
+    struct view_network_spec Spec;
+    struct view_ipam IPAM; /* what the allocator chose */
+    struct view_network_state State;
 };
 
 extern const struct field view_service_fields[], view_taskspec_fields[], view_task_fields[], view_node_fields[],
-    view_cluster_fields[], view_port_fields[], view_task_template_fields[];
+    view_cluster_fields[], view_network_fields[], view_port_fields[], view_task_template_fields[];
 
 /* view_* - decode one document; 0 or -ERR_CORRUPT naming kind and id. */
 int view_service(struct str doc, struct view_service *ret, struct arena *a, struct err *e);
@@ -248,6 +297,7 @@ int view_taskspec(struct str doc, struct view_taskspec *ret, struct arena *a, st
 int view_task(struct str doc, struct view_task *ret, struct arena *a, struct err *e);
 int view_node(struct str doc, struct view_node *ret, struct arena *a, struct err *e);
 int view_cluster(struct str doc, struct view_cluster *ret, struct arena *a, struct err *e);
+int view_network(struct str doc, struct view_network *ret, struct arena *a, struct err *e);
 
 uint64_t view_replicas(const struct view_service *s);        /* 1 when absent */
 int64_t view_restart_delay_ns(const struct view_restart *r); /* 5 s when absent */

@@ -2,6 +2,7 @@
 
 #define ID_MAX 64
 #define TASKS_MAX 100000
+#define NETWORKS_MAX 100000
 
 const struct field task_port_fields[] = {
     FIELD_STR(struct task_port, Protocol, 0, 8),
@@ -24,12 +25,16 @@ const struct field assignment_fields[] = {
     FIELD_RAW(struct assignment, Ports),
     FIELD_RAW(struct assignment, LogDriver),
     FIELD_STR(struct assignment, RegistryAuth, 0, FIELD_TEXT_MAX),
+    FIELD_LIST(struct assignment, Networks, net_attachment_fields, struct net_attachment, NET_PER_TASK_MAX),
+    FIELD_BOOL(struct assignment, Drained),
+    FIELD_U64(struct assignment, DrainMs, 0, 86400000),
     FIELD_END,
 };
 static const struct field session_fields[] = {
     FIELD_STR(struct disp_session, Hostname, 1, 256),
     FIELD_RAW_REQ(struct disp_session, Description),
     FIELD_STR(struct disp_session, Addr, 0, 128),
+    FIELD_STR(struct disp_session, DataPathAddr, 0, 128),
     FIELD_END,
 };
 static const struct field session_reply_fields[] = {
@@ -74,6 +79,27 @@ static const struct field status_reply_fields[] = {
     FIELD_STRS(struct disp_status_reply, Unknown, TASKS_MAX),
     FIELD_END,
 };
+static const struct field network_fields[] = {
+    FIELD_U64(struct disp_network, Seq, 0, UINT64_MAX),
+    FIELD_U64(struct disp_network, WaitMs, 0, 86400000),
+    FIELD_STRS(struct disp_network, Networks, NETWORKS_MAX),
+    FIELD_END,
+};
+static const struct field network_reply_fields[] = {
+    FIELD_U64(struct disp_network_reply, Seq, 0, UINT64_MAX),
+    FIELD_BOOL(struct disp_network_reply, Full),
+    FIELD_U64(struct disp_network_reply, DataPathPort, 0, 65535),
+    FIELD_LIST(struct disp_network_reply, Networks, net_network_fields, struct net_network, NETWORKS_MAX),
+    FIELD_LIST(struct disp_network_reply, Services, net_service_fields, struct net_service, FIELD_LIST_MAX),
+    FIELD_LIST(struct disp_network_reply, Endpoints, net_endpoint_fields, struct net_endpoint, FIELD_LIST_MAX),
+    FIELD_LIST(struct disp_network_reply, Nodes, net_node_fields, struct net_node, FIELD_LIST_MAX),
+    FIELD_LIST(struct disp_network_reply, Keys, net_key_fields, struct net_key, 64),
+    FIELD_STRS(struct disp_network_reply, GoneNetworks, NETWORKS_MAX),
+    FIELD_STRS(struct disp_network_reply, GoneNodes, FIELD_LIST_MAX),
+    FIELD_STRS(struct disp_network_reply, GoneServices, FIELD_LIST_MAX),
+    FIELD_STRS(struct disp_network_reply, GoneEndpoints, FIELD_LIST_MAX),
+    FIELD_END,
+};
 static const struct field link_fields[] = {
     FIELD_STR(struct disp_link, NodeID, 1, ID_MAX),
     FIELD_BOOL(struct disp_link, Up),
@@ -99,6 +125,13 @@ const struct op op_disp_status = { "status",
                                    sizeof(struct disp_status),
                                    status_reply_fields,
                                    sizeof(struct disp_status_reply) };
+const struct op op_disp_network = { "network",
+                                    "What a node must know of its tasks' networks that is newer than Seq (long poll); "
+                                    "asking says that all up to Seq is in place.",
+                                    network_fields,
+                                    sizeof(struct disp_network),
+                                    network_reply_fields,
+                                    sizeof(struct disp_network_reply) };
 const struct op op_disp_link = { "link",
                                  "Hint: the link to a node came or went.",
                                  link_fields,

@@ -7,11 +7,13 @@
 #pragma once
 
 #include "common/proto/fields.h"
+#include "common/proto/msg_network.h"
 
 struct disp_session {
     struct str Hostname;
-    struct str Description; /* raw map: Node.Description as Docker spells it (Platform, Resources, Engine) */
-    struct str Addr;        /* the node's address as it knows it; may be empty */
+    struct str Description;  /* raw map: Node.Description as Docker spells it (Platform, Resources, Engine) */
+    struct str Addr;         /* the node's address as it knows it; may be empty */
+    struct str DataPathAddr; /* where its overlay packets come from; empty: Addr */
 };
 struct disp_session_reply {
     struct str NodeID;
@@ -32,6 +34,11 @@ struct assignment {
     struct str Ports;        /* raw array of Docker PortConfig maps, published ports resolved */
     struct str LogDriver;    /* raw map {Name, Options} or empty: service's, else the cluster's default */
     struct str RegistryAuth; /* X-Registry-Auth's JSON text, decoded; secret; may be empty */
+    struct list Networks;    /* struct net_attachment: with its addresses; fixed for the task's life */
+    /* DesiredState is to stop it, and no node sends it new connections any more (each one that could has said so, or
+     * was given up waiting for): now what is open may finish, for DrainMs at most, before it is stopped. */
+    bool Drained;
+    uint64_t DrainMs; /* 0: nothing to wait for */
 };
 
 struct disp_assignments {
@@ -70,6 +77,31 @@ struct disp_status_reply {
     struct strs Unknown; /* ids of tasks that no longer exist: stop reporting them */
 };
 
+/*
+ * What a node's meshd must know of the networks that its tasks are on, and of the ingress network (long poll).
+ *
+ * Seq is a revision of the store, so it means the same to every manager. The answer brings a node from what it has (all
+ * of Networks, at Seq) to what is: everything of networks that are not among those, the changes of the others. Asking
+ * with a Seq says that everything up to it is in the kernel: dispatcherd waits for that before a task may stop.
+ */
+struct disp_network {
+    uint64_t Seq; /* 0: knows nothing */
+    uint64_t WaitMs;
+    struct strs Networks; /* IDs of those it holds */
+};
+struct disp_network_reply {
+    uint64_t Seq;
+    bool Full;             /* forget everything first (the changes since Seq are not known any more) */
+    uint64_t DataPathPort; /* UDP, of VXLAN */
+    struct list Networks;  /* struct net_network: new or changed */
+    struct list Services;  /* struct net_service */
+    struct list Endpoints; /* struct net_endpoint */
+    struct list Nodes;     /* struct net_node: of the whole swarm */
+    struct list Keys;      /* struct net_key: all of them; empty: as before */
+    struct strs GoneNetworks, GoneNodes;
+    struct strs GoneServices, GoneEndpoints; /* "<network ID>/<ID>"; may name what the node never heard of */
+};
+
 /* A hint from this host's gatewayd: the link to a node came or went. */
 struct disp_link {
     struct str NodeID;
@@ -81,4 +113,5 @@ struct disp_link_reply {
 
 extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
 extern const struct op op_disp_session, op_disp_assignments, op_disp_status,
-    op_disp_link; /* disp_link -> disp_link_reply (gatewayd) */
+    op_disp_network, /* disp_network -> disp_network_reply (meshd) */
+    op_disp_link;    /* disp_link -> disp_link_reply (gatewayd) */

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/proto/fields.h"
+#include "common/proto/msg_network.h"
 
 struct mesh_port {
     struct str Protocol;    /* tcp, udp, sctp */
@@ -16,6 +17,9 @@ struct mesh_up {
     struct list Ports; /* struct mesh_port */
     struct strs Nameservers, Search, Options; /* DNSConfig; empty: the host's */
     struct strmap Sysctls;                    /* net.* of the container: set in the namespace */
+    struct list Networks;             /* struct net_attachment; the ingress network's gives its outside address */
+    struct str ServiceName, TaskName; /* "web", "web.1.<task id>": for DNS; may be empty */
+    struct str Hostname;              /* of the container: resolves to its own addresses */
 };
 /* Idempotent: asking again for a task that is up gives the same answer. */
 struct mesh_up_reply {
@@ -32,6 +36,16 @@ struct mesh_ready {
 struct mesh_task {
     struct str TaskID;
 };
+/* After it was taken out everywhere: answered when nobody has been connected to the task for a moment, or after WaitMs.
+ */
+struct mesh_quiet {
+    struct str TaskID;
+    uint64_t WaitMs;
+};
+struct mesh_quiet_reply {
+    bool Quiet;
+    uint64_t Connections; /* still open */
+};
 struct mesh_list_reply {
     struct strs TaskIDs;
 };
@@ -39,4 +53,4 @@ struct mesh_empty {
     char unused_;
 };
 
-extern const struct op op_mesh_up, op_mesh_ready, op_mesh_down, op_mesh_list;
+extern const struct op op_mesh_up, op_mesh_ready, op_mesh_quiet, op_mesh_down, op_mesh_list;

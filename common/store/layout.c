@@ -30,6 +30,7 @@ const struct index_info index_info[IX_COUNT] = {
     [IX_TASK_NODE] = { "task_node", KIND_TASK, "NodeID", NULL, false, false, NO_REF },
     [IX_TASK_SLOT] = { "task_slot", KIND_TASK, "ServiceID", "Slot", false, false, NO_REF },
     [IX_TASK_TASKSPEC] = { "task_taskspec", KIND_TASK, "TaskSpecID", NULL, false, false, NO_REF },
+    [IX_TASK_NETWORK] = { "task_network", KIND_TASK, "NetworksAttachments[].NetworkID", NULL, false, false, NO_REF },
     [IX_TASKSPEC_SERVICE] = { "taskspec_service", KIND_TASKSPEC, "ServiceID", NULL, false, false, NO_REF },
     [IX_RESERVATION_OWNER] = { "reservation_owner", KIND_RESERVATION, "OwnerID", NULL, false, false, NO_REF },
     [IX_SERVICE_NETWORK] = { "service_network", KIND_SERVICE, "Spec.TaskTemplate.Networks[].Target", NULL, false, false,
@@ -55,7 +56,8 @@ bool store_id_ok(struct str id)
 
 bool store_is_cads(struct str credential_id)
 {
-    static const char *const ids[] = { STORE_CA_KEY_ID, STORE_CA_NEXT_ID, STORE_TOKENS_ID, STORE_UNLOCK_KEY_ID };
+    static const char *const ids[] = { STORE_CA_KEY_ID, STORE_CA_NEXT_ID, STORE_TOKENS_ID, STORE_UNLOCK_KEY_ID,
+                                       STORE_NETWORK_KEYS_ID };
 
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (str_is(credential_id, ids[i]))

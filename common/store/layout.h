@@ -55,6 +55,7 @@ enum index {
     IX_TASK_NODE,         /* NodeID */
     IX_TASK_SLOT,         /* ServiceID "/" Slot as 10 decimal digits */
     IX_TASK_TASKSPEC,     /* TaskSpecID */
+    IX_TASK_NETWORK,      /* NetworksAttachments[].NetworkID */
     IX_TASKSPEC_SERVICE,  /* ServiceID */
     IX_RESERVATION_OWNER, /* OwnerID */
     IX_SERVICE_NETWORK,   /* reference: Spec.TaskTemplate.Networks[].Target */
@@ -82,10 +83,11 @@ extern const struct index_info index_info[IX_COUNT];
  *   ones; two that share 303 bytes and the hash count as equal;
  * - a 0x00 inside a value becomes 0x01; fold_case lowers A-Z; an empty or absent value is not indexed.
  */
-#define STORE_CA_KEY_ID "ca-key"         /* the credential that holds the key of the swarm's root: cad's alone */
-#define STORE_CA_NEXT_ID "ca-key-next"   /* the key of the root that the swarm is moving to */
-#define STORE_TOKENS_ID "join-tokens"    /* {Worker, Manager} */
-#define STORE_UNLOCK_KEY_ID "unlock-key" /* the credential that raftd wraps its data key with; cad makes it */
+#define STORE_CA_KEY_ID "ca-key"             /* the credential that holds the key of the swarm's root: cad's alone */
+#define STORE_CA_NEXT_ID "ca-key-next"       /* the key of the root that the swarm is moving to */
+#define STORE_TOKENS_ID "join-tokens"        /* {Worker, Manager} */
+#define STORE_UNLOCK_KEY_ID "unlock-key"     /* the credential that raftd wraps its data key with; cad makes it */
+#define STORE_NETWORK_KEYS_ID "network-keys" /* what the data plane is sealed with; cad makes and rotates them */
 #define STORE_TURN_PREFIX "turn/" /* "turn/<daemon>": a reservation that each life of a controller makes anew */
 #define STORE_ID_MAX 128u
 #define STORE_KEY_MAX 320u
