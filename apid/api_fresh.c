@@ -8,6 +8,7 @@
 #include "common/util/check.h"
 
 #define BARRIER_TRY_MS 5000u
+#define SETTLE_MS 3000u /* after a start, for gatewayd and raftd to say what this node is */
 #define BARRIERS_MAX 4u /* in flight; more requests share the next one */
 
 struct batch {
@@ -133,7 +134,7 @@ static void start_over(struct req *r)
     buf_clear(&r->out);
 }
 
-void api_dispatch(struct req *r)
+static void dispatch(struct req *r)
 {
     if (!(r->route->flags & (ROUTE_READS | ROUTE_WRITES)) || state_now() != SWARM_MANAGER) {
         r->route->handler(r);
@@ -151,4 +152,23 @@ void api_dispatch(struct req *r)
         start_over(r);
         barrier(r);
     }
+}
+
+static void settle_wait(struct req *r, bool timed_out)
+{
+    if (!timed_out && !state_settled())
+        return;
+    api_unwait(r);
+    api_timer(r, UINT64_MAX, NULL);
+    dispatch(r);
+}
+
+void api_dispatch(struct req *r)
+{
+    if (state_settled() || !(r->route->flags & (ROUTE_STATE | ROUTE_READS | ROUTE_WRITES))) {
+        dispatch(r);
+        return;
+    }
+    state_ask_raftd();
+    api_wait(r, settle_wait, clock_mono().ms + SETTLE_MS);
 }

@@ -34,6 +34,11 @@ static bool in_swarm(void)
     return s != SWARM_INACTIVE && s != SWARM_ERROR;
 }
 
+static bool comes_up(enum swarm_state s)
+{
+    return s == SWARM_BOOTING || s == SWARM_STARTING;
+}
+
 /* A manager that reads its own store, and knows who leads it. */
 static bool manager_is_up(struct str *ret_node, char buf[ID_SIZE])
 {
@@ -633,7 +638,7 @@ static void leave_wait(struct req *r, bool timed_out)
 {
     enum swarm_state s = state_now();
 
-    if (s == SWARM_INACTIVE || s == SWARM_STARTING || timed_out) {
+    if (s == SWARM_INACTIVE || timed_out) {
         api_unwait(r);
         api_reply_empty(r, 200);
     }
@@ -798,14 +803,14 @@ static void leave_as(struct req *r, enum swarm_state s)
     struct leave *l = r->data;
     struct str node;
 
-    l->store = s == SWARM_MANAGER || s == SWARM_STARTING || s == SWARM_LOCKED;
+    l->store = s == SWARM_MANAGER || comes_up(s) || s == SWARM_LOCKED;
     if (s == SWARM_INACTIVE) {
         api_error(r, 503, "This node is not part of a swarm");
     } else if (s == SWARM_LOCKED && !force) {
         api_error(r, 503,
                   "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this "
                   "message.");
-    } else if (s == SWARM_STARTING && !force) {
+    } else if (comes_up(s) && !force) {
         api_error(r, 503,
                   "You are attempting to leave the swarm on a node that is participating as a manager. Doing so may "
                   "lose the consensus of your cluster. The only way to restore a swarm that has lost consensus is to "
@@ -822,7 +827,7 @@ static void leave_as(struct req *r, enum swarm_state s)
  * certificate before the store. Which it is shows soon. */
 static void role_wait(struct req *r, bool timed_out)
 {
-    if (!timed_out && state_now() == SWARM_STARTING)
+    if (!timed_out && comes_up(state_now()))
         return;
     api_unwait(r);
     leave_as(r, state_now());
@@ -836,7 +841,7 @@ void swarm_leave(struct req *r)
     CHECK(l);
     r->data = l;
     r->free_data = free;
-    if (s == SWARM_STARTING)
+    if (comes_up(s))
         api_wait(r, role_wait, clock_mono().ms + ROLE_TIMEOUT_MS);
     else
         leave_as(r, s);

@@ -326,6 +326,7 @@ void api_not_manager(struct req *r)
         api_error(r, 503, "%s", is_worker);
         break;
     case SWARM_PENDING:
+    case SWARM_BOOTING:
     case SWARM_STARTING:
     case SWARM_MANAGER:
         api_error(r, 503, "%s", not_ready);

@@ -19,6 +19,7 @@ enum {
     ROUTE_STREAMS = 1, /* handler is called first; then on_body() for each piece */
     ROUTE_READS = 2,   /* shows the store: behind a barrier */
     ROUTE_WRITES = 4,  /* a transaction: only a refusal needs one */
+    ROUTE_STATE = 8,   /* says or changes what this node is: once apid knows (as do those that read or write) */
 };
 
 struct api_route {

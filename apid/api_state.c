@@ -9,6 +9,7 @@
 #define IDENTITY_GRACE_MS 10000u
 #define IDENTITY_RETRY_MS 250u
 #define RAFTD_STATUS_TIMEOUT_MS 5000u
+#define RAFTD_RETRY_MS 250u
 
 static struct {
     struct arena arena; /* of `id` */
@@ -17,7 +18,7 @@ static struct {
     char raftd[24];
     bool asking, ask_again;
     uint64_t revision; /* at the last turn */
-    struct timer *retry;
+    struct timer *retry, *retry_raftd;
 } state;
 
 /* ---- the decision ---- */
@@ -30,14 +31,16 @@ enum swarm_state state_of(const struct state_facts *f)
         return SWARM_LOCKED;
     if (f->initialized)
         return SWARM_MANAGER;
-    if (active)
-        return str_is(f->role, "manager") ? SWARM_STARTING : SWARM_WORKER;
+    if (active && !str_is(f->role, "manager"))
+        return SWARM_WORKER;
+    if (active) /* raftd may turn out to be locked, or about to open its store: no promise before it has said so */
+        return str_is(f->raftd, "uninitialized") || str_is(f->raftd, "joining") ? SWARM_STARTING : SWARM_BOOTING;
     if (f->known && str_is(f->gateway, "pending"))
         return SWARM_PENDING;
     if (f->known && str_is(f->gateway, "error"))
         return SWARM_ERROR;
     /* raftd makes a map even outside of a swarm: without one, and without gatewayd's word, it is just not up. */
-    return f->known || f->map ? SWARM_INACTIVE : SWARM_STARTING;
+    return f->known || f->map ? SWARM_INACTIVE : SWARM_BOOTING;
 }
 
 enum swarm_state state_now(void)
@@ -56,6 +59,11 @@ enum swarm_state state_now(void)
     return state_of(&f);
 }
 
+bool state_settled(void)
+{
+    return state_now() != SWARM_BOOTING;
+}
+
 bool state_locked(void)
 {
     return strcmp(state.raftd, "locked") == 0 || str_is(state.id.State, "locked");
@@ -65,8 +73,8 @@ const char *state_name(enum swarm_state s)
 {
     static const char *const names[] = {
         [SWARM_INACTIVE] = "inactive", [SWARM_PENDING] = "pending", [SWARM_ERROR] = "error",
-        [SWARM_LOCKED] = "locked",     [SWARM_WORKER] = "active",   [SWARM_STARTING] = "active",
-        [SWARM_MANAGER] = "active"
+        [SWARM_LOCKED] = "locked",     [SWARM_WORKER] = "active",   [SWARM_BOOTING] = "pending",
+        [SWARM_STARTING] = "active",   [SWARM_MANAGER] = "active"
     };
     return names[s];
 }
@@ -117,6 +125,8 @@ static void on_identity(void *arg, const void *rep, const struct err *e)
     (void)arg;
     if (e->code == 0) {
         keep_identity(rep);
+        if (!state_settled())
+            state_ask_raftd();
         api_wake_all();
         ask_gatewayd(NULL);
         return;
@@ -148,6 +158,8 @@ static void on_raftd(void *arg, const void *rep, const struct err *e)
         api_wake_all();
     if (state.ask_again)
         state_ask_raftd();
+    else if (!state_settled())
+        timer_arm(state.retry_raftd, clock_mono().ms + RAFTD_RETRY_MS);
 }
 
 void state_ask_raftd(void)
@@ -159,6 +171,13 @@ void state_ask_raftd(void)
         return;
     state.asking = true;
     rpc_send(api.raftd, &op_raftd_status, &none, RAFTD_STATUS_TIMEOUT_MS, on_raftd, NULL);
+}
+
+static void ask_raftd_again(void *arg)
+{
+    (void)arg;
+    if (!state_settled())
+        state_ask_raftd();
 }
 
 /* A wake-up without a new revision: raftd started, was opened, or has another role. */
@@ -180,6 +199,8 @@ int state_open(struct err *e)
     int r = timer_open(&state.retry, ask_gatewayd, NULL, e);
 
     if (r == 0)
+        r = timer_open(&state.retry_raftd, ask_raftd_again, NULL, e);
+    if (r == 0)
         ask_gatewayd(NULL);
     return r;
 }
@@ -187,6 +208,7 @@ int state_open(struct err *e)
 void state_close(void)
 {
     state.retry = timer_free(state.retry);
+    state.retry_raftd = timer_free(state.retry_raftd);
     arena_done(&state.arena);
     state.id = (struct gw_identity_reply){ .Seq = 0 };
 }

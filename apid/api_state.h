@@ -18,7 +18,8 @@ enum swarm_state {
     SWARM_ERROR,   /* joining failed; gatewayd says why */
     SWARM_LOCKED,
     SWARM_WORKER,
-    SWARM_STARTING, /* a manager whose store cannot be read yet */
+    SWARM_BOOTING,  /* not known yet: gatewayd has not answered, or a manager's raftd has not said what it is */
+    SWARM_STARTING, /* a manager by its certificate that has no store yet: it joins, or was promoted or demoted */
     SWARM_MANAGER,
 };
 
@@ -41,6 +42,9 @@ const char *state_name(enum swarm_state s); /* LocalNodeState: "inactive", "pend
 
 /* state_identity - what gatewayd said last; zeroed when it has not answered yet. Valid until the loop's next turn. */
 const struct gw_identity_reply *state_identity(void);
+
+/* state_settled - false while apid has only just started and does not know what its node is. */
+bool state_settled(void);
 
 /* state_ask_raftd - looks again whether raftd is locked: who waits in api_wait() is woken when that changed. */
 void state_ask_raftd(void);

@@ -200,8 +200,8 @@ void swarm_info(struct buf *out, struct buf *warning)
         info_of_manager(out, snap, &meta, warning);
         return;
     }
-    if (s == SWARM_INACTIVE || s == SWARM_LOCKED || (s == SWARM_STARTING && id->NodeID.n == 0)) {
-        info_head(out, STR(""), STR(""), s == SWARM_STARTING ? SWARM_INACTIVE : s, STR(""));
+    if (s == SWARM_INACTIVE || s == SWARM_LOCKED || id->NodeID.n == 0) {
+        info_head(out, STR(""), STR(""), s, s == SWARM_ERROR || s == SWARM_PENDING ? id->Error : STR(""));
         buf_puts(out, ",\"RemoteManagers\":null}");
         return;
     }

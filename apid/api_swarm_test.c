@@ -26,7 +26,7 @@ static void test_state(void **state)
 {
     (void)state;
     /* A host where gatewayd has not answered: the map alone decides. */
-    assert_int_equal(facts(false, false, NULL, NULL, ""), SWARM_STARTING);
+    assert_int_equal(facts(false, false, NULL, NULL, ""), SWARM_BOOTING);
     assert_int_equal(facts(true, false, NULL, NULL, ""), SWARM_INACTIVE);
     assert_int_equal(facts(true, true, NULL, NULL, ""), SWARM_MANAGER);
     /* raftd need not run where no manager ever was. */
@@ -36,6 +36,11 @@ static void test_state(void **state)
     assert_int_equal(facts(true, false, "error", "", "uninitialized"), SWARM_ERROR);
     /* A manager that joins has its certificate before its store. */
     assert_int_equal(facts(true, false, "active", "manager", "joining"), SWARM_STARTING);
+    assert_int_equal(facts(true, false, "active", "manager", "uninitialized"), SWARM_STARTING);
+    /* One that starts again may be locked: that it is active nobody can know before raftd has said so. */
+    assert_int_equal(facts(false, false, "active", "manager", ""), SWARM_BOOTING);
+    assert_int_equal(facts(true, false, "active", "manager", ""), SWARM_BOOTING);
+    assert_int_equal(facts(true, false, "active", "manager", "follower"), SWARM_BOOTING);
     assert_int_equal(facts(true, true, "active", "manager", "follower"), SWARM_MANAGER);
     /* Demoted: the certificate may be behind, what counts is that it still reads the store. */
     assert_int_equal(facts(true, true, "active", "worker", "follower"), SWARM_MANAGER);
@@ -43,6 +48,7 @@ static void test_state(void **state)
     assert_int_equal(facts(true, true, "active", "manager", "locked"), SWARM_LOCKED);
     assert_int_equal(facts(false, false, NULL, NULL, "locked"), SWARM_LOCKED);
     assert_string_equal(state_name(SWARM_STARTING), "active");
+    assert_string_equal(state_name(SWARM_BOOTING), "pending");
     assert_string_equal(state_name(SWARM_LOCKED), "locked");
 }
 

@@ -18,6 +18,8 @@ from swarmtest import eq  # noqa: E402
 
 LONG = bool(os.environ.get("MICROSWARM_LONG"))
 MANAGERS = ("m1", "m2", "m3")
+# A node that goes down as often as here is held back for longer and longer with the default settings.
+SETTINGS = {"dispatcherd": {"flap_hold": "1s", "flap_hold_max": "3s"}}
 
 
 def setup(s):
@@ -346,4 +348,4 @@ def test_a_burst_while_the_leader_dies(s):
 
 
 if __name__ == "__main__":
-    st.main(setup, managers=3, workers=2)
+    st.main(setup, managers=3, workers=2, settings=SETTINGS)

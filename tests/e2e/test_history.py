@@ -33,4 +33,4 @@ def test_storm(s):
 
 
 if __name__ == "__main__":
-    st.main(setup, managers=3, workers=2)
+    st.main(setup, managers=3, workers=2, settings=storm.SETTINGS)

@@ -125,7 +125,7 @@ def test_all_managers_locked(s):
         node(s, name).start()
     for name in ("m1", "m2", "m3"):
         node(s, name).wait_ready(60 * st.SLOW)
-        eq(state(s, name), "locked", name)
+        st.wait_until(lambda n=name: state(s, n) == "locked", 20 * st.SLOW, "%s is locked" % name)
     unlock(s, "m1", KEYS["second"])
     unlock(s, "m2", KEYS["second"])
     st.wait_until(lambda: s.cluster.leader([node(s, "m1")]), 30 * st.SLOW, "a leader")
