@@ -14,6 +14,16 @@ check-all:
 	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=address,undefined B=$(ASAN) all unit-tests fuzz-replays
 	@tests/run -b $(B) -a $(ASAN) $(SUITES)
 
+# All end-to-end tests with sanitized daemons; `make check` runs those that take the most different ways through them.
+check-asan:
+	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=address,undefined B=$(ASAN) all unit-tests fuzz-replays
+	@tests/run -b $(B) -a $(ASAN) $(or $(patsubst %,asan:%,$(TESTS)),asan-all)
+
+# Threads: the unit tests under TSan.
+check-tsan:
+	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=thread B=$(B)-thread unit-tests
+	@tests/run -b $(B)-thread unit
+
 # The quick part of it, for the time between two edits.
 check-unit: unit-tests fuzz-replays
 	@tests/run -b $(B) unit fuzz
@@ -22,4 +32,4 @@ $B/tests/sim/%: $B/tests/sim/%.o $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 sim-tests: $(SIM:%.c=$B/%)
 
-.PHONY: check check-all check-unit sim-tests
+.PHONY: check check-all check-asan check-tsan check-unit sim-tests

@@ -340,6 +340,7 @@ def test_manager_leaves(s):
     contains(s.docker_fails("swarm", "leave", on="m3"), "You are attempting to leave the swarm on a node that is participating as a manager.")
     s.docker("node", "demote", "m3")
     wait_row(s, "m3", ("Ready", "Active", ""))
+    st.wait_until(lambda: s.docker("info", "--format", "{{.Swarm.ControlAvailable}}", on="m3") == "false", 30 * st.SLOW, "m3 has its new certificate")
     s.docker("swarm", "leave", on="m3")
     wait_row(s, "m3", ("Down", "Active", ""))
     s.docker("node", "rm", "m3")

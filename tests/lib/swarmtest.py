@@ -701,7 +701,7 @@ class Swarm:
         os.chmod(self.tmp, 0o755)
         self.home = os.path.join(self.tmp, "home")  # docker's own configuration must not leak in
         os.makedirs(self.home)
-        env = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LD_LIBRARY_PATH") if k in os.environ}
+        env = {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "LD_LIBRARY_PATH") if k in os.environ}
         env.update(kw.pop("env", {}))
         try:
             self.cluster = Cluster.make(os.path.join(self.tmp, "c"), env=env, seconds=60 * SLOW, **kw)
