@@ -60,6 +60,7 @@ struct api_write {
 };
 
 struct req {
+    struct req *next, **pprev; /* of all */
     unsigned refs;
     bool gone; /* the client hung up or the answer is complete */
     bool head;
@@ -124,6 +125,7 @@ bool api_refusal_may_be_stale(unsigned status);
 struct req *req_new(void); /* one reference; for the server and for tests */
 struct req *req_ref(struct req *r);
 void req_unref(struct req *r);
+void req_free_all(void); /* at the end */
 
 /* ---- answers (api_http.c, api_reply.c) ---- */
 /* api_reply - what is in r->out, as JSON unless r->out_type says otherwise. Exactly once. */

@@ -5,19 +5,19 @@
  */
 #include "apid/api.h"
 #include "apid/api_state.h"
-#include "common/util/check.h"
 
 #define BARRIER_TRY_MS 5000u
 #define SETTLE_MS 3000u /* after a start, for gatewayd and raftd to say what this node is */
 #define BARRIERS_MAX 4u /* in flight; more requests share the next one */
 
 struct batch {
+    bool flying;
     struct req *first;
 };
 
 static struct {
     struct req *queue; /* want a barrier that starts from now on */
-    unsigned flying;
+    struct batch batches[BARRIERS_MAX];
 } fresh;
 
 static void pump(void);
@@ -77,14 +77,13 @@ static void barrier_done(void *arg, const void *rep, const struct err *e)
 {
     struct batch *b = arg;
 
-    fresh.flying--;
     while (b->first) {
         struct req *r = b->first;
         b->first = r->fresh.next;
         one_done(r, rep, e);
         req_unref(r);
     }
-    free(b);
+    b->flying = false;
     pump();
 }
 
@@ -92,13 +91,13 @@ static void pump(void)
 {
     static const struct raftd_empty none;
 
-    if (!fresh.queue || fresh.flying == BARRIERS_MAX)
+    struct batch *b = fresh.batches, *end = b + BARRIERS_MAX;
+    while (b < end && b->flying)
+        b++;
+    if (!fresh.queue || b == end)
         return;
-    struct batch *b = malloc(sizeof *b);
-    CHECK(b);
-    b->first = fresh.queue;
+    *b = (struct batch){ .flying = true, .first = fresh.queue };
     fresh.queue = NULL;
-    fresh.flying++;
     rpc_send(api.raftd, &op_raftd_barrier, &none, BARRIER_TRY_MS, barrier_done, b);
 }
 

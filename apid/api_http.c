@@ -87,11 +87,17 @@ static int on_hup(sd_event_source *s, int fd, uint32_t events, void *arg)
 
 /* ---- requests ---- */
 
+static struct req *requests; /* all there are */
+
 struct req *req_new(void)
 {
     struct req *r = calloc(1, sizeof *r);
 
     CHECK(r);
+    if ((r->next = requests))
+        r->next->pprev = &r->next;
+    r->pprev = &requests;
+    requests = r;
     r->refs = 1;
     r->version = API_VERSION_MAX;
     arena_init(&r->arena, 64u << 20);
@@ -114,7 +120,18 @@ void req_unref(struct req *r)
     buf_done(&r->body);
     buf_done(&r->out);
     arena_done(&r->arena);
+    if ((*r->pprev = r->next))
+        r->next->pprev = r->pprev;
     free(r);
+}
+
+/* A call without its callback, which is how calls end when their client is freed, leaves its request behind. */
+void req_free_all(void)
+{
+    while (requests) {
+        requests->refs = 1;
+        req_unref(requests);
+    }
 }
 
 static void conn_free(struct api_conn *c)

@@ -53,6 +53,7 @@ static void stop(void)
     api.gatewayd = rpc_client_free(api.gatewayd);
     api.agentd = rpc_client_free(api.agentd);
     api.raftd = rpc_client_free(api.raftd);
+    req_free_all();
     events_close();
     api.store = store_close(api.store);
 }
