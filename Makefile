@@ -21,8 +21,10 @@ PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) 
 DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
 TOOLS    := swarmctl
 # Layers, lowest first; a layer may include those before it, a daemon all of them, nobody a daemon.
-LIBS     := common/util common/proto common/daemon common/object common/store raftd/core meshd/gossip
-LIBA     := $B/raftd/core.a $B/meshd/gossip.a $(foreach l,store object daemon proto util,$B/common/$l.a)
+LIBS     := common/util common/proto common/daemon common/object common/store raftd/core meshd/netlink \
+            meshd/netmap meshd/overlay meshd/vip meshd/gossip
+LIBA     := $B/raftd/core.a $(foreach l,gossip vip overlay netmap netlink,$B/meshd/$l.a) \
+            $(foreach l,store object daemon proto util,$B/common/$l.a)
 
 BINS     := $(foreach d,$(DAEMONS) $(TOOLS),$(if $(wildcard $d/*_main.c),$B/bin/$d))
 

@@ -32,6 +32,8 @@ const char *netmap_ip_text(const struct netmap_ip *ip, char text[NETMAP_IP_TEXT]
  * bytes of IPv4; of IPv6, a hash. */
 void netmap_mac(const struct netmap_ip *ip, uint8_t mac[6]);
 
+#define NETMAP_IPS_MAX 4u /* addresses of one endpoint on one network */
+
 enum netmap_state { NETMAP_STARTING, NETMAP_READY, NETMAP_DRAINING };
 
 struct netmap_subnet {
@@ -41,16 +43,14 @@ struct netmap_node {
     char id[ID_SIZE];
     char hostname[256];
     struct netmap_ip addr;
-    bool dead; /* by gossip */
 };
 struct netmap_endpoint {
     char id[ID_SIZE]; /* the task's */
     char service[ID_SIZE], node[ID_SIZE];
     struct str name; /* owned */
     enum netmap_state state;
-    bool withdrawn; /* by gossip: its own node says that it takes nothing new */
     size_t nips;
-    struct netmap_ip *ips; /* owned */
+    struct netmap_ip ips[NETMAP_IPS_MAX];
 };
 struct netmap_port {
     uint8_t proto;
@@ -64,7 +64,10 @@ struct netmap_service {
     struct netmap_ip *vips;
     struct str *aliases;
     struct netmap_port *ports;
-    struct table members; /* endpoint ID -> nothing */
+};
+struct netmap_owner { /* of an address */
+    bool service;
+    char id[ID_SIZE];
 };
 struct netmap_network {
     char id[ID_SIZE];
@@ -75,7 +78,9 @@ struct netmap_network {
     struct netmap_subnet *subnets;
     struct table services;  /* ID -> struct netmap_service * */
     struct table endpoints; /* ID -> struct netmap_endpoint * */
-    struct table names;     /* lower-case service name or alias -> struct strs-like set of service IDs; see netmap.c */
+    struct table members;   /* service ID -> struct table, a set of endpoint IDs; also before the service is known */
+    struct table names;     /* lower-case service name or alias -> struct table, a set of service IDs */
+    struct table addresses; /* family and bytes -> struct netmap_owner */
 };
 
 /* What the consumers (overlay, service addresses, ingress, DNS, keys) have to look at again. */
@@ -91,10 +96,10 @@ struct netmap_change {
     enum netmap_kind kind;
     char network[ID_SIZE]; /* NETMAP_NETWORK, _SERVICE, _ENDPOINT */
     char id[ID_SIZE];      /* of the service, endpoint, node */
-    /* NETMAP_ENDPOINT: what was there before, for taking it away; nips 0: nothing */
+    /* NETMAP_ENDPOINT, _NODE: where it was before, for taking that away; nips 0: it is new */
     char node[ID_SIZE];
     size_t nips;
-    struct netmap_ip ips[4];
+    struct netmap_ip ips[NETMAP_IPS_MAX];
 };
 
 struct netmap_key {
@@ -110,7 +115,8 @@ struct netmap {
     struct table nodes;    /* ID -> struct netmap_node */
     size_t nkeys;
     struct netmap_key keys[64];
-    struct table withdrawn; /* task ID -> nothing */
+    struct table dead;      /* node ID -> nothing; by gossip, kept through netmap_apply() */
+    struct table withdrawn; /* task ID -> nothing; by gossip: its own node says that it takes nothing new */
     struct netmap_change *changes;
     size_t nchanges, cchanges, taken;
     struct table queued; /* services whose change is queued already */
@@ -119,8 +125,8 @@ struct netmap {
 void netmap_init(struct netmap *m);
 void netmap_done(struct netmap *m); /* wipes the keys */
 
-/* netmap_apply - takes an answer of dispatcherd in. -ERR_INVALID names what makes no sense; then the map is as it was
- * or empty (seq 0), and the next question asks for everything. */
+/* netmap_apply - takes an answer of dispatcherd in. -ERR_INVALID names what makes no sense; then the map stays as it
+ * was, but the next question asks for everything (seq 0). */
 int netmap_apply(struct netmap *m, const struct disp_network_reply *r, struct err *e);
 
 /* netmap_ask - fills in Seq and Networks of the next question. The texts live as long as the map is not changed. */
