@@ -89,8 +89,13 @@ class SystemdNode:
             f.write(TARGET)
         with open(units + "/idle.target", "w", encoding="ascii") as f:
             f.write(IDLE)
+        if st.SANITIZED:  # LeakSanitizer traces its process, which a unit's filter of system calls forbids
+            for u in installed_units():
+                os.makedirs(units + "/" + u + ".d")
+                with open(units + "/" + u + ".d/sanitizer.conf", "w", encoding="ascii") as f:
+                    f.write("[Service]\nEnvironment=ASAN_OPTIONS=detect_leaks=0\n")
         for d in ("schedulerd",):  # a watchdog that a test can wait for
-            os.makedirs(units + "/microswarm-%s.service.d" % d)
+            os.makedirs(units + "/microswarm-%s.service.d" % d, exist_ok=True)
             with open(units + "/microswarm-%s.service.d/test.conf" % d, "w", encoding="ascii") as f:
                 f.write("[Service]\nWatchdogSec=1s\n")
         run = st.run
@@ -113,7 +118,7 @@ class SystemdNode:
                 with open("/proc/%s/cmdline" % pids[0], "rb") as f:
                     return int(pids[0]) if f.read().startswith(b"/lib/systemd/systemd") else 0
             return 0
-        self.pid = st.wait_until(child, 20, "systemd as process 1")
+        self.pid = st.wait_until(child, 60, "systemd as process 1")
         st.wait_until(lambda: re.search("running|degraded", self.sh("systemctl", "is-system-running", check=False)), 60,
                       "systemd has started what there is to start")
 
@@ -137,7 +142,7 @@ class SystemdNode:
     def journal(self, unit=None):
         return self.sh("journalctl", "--no-pager", "-o", "short-monotonic", *(["-u", unit] if unit else []), check=False)
 
-    def wait_active(self, unit, restarts=0, seconds=20):
+    def wait_active(self, unit, restarts=0, seconds=60):
         def active():
             return self.show(unit, "ActiveState") == "active" and int(self.show(unit, "NRestarts")) >= restarts
         try:
@@ -210,7 +215,7 @@ def test_all_active(n):
 
 def test_a_service_runs(n):
     n.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-    st.wait_until(lambda: n.docker("node", "ls", "--format", "{{.Status}}") == "Ready", 20, "the node is ready")
+    st.wait_until(lambda: n.docker("node", "ls", "--format", "{{.Status}}") == "Ready", 60, "the node is ready")
     n.docker("load", "-i", "/images/pause.tar")
     n.docker("service", "create", "-d", "--no-resolve-image", "--name", "sd", "--replicas", "2", "pause:latest")
     wait_running(n, 2)
@@ -220,7 +225,7 @@ def wait_running(n, count):
     def running():
         out = n.docker("service", "ps", "sd", "--filter", "desired-state=running", "--format", "{{.CurrentState}}", check=False)
         return sum(l.startswith("Running") for l in out.splitlines()) == count
-    st.wait_until(running, 30, "%d tasks running" % count)
+    st.wait_until(running, 60, "%d tasks running" % count)
 
 
 def pauses(n):
@@ -242,7 +247,7 @@ def test_watchdog(n):
     unit = "microswarm-schedulerd.service"
     was = int(n.show(unit, "NRestarts"))
     n.sh("systemctl", "kill", "-s", "STOP", "--kill-whom=main", unit)
-    n.wait_active(unit, was + 1, 20)
+    n.wait_active(unit, was + 1)
     contains(n.journal(unit), "Watchdog timeout")
 
 
@@ -258,7 +263,7 @@ def test_upgrade_of_agentd(n):
 def test_ordered_stop(n):
     n.sh("systemctl", "isolate", "idle.target")  # in one transaction, as a shutdown
     for d in n.daemons():
-        st.wait_until(lambda d=d: n.show("microswarm-%s.service" % d, "ActiveState") == "inactive", 30, "%s inactive" % d)
+        st.wait_until(lambda d=d: n.show("microswarm-%s.service" % d, "ActiveState") == "inactive", 60, "%s inactive" % d)
     stopped = [m.group(1) for m in re.finditer(r"Stopped microswarm-(\w+)\.service", n.journal())]
     last = {d: i for i, d in enumerate(stopped)}
     for early, late in (("raftd", "gatewayd"), ("apid", "raftd"), ("agentd", "raftd"), ("agentd", "meshd"), ("schedulerd", "raftd"), ("dispatcherd", "raftd")):
