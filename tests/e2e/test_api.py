@@ -348,7 +348,7 @@ def test_tokens_rotate(s):
 
 def open_stream(s, path):
     c = socket.socket(socket.AF_UNIX)
-    c.settimeout(10)
+    c.settimeout(30 * st.SLOW)
     c.connect(s.m1.sock)
     c.sendall(("GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path).encode())
     head = b""
@@ -378,7 +378,7 @@ def test_more_clients_than_are_served_at_once(s):
     clients = []
     for _ in range(1500):
         c = socket.socket(socket.AF_UNIX)
-        c.settimeout(10)
+        c.settimeout(30 * st.SLOW)
         c.connect(s.m1.sock)
         clients.append(c)
     for c in clients[:1000]:
@@ -396,7 +396,7 @@ def test_more_clients_than_are_served_at_once(s):
 def test_http_as_it_should_not_be(s):
     def talk(data):
         c = socket.socket(socket.AF_UNIX)
-        c.settimeout(10)
+        c.settimeout(30 * st.SLOW)
         c.connect(s.m1.sock)
         c.sendall(data)
         c.shutdown(socket.SHUT_WR)

@@ -49,12 +49,13 @@ def test_backup_while_writing(s):
         writer.first_after(0)
         s.before = [a[2] for a in list(writer.acked)]
         t0 = time.monotonic()
-        follower = next(m for m in ("m2", "m3") if s.cluster.leader().name != m)
+        lead = s.cluster.wait_leader().name
+        follower = next(m for m in ("m2", "m3") if lead != m)
         with s.at(follower):
             contains(s.swarmctl("swarm", "backup", "--passphrase-file", s.pass_file, s.file), "written")
         writer.first_after(time.monotonic())
         gap = writer.longest_gap(t0, time.monotonic())
-        if gap > 2 * st.SLOW:
+        if gap > 2 * st.SLOW * st.crowd():
             raise st.Failure("no write was acknowledged for %.2f s during the backup" % gap)
     finally:
         writer.stop()
@@ -86,7 +87,7 @@ def test_every_manager_is_lost(s):
     m1 = s.cluster.node("m1")
     m1.start()
     m1.wait_ready(60 * st.SLOW)
-    eq(m1.api.get("/info")["Swarm"]["LocalNodeState"], "inactive")
+    st.settles(lambda: m1.api.get("/info")["Swarm"]["LocalNodeState"], "inactive", "m1 has forgotten all")
 
 
 def test_bad_backups(s):
@@ -104,14 +105,14 @@ def test_bad_backups(s):
         try:
             s.swarmctl("swarm", "restore", "--passphrase-file", s.pass_file, "--advertise-addr", s.m1.addr, broken)
         except st.Failure:
-            eq(s.api.get("/info")["Swarm"]["LocalNodeState"], "inactive")
+            st.settles(lambda: s.api.get("/info")["Swarm"]["LocalNodeState"], "inactive", "m1 stays outside")
             continue
         raise st.Failure("a broken backup of %d bytes was taken" % len(what))
 
 
 def test_restore(s):
     contains(s.swarmctl("swarm", "restore", "--passphrase-file", s.pass_file, "--advertise-addr", s.m1.addr, s.file), "Swarm restored")
-    st.wait_until(lambda: s.cluster.leader([s.m1]), 30 * st.SLOW, "m1 leads")
+    s.cluster.wait_leader([s.m1])
     now = s.api.get("/swarm")
     eq((now["ID"], now["JoinTokens"], now["TLSInfo"]["TrustRoot"]), (s.was["swarm"]["ID"], s.was["swarm"]["JoinTokens"], s.was["swarm"]["TLSInfo"]["TrustRoot"]))
     got = s.inspect("plainname31")
@@ -139,8 +140,8 @@ def test_go_on(s):
     s.wait_running("plainname31", 5)
     s.cluster.node("m1").power_off()
     with s.at("m2"):
-        st.wait_until(lambda: s.cluster.leader([s.cluster.node("m2")]), 30 * st.SLOW, "another leader")
-        s.docker("service", "scale", "-d", "plainname31=2", timeout=60)
+        s.cluster.wait_leader([s.cluster.node("m2")])
+        s.docker("service", "scale", "-d", "plainname31=2", timeout=60 * st.SLOW)
         s.wait_running("plainname31", 2)
     s.cluster.node("m1").start()
     s.cluster.node("m1").wait_ready(60 * st.SLOW)

@@ -164,7 +164,7 @@ def test_too_large(s):
 
 def raw_http(s, data, read=True):
     c = socket.socket(socket.AF_UNIX)
-    c.settimeout(5)
+    c.settimeout(20 * st.SLOW)
     c.connect(s.m1.sock)
     try:
         c.sendall(data)

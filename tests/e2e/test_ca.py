@@ -117,8 +117,8 @@ def test_a_fresh_root(s):
     if fresh["Worker"] == tokens["Worker"] or fresh["Manager"] == tokens["Manager"]:
         raise st.Failure("a token survived its root")
     for n in ALL:
-        d = s.cluster.node("m1").api.get("/nodes/" + n)["Description"]["TLSInfo"]
-        eq(d["TrustRoot"].strip(), now["TrustRoot"].strip(), n)
+        st.settles(lambda n=n: s.cluster.node("m1").api.get("/nodes/" + n)["Description"]["TLSInfo"]["TrustRoot"].strip(), now["TrustRoot"].strip(),
+                   "the root that %s reports" % n)
 
 
 def test_a_given_root(s):
@@ -140,7 +140,7 @@ def test_killed_on_the_way(s):
     """cad, gatewayd and raftd of the leader die while nodes move; it goes on where it was."""
     before = still(s)
     for daemon in ("cad", "gatewayd", "raftd"):
-        leader = s.cluster.leader()
+        leader = s.cluster.wait_leader()
         s.docker("swarm", "ca", "--rotate", "--detach", on="m2")
         leader.kill(daemon)
         settled(s)

@@ -45,7 +45,7 @@ def test_exit_while_agentd_is_down(s):
     s.m1.hold("agentd", 9)
     s.in_container(t, "touch", "/flag/go")
     pid = s.container_pid(t)
-    st.wait_until(lambda: not s.m1.sh("sh", "-c", "[ -e /proc/%d ] && echo x || true" % pid), 10, "the container's end")
+    st.wait_until(lambda: not s.m1.sh("sh", "-c", "[ -e /proc/%d ] && echo x || true" % pid), 20 * st.SLOW, "the container's end")
     s.m1.release("agentd")
     t = s.wait_state("unseen", "failed")
     eq(t["Status"]["ContainerStatus"]["ExitCode"], 7)

@@ -80,9 +80,9 @@ class Pair:
     def __init__(self, s, a, b):
         a, b = s.cluster.node(a), s.cluster.node(b)
         self.b = End(b.argv(sys.executable, "-c", END, "listen"))
-        eq(self.b.line(10), "listening")
+        eq(self.b.line(60), "listening")
         self.a = End(a.argv(sys.executable, "-c", END, "dial", b.addr))
-        eq((self.a.line(10), self.b.line(10)), ("connected", "connected"))
+        eq((self.a.line(60), self.b.line(60)), ("connected", "connected"))
 
     def __enter__(self):
         return self.a, self.b
@@ -102,11 +102,17 @@ def talks(s, a, b, seconds=1):
     return s.cluster.node(a).sh(sys.executable, "-c", code, s.cluster.node(b).addr).strip() == "yes"
 
 
+def hear(s, *pairs):
+    """Waits until each of these pairs talks: a bridge learns, and this machine may be busy."""
+    for a, b in pairs:
+        st.wait_until(lambda a=a, b=b: talks(s, a, b), 20 * st.SLOW, "%s reaches %s" % (a, b))
+
+
 def test_nodes_are_apart(s):
     eq([(n.name, n.sh("hostname").strip()) for n in s.cluster.nodes()], [(n, n) for n in ("m1", "m2", "w1")])
     for n in s.cluster.nodes():
         contains(n.sh("ip", "-br", "addr"), n.addr + "/24")
-        eq(n.api.get("/info")["Swarm"]["LocalNodeState"], "inactive")
+        st.settles(lambda n=n: n.api.get("/info")["Swarm"]["LocalNodeState"], "inactive", n.name + " is in no swarm")
     eq([r["role"] for r in json.loads(tool(s, "ls", "--json"))], ["manager", "manager", "worker"])
     m1, m2 = s.cluster.node("m1"), s.cluster.node("m2")
     m1.sh("touch", "/var/lib/microswarm/only-here")
@@ -114,8 +120,8 @@ def test_nodes_are_apart(s):
     m1.sh("rm", "/var/lib/microswarm/only-here")
     for a in ("m1", "m2", "w1"):
         for b in ("m1", "m2", "w1"):
-            if a != b and not talks(s, a, b):
-                raise st.Failure("%s does not reach %s" % (a, b))
+            if a != b:
+                hear(s, (a, b))
 
 
 def test_cut_and_heal(s):
@@ -123,40 +129,41 @@ def test_cut_and_heal(s):
     with Pair(s, "m1", "m2") as (a, b):
         tool(s, "cut", "m2,w1")
         a.send("meanwhile")
-        eq([talks(s, *p) for p in (("m1", "m2"), ("w1", "m1"), ("m2", "w1"), ("w1", "m2"))], [False, False, True, True])
+        eq([talks(s, *p) for p in (("m1", "m2"), ("w1", "m1"))], [False, False])
+        hear(s, ("m2", "w1"), ("w1", "m2"))
         eq((a.line(0), b.line(0)), (None, None), "what the two ends noticed")
         tool(s, "heal")
-        eq(b.line(15), "got meanwhile")
+        eq(b.line(60), "got meanwhile")
         b.send("back")
-        eq(a.line(15), "got back")
-    eq([talks(s, *p) for p in (("m1", "m2"), ("w1", "m1"), ("m2", "w1"))], [True] * 3)
+        eq(a.line(60), "got back")
+    hear(s, ("m1", "m2"), ("w1", "m1"), ("m2", "w1"))
     tool(s, "cut", "m1")
     tool(s, "cut", "m2")
     eq([talks(s, *p) for p in (("m1", "m2"), ("w1", "m1"), ("m2", "w1"))], [False] * 3, "three islands")
     tool(s, "heal")
     tool(s, "heal")
-    eq([talks(s, *p) for p in (("m1", "m2"), ("w1", "m1"), ("m2", "w1"))], [True] * 3)
+    hear(s, ("m1", "m2"), ("w1", "m1"), ("m2", "w1"))
 
 
 def test_power_off_is_silent(s):
     """No FIN and no RST leave a node that is powered off; a process that is killed closes its connections at once."""
     with Pair(s, "m1", "m2") as (a, b):
         tool(s, "stop", "m2")
-        eq(b.p.wait(10) is not None, True)
+        eq(b.p.wait(60) is not None, True)
         eq(a.line(0.3), None, "what the other end noticed")
         contains(tool(s, "ls"), "off")
         eq(talks(s, "m1", "m2"), False)
         tool(s, "boot", "m2")
-        st.wait_until(lambda: talks(s, "m1", "m2"), 10, "m2 is back on the network")
+        hear(s, ("m1", "m2"))
     with Pair(s, "m1", "m2") as (a, b):
         b.kill()
-        eq(a.line(5), "closed")
+        eq(a.line(30), "closed")
     tool(s, "cut", "w1")
     tool(s, "stop", "w1")
     tool(s, "boot", "w1")
     eq(talks(s, "m1", "w1"), False, "it booted into its island")
     tool(s, "heal")
-    eq(talks(s, "m1", "w1"), True)
+    hear(s, ("m1", "w1"))
 
 
 def test_kill_all(s):

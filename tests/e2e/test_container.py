@@ -22,7 +22,10 @@ def setup(s):
 
 def up(s, name, *options, image="busybox:latest", args=("sleep", "1000")):
     s.create(name, image, *options, args=args)
-    return s.wait_running(name)[0]
+    t = s.wait_running(name)[0]
+    # crun has told its init to go on, and may not have seen yet that it did.
+    st.wait_until(lambda: "crun" not in s.m1.sh("readlink", "/proc/%d/exe" % s.container_pid(t), check=False), 20 * st.SLOW, name + " runs its own program")
+    return t
 
 
 def sh(s, task, script):

@@ -103,32 +103,43 @@ def starts(s, name):
     return next(d["starts"] for d in node(s, name).daemons() if d["name"] == "raftd")
 
 
+def another_leads(s, victim):
+    """Who leads, when that is not this one; it is made to hand over if an election has just chosen it."""
+    for _ in range(5):
+        lead = s.cluster.wait_leader().name
+        if lead != victim:
+            return lead
+        node(s, victim).hold("raftd")
+        node(s, victim).release("raftd")
+        whole(s)
+    raise st.Failure("%s leads again and again" % victim)
+
+
 def test_a_followers_disk(s):
     """The leader and the other one are a majority: every write goes through. With room, the third has them all, too."""
     try:
         whole(s)
-        leader = s.cluster.leader().name
+        leader = s.cluster.wait_leader().name
         victim = next(m for m in ("m1", "m2", "m3") if m != leader)
         small_disk(s, victim)
         whole(s)
-        leader = s.cluster.leader().name
-        if leader == victim:
-            raise st.Failure("a manager that was just away leads")
+        leader = another_leads(s, victim)
         before, mark = starts(s, victim), len(node(s, victim).logs("raftd"))
         fill_up(s, victim)
         wanted = ["ff%d" % i for i in range(120)]
         for name in wanted:
             write(s, name, leader)
         st.wait_until(lambda: "No space left" in node(s, victim).logs("raftd")[mark:], 30 * st.SLOW, "raftd on %s says that its disk is full" % victim)
-        eq(len(re.findall("cannot write", node(s, victim).logs("raftd")[mark:])), 1, "lines about it")
-        eq(s.cluster.leader(among=[node(s, m) for m in ("m1", "m2", "m3") if m != victim]).name, leader, "the leader")
+        lines = len(re.findall("cannot write", node(s, victim).logs("raftd")[mark:]))
+        eq(1 <= lines <= 3, True, "%d lines about it" % lines)
+        eq(s.cluster.wait_leader([node(s, m) for m in ("m1", "m2", "m3") if m != victim]).name != victim, True, "another one leads")
         make_room(s, victim)
         st.wait_until(lambda: set(wanted) <= names(s, victim), 30 * st.SLOW, "%s has all of them" % victim)
         whole(s)
         eq(starts(s, victim), before, "starts of raftd on " + victim)
         restore_disks(s)
         whole(s)
-        eq(set(wanted) - names(s, victim), set(), "after a restart")
+        st.settles(lambda: set(wanted) - names(s, victim), set(), "%s has all of them after a restart" % victim)
     finally:
         restore_disks(s)
 
@@ -137,11 +148,11 @@ def test_the_leaders_disk(s):
     """Who can't write can't lead: the others go on without it, and what was acknowledged stays."""
     try:
         whole(s)
-        victim = s.cluster.leader().name
+        victim = s.cluster.wait_leader().name
         small_disk(s, victim)
         whole(s)
         for _ in range(5):  # leadership went on while it was away: it shall have it again
-            now = s.cluster.leader().name
+            now = s.cluster.wait_leader().name
             if now == victim:
                 break
             node(s, now).hold("raftd")
@@ -168,7 +179,7 @@ def test_the_leaders_disk(s):
         restore_disks(s)
         whole(s)
         for m in ("m1", "m2", "m3"):
-            eq(set(done) - names(s, m), set(), m)
+            st.settles(lambda n=m: set(done) - names(s, n), set(), "%s has all of them after a restart" % m)
         contains(node(s, victim).logs("raftd"), "No space left")
     finally:
         restore_disks(s)

@@ -36,7 +36,7 @@ class Registry:
         self.log = open(home + "/log", "wb")
         self.p = subprocess.Popen(s.m1.argv("docker-registry", "serve", home + "/conf.yml"), stdout=self.log, stderr=self.log)
         st.wait_until(lambda: subprocess.call(s.m1.argv("curl", "-s", "-o", "/dev/null", "http://127.0.0.1:%d/v2/" % port)) == 0,
-                      20, "the registry on port %d" % port)
+                      60, "the registry on port %d" % port)
         self.port, self.user = port, user
 
     def push(self, s, archive, name):

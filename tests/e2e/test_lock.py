@@ -46,6 +46,10 @@ def whole(s, via="m1"):
     st.wait_until(safe, 60 * st.SLOW, "three managers reachable and ready")
 
 
+def locked(s, name):
+    st.settles(lambda: (state(s, name), raftd_state(s, name)), ("locked", "locked"), "%s is locked" % name)
+
+
 def reboot(s, name):
     node(s, name).halt()
     node(s, name).start()
@@ -72,16 +76,16 @@ def test_init_autolock(s):
 
 
 def test_locked_after_a_restart(s):
-    victim = next(m for m in ("m2", "m3") if s.cluster.leader().name != m)
+    lead = s.cluster.wait_leader().name
+    victim = next(m for m in ("m2", "m3") if lead != m)
     KEYS["victim"] = victim
     s.create("before", "none:latest", "--replicas", "0")
     reboot(s, victim)
-    st.wait_until(lambda: state(s, victim) == "locked", 20 * st.SLOW, "%s is locked" % victim)
-    eq(raftd_state(s, victim), "locked")
+    locked(s, victim)
     for argv in (("node", "ls"), ("service", "ls"), ("swarm", "join-token", "worker")):
         contains(s.docker_fails(*argv, on=victim), LOCKED, " ".join(argv))
     contains(s.docker_fails("swarm", "leave", on=victim), "Swarm is encrypted and locked.")
-    st.wait_until(lambda: s.api.get("/nodes/" + victim)["ManagerStatus"].get("Reachability") == "unreachable", 20 * st.SLOW, victim + " is unreachable")
+    st.settles(lambda: s.api.get("/nodes/" + victim)["ManagerStatus"].get("Reachability"), "unreachable", victim + " is unreachable")
     unlock_fails(s, victim, "nonsense", "invalid key")
     unlock_fails(s, victim, "SWMKEY-1-" + "A" * 43, "invalid key")
     eq(state(s, victim), "locked")
@@ -102,7 +106,7 @@ def test_rotate(s):
     # Each manager wraps its keys anew by itself; a moment of grace, then the old one opens nothing.
     st.wait_until(lambda: KEYS["first"] != new and rewrapped(s, victim), 20 * st.SLOW, "%s wrapped its keys anew" % victim)
     reboot(s, victim)
-    st.wait_until(lambda: state(s, victim) == "locked", 20 * st.SLOW, "%s is locked" % victim)
+    locked(s, victim)
     unlock_fails(s, victim, KEYS["first"], "invalid key")
     unlock(s, victim, new)
     whole(s)
@@ -125,11 +129,11 @@ def test_all_managers_locked(s):
         node(s, name).start()
     for name in ("m1", "m2", "m3"):
         node(s, name).wait_ready(60 * st.SLOW)
-        st.wait_until(lambda n=name: state(s, n) == "locked", 20 * st.SLOW, "%s is locked" % name)
+        locked(s, name)
     unlock(s, "m1", KEYS["second"])
     unlock(s, "m2", KEYS["second"])
-    st.wait_until(lambda: s.cluster.leader([node(s, "m1")]), 30 * st.SLOW, "a leader")
-    eq(s.inspect("kept")["Spec"]["Name"], "kept")
+    s.cluster.wait_leader([node(s, "m1")])
+    st.settles(lambda: s.inspect("kept")["Spec"]["Name"], "kept", "the service of before")
     eq(state(s, "m3"), "locked")
     unlock(s, "m3", KEYS["second"])
     whole(s)
@@ -171,6 +175,7 @@ def test_nothing_readable_on_the_disk(s):
         node(s, victim).start()
         node(s, victim).wait_ready(60 * st.SLOW)
         if autolock == "true":
+            locked(s, victim)
             unlock(s, victim, s.docker("swarm", "unlock-key", "-q"))
         whole(s)
     s.docker("service", "rm", "plainname77")
@@ -183,7 +188,7 @@ def test_autolock_off(s):
     st.wait_until(lambda: rewrapped(s, victim), 20 * st.SLOW, "keys wrapped anew")
     reboot(s, victim)
     whole(s)
-    eq(state(s, victim), "active")
+    st.settles(lambda: state(s, victim), "active", victim + " needs no key")
     out = s.docker("swarm", "update", "--autolock=true")
     contains(out, "SWMKEY-1-")
 
@@ -192,9 +197,9 @@ def test_leave_while_locked(s):
     victim = KEYS["victim"]
     st.wait_until(lambda: rewrapped(s, victim), 20 * st.SLOW, "keys wrapped anew")
     reboot(s, victim)
-    st.wait_until(lambda: state(s, victim) == "locked", 20 * st.SLOW, "%s is locked" % victim)
+    locked(s, victim)
     s.docker("swarm", "leave", "--force", on=victim)
-    eq(state(s, victim), "inactive")
+    st.settles(lambda: state(s, victim), "inactive", victim + " is outside")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_altered_disk_is_refused(s):
             altered(f, at)
         mark = len(s.m1.logs("raftd"))
         s.m1.start()
-        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 20, "raftd refuses (%s)" % what)
+        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 30 * st.SLOW, "raftd refuses (%s)" % what)
         said.append(s.m1.logs("raftd")[mark:])
         s.wait(lambda: api_says(s, 503, "trouble connecting to the cluster"), "the API says that the manager is in trouble")
         s.expected |= {("raftd", code) for code in range(1, 126)} - {("raftd", 6), ("raftd", 11)}
@@ -196,7 +196,7 @@ def test_damaged_snapshot_is_refused(s):
         damage()
         mark = len(s.m1.logs("raftd"))
         s.m1.start()
-        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 20, "raftd refuses (%s)" % what)
+        st.wait_until(lambda: next(d["starts"] for d in s.m1.daemons() if d["name"] == "raftd") >= 2, 30 * st.SLOW, "raftd refuses (%s)" % what)
         said = s.m1.logs("raftd")[mark:]
         contains(said, os.path.basename(snap), what)
         contains(said, word, what)

@@ -64,7 +64,7 @@ def test_events_feed(s):
             heard.n += 1
             return select.select([feed], [], [], 0.2)[0]
         heard.n = 0
-        st.wait_until(heard, 10 * st.SLOW, "a line of the feed")
+        st.wait_until(heard, 20 * st.SLOW, "a line of the feed")
         sid = s.create("fd", "pause:latest")
         text = b""
 
@@ -73,7 +73,7 @@ def test_events_feed(s):
             while select.select([feed], [], [], 0.05)[0]:
                 text += os.read(feed.fileno(), 65536)
             return sid.encode() in text
-        st.wait_until(seen, 10 * st.SLOW, "the service in the feed")
+        st.wait_until(seen, 20 * st.SLOW, "the service in the feed")
     s.remove("fd")
 
 

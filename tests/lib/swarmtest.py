@@ -555,6 +555,10 @@ class Cluster:
                     return self.node(lead["Description"]["Hostname"])
         return None
 
+    def wait_leader(self, among=None, seconds=30):
+        """leader(), when there is one: an election may be under way."""
+        return wait_until(lambda: self.leader(among), seconds * SLOW, "a leader")
+
     def wait_nodes(self, count, seconds=30, via="m1"):
         api = self.node(via).api
 
@@ -663,7 +667,7 @@ def remove_cgroups(name):
 def nng_probe(path, text, seconds=5):
     """One line to a daemon's probe, by the program an operator uses."""
     return run("nngcat", "--req0", "--dial", "ipc://" + path, "--data", text, "--raw",
-               "--recv-timeout", str(seconds), "--recv-maxsz", "0", timeout=seconds + 5)
+               "--recv-timeout", str(round(seconds * SLOW * crowd())), "--recv-maxsz", "0", timeout=(seconds + 5) * SLOW)
 
 
 def signal_number(sig):
@@ -943,6 +947,22 @@ def eq(got, want, what=""):
 def contains(text, part, what=""):
     if part not in text:
         raise Failure("%s%r is not in %r" % (what + ": " if what else "", part, text))
+
+
+def settles(get, want, what, seconds=20):
+    """Waits until get() is `want`: for what is on its way. Says what it is, when that does not come about."""
+    last = [None]
+
+    def same():
+        try:
+            last[0] = get()
+        except (OSError, http.client.HTTPException, Failure) as e:
+            last[0] = "%s: %s" % (type(e).__name__, e)
+        return last[0] == want
+    try:
+        wait_until(same, seconds * SLOW, what)
+    except Failure as e:
+        raise Failure("%s; it is %r, wanted %r" % (e, last[0], want)) from None
 
 
 def main(setup=None, make=None, **kw):
