@@ -7,7 +7,7 @@
 #pragma once
 
 #include "meshd/mesh_core.h"
-#include "meshd/mesh_msg.h"
+#include "meshd/netlink/mesh_msg.h"
 
 /* What to forget, collected, because looking through the kernel's table takes milliseconds, however few are found. */
 struct mesh_ct {

@@ -24,7 +24,7 @@
 #pragma once
 
 #include "meshd/mesh_core.h"
-#include "meshd/mesh_msg.h"
+#include "meshd/netlink/mesh_msg.h"
 
 struct mesh_nft {
     struct mesh_msg req;

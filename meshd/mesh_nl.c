@@ -4,19 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_link.h>
-#include <linux/magic.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
-#include "common/util/dir.h"
 
 #define ROOM 1024
 #define DEFAULT_ROUTE_PREFIX 8 /* shorter ones stand for "everywhere" (a VPN's 0.0.0.0/1) */
@@ -309,78 +305,11 @@ int mesh_nl_link_enslave(struct mesh_nl *nl, const char *name, const char *alias
     return mesh_msg_send(&nl->rt, "add link to bridge", NULL, e);
 }
 
-int mesh_nl_sysctl(const char *path, const char *value, struct err *e)
-{
-    char file[512], now[256];
-    size_t n = strlen(value);
-    if (snprintf(file, sizeof file, "/proc/sys/%s", path) >= (int)sizeof file)
-        return err_set(e, ERR_INVALID, "sysctl %.100s...: name too long", path);
-    _cleanup_(closep) int fd = open(file, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return err_errno(e, errno, "sysctl %s", path);
-    ssize_t len = pread(fd, now, sizeof now, 0);
-    if (len > 0 && (size_t)len == n + 1 && memcmp(now, value, n) == 0)
-        return 0;
-    if (pwrite(fd, value, n, 0) != (ssize_t)n)
-        return err_errno(e, errno, "sysctl %s = %s", path, value);
-    return 0;
-}
-
 /* ---- namespaces ---- */
-
-int mesh_nl_netns_dir(const char *dir, struct err *e)
-{
-    int r = dir_own(dir, 0755, e);
-    if (r < 0)
-        return r;
-    if (mount("", dir, "none", MS_SHARED, NULL) == 0)
-        return 0;
-    if (errno != EINVAL) /* EINVAL: not a mount yet */
-        return err_errno(e, errno, "share mount %s", dir);
-    if (mount(dir, dir, "none", MS_BIND, NULL) < 0 || mount("", dir, "none", MS_SHARED, NULL) < 0)
-        return err_errno(e, errno, "make %s a shared mount", dir);
-    return 0;
-}
-
-bool mesh_nl_netns_pinned(const char *path)
-{
-    struct statfs fs;
-    return statfs(path, &fs) == 0 && fs.f_type == NSFS_MAGIC;
-}
-
-int mesh_nl_netns_unpin(const char *path, struct err *e)
-{
-    while (umount2(path, MNT_DETACH) == 0)
-        ;
-    if (errno != EINVAL && errno != ENOENT)
-        return err_errno(e, errno, "unmount %s", path);
-    if (unlink(path) < 0 && errno != ENOENT)
-        return err_errno(e, errno, "remove %s", path);
-    return 0;
-}
-
-static int netns_pin(const char *path, struct err *e)
-{
-    int fd = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
-    if (fd < 0)
-        return err_errno(e, errno, "make %s", path);
-    close(fd);
-    if (mount("/proc/thread-self/ns/net", path, "none", MS_BIND, NULL) < 0)
-        return err_errno(e, errno, "pin network namespace at %s", path);
-    return 0;
-}
 
 static int netns_enter(const struct mesh_plug *p, struct err *e)
 {
-    if (p->make) {
-        if (unshare(CLONE_NEWNET) < 0)
-            return err_errno(e, errno, "make network namespace");
-        return netns_pin(p->pin, e);
-    }
-    _cleanup_(closep) int fd = open(p->pin, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-        return err_errno(e, errno, "enter network namespace %s", p->pin);
-    return 0;
+    return p->make ? mesh_ns_make(p->pin, e) : mesh_ns_enter(p->pin, e);
 }
 
 /* put_veth - both ends at once, the peer born in its namespace. Neither is up: a peer can't be opened before its other
@@ -447,11 +376,11 @@ static int plug_inside(const struct mesh_plug *p, struct err *e)
 /* What Docker sets in every namespace it makes. */
 static int plug_defaults(const struct mesh_nl *nl, struct err *e)
 {
-    int r = mesh_nl_sysctl("net/ipv4/ip_unprivileged_port_start", "0", e);
+    int r = mesh_ns_sysctl("net/ipv4/ip_unprivileged_port_start", "0", e);
     if (r == 0)
-        r = mesh_nl_sysctl("net/ipv4/ping_group_range", "0 2147483647", e);
+        r = mesh_ns_sysctl("net/ipv4/ping_group_range", "0 2147483647", e);
     if (r == 0 && nl->ipv6) /* for interfaces to come; loopback keeps ::1 */
-        r = mesh_nl_sysctl("net/ipv6/conf/default/disable_ipv6", "1", e);
+        r = mesh_ns_sysctl("net/ipv6/conf/default/disable_ipv6", "1", e);
     return r;
 }
 
@@ -461,7 +390,7 @@ static int plug_sysctls(const struct strmap *m, struct err *e)
         char path[256], value[256];
         if (!mesh_sysctl_path(m->v[i].key, path, sizeof path) || !str_copy(value, sizeof value, m->v[i].val))
             return err_set(e, ERR_INVALID, "Sysctls: " STR_FMT " is not one of the network", STR_ARG(m->v[i].key));
-        int r = mesh_nl_sysctl(path, value, e);
+        int r = mesh_ns_sysctl(path, value, e);
         if (r < 0)
             return r;
     }
@@ -485,13 +414,13 @@ static int plug_steps(struct mesh_nl *nl, const struct mesh_plug *p, struct err 
 int mesh_nl_plug(struct mesh_nl *nl, const struct mesh_plug *p, struct err *e)
 {
     int r = plug_steps(nl, p, e);
-    CHECK(setns(nl->host_ns, CLONE_NEWNET) == 0); /* anything else would serve the wrong namespace */
+    mesh_ns_back(nl->host_ns);
     if (r < 0 && p->make) {
         char name[IFNAMSIZ];
         mesh_nl_veth_name(p->addr, name);
         if (p->addr && r != -ERR_CONFLICT)
             (void)mesh_nl_link_del(nl, name, NULL);
-        (void)mesh_nl_netns_unpin(p->pin, NULL);
+        (void)mesh_ns_unpin(p->pin, NULL);
     }
     return r;
 }

@@ -13,7 +13,8 @@
 
 #include "common/proto/fields.h"
 #include "meshd/mesh_core.h"
-#include "meshd/mesh_msg.h"
+#include "meshd/netlink/mesh_msg.h"
+#include "meshd/netlink/mesh_ns.h"
 
 struct mesh_nl {
     struct mesh_msg rt; /* in the host's namespace */
@@ -51,11 +52,6 @@ uint32_t mesh_nl_veth_addr(const char *name);
 int mesh_nl_link_del(struct mesh_nl *nl, const char *name, struct err *e); /* not there: fine */
 int mesh_nl_link_enslave(struct mesh_nl *nl, const char *name, const char *alias, unsigned bridge, struct err *e);
 
-/* mesh_nl_netns_dir - prepares a folder for pins: its own shared mount, so that pins show in other mount namespaces. */
-int mesh_nl_netns_dir(const char *dir, struct err *e);
-bool mesh_nl_netns_pinned(const char *path);
-int mesh_nl_netns_unpin(const char *path, struct err *e); /* not there: fine */
-
 struct mesh_plug {
     const char *pin; /* path of the namespace */
     bool make;       /* a new namespace; else the pinned one gets its link again */
@@ -72,6 +68,3 @@ struct mesh_plug {
  * was made of it is removed again.
  */
 int mesh_nl_plug(struct mesh_nl *nl, const struct mesh_plug *p, struct err *e);
-
-/* mesh_nl_sysctl - writes one value below /proc/sys, in the thread's namespace, unless it reads so already. */
-int mesh_nl_sysctl(const char *path, const char *value, struct err *e);

@@ -322,7 +322,7 @@ static int make_net(struct mesh_node *n, struct mesh_sandbox *sb, const struct s
     if (sb->mode == MESH_HOST)
         return 0;
     pin_path(n, sb->task, pin);
-    (void)mesh_nl_netns_unpin(pin, NULL);
+    (void)mesh_ns_unpin(pin, NULL);
     if (sb->mode == MESH_NONE)
         return plug(n, sb, sysctls, true, e);
     for (int tries = 0; tries < 1024; tries++) {
@@ -373,7 +373,7 @@ static void unmake_net(struct mesh_node *n, const char *task, enum mesh_mode mod
     char pin[512];
     pin_path(n, task, pin);
     if (mode != MESH_HOST)
-        (void)mesh_nl_netns_unpin(pin, NULL);
+        (void)mesh_ns_unpin(pin, NULL);
     step("namespace gone");
     if (addr)
         leave(n, addr);
@@ -402,7 +402,7 @@ int mesh_node_up(struct mesh_node *n, const struct mesh_up *req, struct arena *a
     int r;
     if (sb) {
         pin_path(n, sb->task, pin);
-        if (sb->mode == MESH_HOST || mesh_nl_netns_pinned(pin))
+        if (sb->mode == MESH_HOST || mesh_ns_pinned(pin))
             return reply(n, req, sb, a, ret, e);
         r = mesh_node_down(n, req->TaskID, e); /* someone took its namespace away: a new one */
         if (r < 0)
@@ -587,10 +587,10 @@ static int open_host(struct mesh_node *n, struct err *e)
     char path[MESH_TEXT_MAX + 64];
     int r = mesh_nl_bridge(&n->nl, n->conf.bridge, n->subnet, (unsigned)n->conf.mtu, &n->bridge, e);
     if (r == 0)
-        r = mesh_nl_sysctl("net/ipv4/ip_forward", "1", e);
+        r = mesh_ns_sysctl("net/ipv4/ip_forward", "1", e);
     /* localhost:PORT goes to the bridge with a 127/8 source until it is masqueraded; the table guards the way back. */
     snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", n->conf.bridge);
-    return r < 0 ? r : mesh_nl_sysctl(path, "1", e);
+    return r < 0 ? r : mesh_ns_sysctl(path, "1", e);
 }
 
 /* adopt_link - is the link the one of this sandbox? Then it is put right if need be. */
@@ -652,7 +652,7 @@ static void open_pins(struct opening *o)
         if (de->d_name[0] != '.' && strlen(de->d_name) < MESH_ID_SIZE &&
             !mesh_core_get(&o->n->core, str_from(de->d_name))) {
             pin_path(o->n, de->d_name, pin);
-            (void)mesh_nl_netns_unpin(pin, NULL);
+            (void)mesh_ns_unpin(pin, NULL);
             note(o, "network namespace %s belongs to no sandbox: removed", de->d_name);
             o->n->dropped++;
         }
@@ -667,7 +667,7 @@ static void open_sandboxes(struct opening *o)
         struct mesh_sandbox *sb = &o->v[i];
         char pin[512];
         pin_path(o->n, sb->task, pin);
-        if (!mesh_core_get(&o->n->core, str_from(sb->task)) && (sb->mode == MESH_HOST || mesh_nl_netns_pinned(pin))) {
+        if (!mesh_core_get(&o->n->core, str_from(sb->task)) && (sb->mode == MESH_HOST || mesh_ns_pinned(pin))) {
             mesh_core_add(&o->n->core, sb);
             continue;
         }
@@ -724,7 +724,7 @@ static int open_dirs(struct mesh_node *n, const char *run_dir, struct err *e)
         snprintf(n->pins, sizeof n->pins, "%s/netns", run_dir) >= (int)sizeof n->pins)
         return err_set(e, ERR_INVALID, "run folder: name too long");
     int r = dir_own(n->files, 0700, e);
-    return r < 0 ? r : mesh_nl_netns_dir(n->pins, e);
+    return r < 0 ? r : mesh_ns_dir(n->pins, e);
 }
 
 int mesh_node_open(struct mesh_node *n, const struct mesh_conf *conf, const char *run_dir, mesh_note_fn *fn, void *arg,

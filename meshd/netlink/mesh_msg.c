@@ -1,4 +1,4 @@
-#include "meshd/mesh_msg.h"
+#include "meshd/netlink/mesh_msg.h"
 
 #include <errno.h>
 #include <stdlib.h>
