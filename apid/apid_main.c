@@ -41,6 +41,7 @@ static int start(struct err *e)
         (r = rpc_client_open(&api.cad, loop, run, "cad", e)) < 0 || (r = state_open(e)) < 0 ||
         (r = store_wake_open(&wake, loop, run, on_wake, NULL, e)) < 0)
         return r;
+    rpc_client_share(api.raftd, &op_raftd_txn);
     return api_http_open(path, (unsigned)connections_max, e);
 }
 

@@ -6,6 +6,10 @@
  * its host on behalf of another node has "from". Daemons take "from" only from gatewayd's user.
  * Everything here runs on the daemon's event loop; nng's own threads only fill an inbox.
  *
+ * Several requests may share a message: its op is "batch", its body a list of maps {"id", "op", "body"}, the body of
+ * the reply a list of replies, sent when the last of them is there. A message costs both ends more
+ * than what a small request says.
+ *
  * A lost connection fails the request with ERR_UNAVAILABLE, or ERR_TIMEOUT if it had been sent; nothing is resent.
  */
 #pragma once
@@ -80,6 +84,11 @@ struct rpc_client *rpc_client_free(struct rpc_client *c); /* outstanding request
  * as ourselves): the run folder is shared, and whoever comes first could listen in another one's name. */
 void rpc_client_users(uid_t (*user_of)(const char *daemon));
 
+/* rpc_client_share - from now on requests of this operation that rpc_send() has not sent yet share a message: they are
+ * held back until they are as many as those under way, or for 2 ms. The busier, the fewer messages. For small requests
+ * of which none is answered much later than the others, since they are answered together. */
+void rpc_client_share(struct rpc_client *c, const struct op *op);
+
 /* rpc_send - starts a request. timeout_ms covers waiting for the daemon to come up, too. Any number may be in flight.
  */
 void rpc_send(struct rpc_client *c, const struct op *op, const void *req, unsigned timeout_ms, rpc_done_fn *done,
@@ -116,4 +125,19 @@ struct rpc_response {
     uint64_t id, code;
     struct str msg, body;
 };
-extern const struct field rpc_request_fields[], rpc_response_fields[];
+/* One request of a batch; its reply is a struct rpc_response. */
+struct rpc_part {
+    uint64_t id;
+    struct str op, body;
+};
+#define RPC_BATCH_OP "batch"
+#define RPC_BATCH_MAX 256u
+extern const struct field rpc_request_fields[], rpc_response_fields[], rpc_part_fields[];
+
+/* rpc_list_open - a msgpack array of 1 to @max entries; rpc_list_next - its next one as a span. True: there it is. */
+struct rpc_list {
+    struct mp_cursor c;
+    size_t left;
+};
+bool rpc_list_open(struct rpc_list *l, struct str array, size_t max);
+bool rpc_list_next(struct rpc_list *l, struct str *ret);

@@ -1,6 +1,7 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -16,18 +17,22 @@
 #define CALL_ARENA_BYTES (128u << 20)
 #define CALL_ARENA_PER_BYTE 4u
 
-/* One slot is one nng context: it receives, has one call out, sends the answer, and receives again. */
+/* One slot is one nng context: it receives, has one call out, sends the answer, and receives again. The step from
+ * sending to receiving is done on nng's thread, which saves waking the loop for it. */
 enum slot_state { SLOT_RECEIVING, SLOT_CALLED, SLOT_SENDING, SLOT_DEAD };
 
 struct rpc_call {
     struct inbox_item item;
     struct rpc_server *server;
     struct rpc_call *next; /* all slots of the server */
-    enum slot_state state;
+    _Atomic enum slot_state state;
     nng_ctx ctx;
     nng_aio *aio;
     nng_msg *msg; /* the request; texts point into it */
     struct arena arena;
+    struct rpc_call *whole; /* of a batch: the call that brought it; it lies in that one's arena. Else NULL */
+    size_t parts_left;      /* the whole: so many are not answered yet, and these are */
+    struct buf replies;
     const struct op *op;
     uint64_t id;
     uid_t uid;
@@ -39,7 +44,8 @@ struct rpc_server {
     nng_socket sock;
     const struct route *routes;
     struct rpc_call *slots;
-    unsigned nslots, max_slots, nreceiving;
+    unsigned nslots, max_slots;
+    atomic_uint nreceiving;
     size_t bytes; /* of all requests being answered */
     bool closing, has_gateway;
     uid_t gateway;
@@ -64,6 +70,12 @@ const struct field rpc_request_fields[] = {
     FIELD_PTR(struct rpc_request, from, from_fields, struct rpc_from),
     FIELD_END,
 };
+const struct field rpc_part_fields[] = {
+    FIELD_U64(struct rpc_part, id, 0, UINT64_MAX),
+    FIELD_STR(struct rpc_part, op, 1, 64),
+    FIELD_RAW_REQ(struct rpc_part, body),
+    FIELD_END,
+};
 const struct field rpc_response_fields[] = {
     FIELD_U64(struct rpc_response, id, 0, UINT64_MAX),
     FIELD_U64(struct rpc_response, code, 0, ERR_CODE_COUNT - 1),
@@ -72,16 +84,37 @@ const struct field rpc_response_fields[] = {
     FIELD_END,
 };
 
+bool rpc_list_open(struct rpc_list *l, struct str array, size_t max)
+{
+    struct mp_val v;
+    l->c = mp_cursor(array);
+    l->left = 0;
+    if (mp_next(&l->c, &v) != 0 || v.type != MP_ARRAY || v.n == 0 || v.n > max)
+        return false;
+    l->left = v.n;
+    return true;
+}
+
+bool rpc_list_next(struct rpc_list *l, struct str *ret)
+{
+    if (l->left == 0 || mp_span(&l->c, ret) < 0)
+        return false;
+    l->left--;
+    return true;
+}
+
+/* Also on nng's thread. */
 static void slot_receive(struct rpc_call *c)
 {
     c->state = SLOT_RECEIVING;
-    c->server->nreceiving++;
+    atomic_fetch_add(&c->server->nreceiving, 1);
     nng_ctx_recv(c->ctx, c->aio);
 }
 
 static void slot_clear(struct rpc_call *c)
 {
     arena_done(&c->arena);
+    buf_done(&c->replies);
     if (c->msg) {
         c->server->bytes -= nng_msg_len(c->msg);
         nng_msg_free(c->msg);
@@ -89,10 +122,16 @@ static void slot_clear(struct rpc_call *c)
     c->msg = NULL;
 }
 
+static void part_send(struct rpc_call *c, const struct rpc_response *r);
+
 static void slot_send(struct rpc_call *c, int code, struct str text, struct str body)
 {
     struct buf b = { .limit = RPC_MSG_MAX };
     struct rpc_response r = { .id = c->id, .code = (uint64_t)code, .msg = text, .body = body };
+    if (c->whole) {
+        part_send(c, &r);
+        return;
+    }
     fields_encode(&r, rpc_response_fields, &b);
     nng_msg *m;
     bool ok = !b.failed && nng_msg_alloc(&m, 0) == 0 && nng_msg_append(m, b.p, b.n) == 0;
@@ -106,6 +145,27 @@ static void slot_send(struct rpc_call *c, int code, struct str text, struct str 
     c->state = SLOT_SENDING;
     nng_aio_set_msg(c->aio, m);
     nng_ctx_send(c->ctx, c->aio);
+}
+
+/* The last one answers for all. */
+static void part_send(struct rpc_call *c, const struct rpc_response *r)
+{
+    struct rpc_call *w = c->whole;
+    size_t before = w->replies.n;
+    c->state = SLOT_SENDING;
+    fields_encode(r, rpc_response_fields, &w->replies);
+    if (w->replies.failed) { /* too much together: this one has to do without */
+        struct rpc_response none = { .id = r->id, .code = ERR_TOO_BIG, .msg = STR("the reply exceeds the limit") };
+        w->replies.failed = false;
+        w->replies.n = before;
+        fields_encode(&none, rpc_response_fields, &w->replies);
+    }
+    if (--w->parts_left > 0)
+        return;
+    struct buf all = w->replies;
+    w->replies = (struct buf)BUF_INIT;
+    slot_send(w, ERR_OK, STR(""), buf_str(&all));
+    buf_done(&all);
 }
 
 void rpc_reply(struct rpc_call *c, const void *rep)
@@ -150,7 +210,7 @@ void rpc_fail_err(struct rpc_call *c, const struct err *e)
 
 struct arena *rpc_arena(struct rpc_call *c)
 {
-    return &c->arena;
+    return c->whole ? &c->whole->arena : &c->arena;
 }
 
 uid_t rpc_peer_uid(const struct rpc_call *c)
@@ -238,6 +298,72 @@ static void read_peer(struct rpc_call *c)
     c->pid = (pid_t)pid;
 }
 
+static void dispatch_op(struct rpc_call *c, struct str op, struct str body)
+{
+    struct err e = ERR_INIT;
+    const struct route *rt = find_route(c->server, op);
+    if (!rt) {
+        rpc_fail(c, ERR_UNIMPLEMENTED, "request: op: \"" STR_FMT "\" is not known here", STR_ARG(op));
+        return;
+    }
+    c->op = rt->op;
+    void *req = arena_alloc(rpc_arena(c), rt->op->req_size);
+    if (!req)
+        rpc_fail(c, ERR_NOMEM, "%s: out of memory", rt->op->name);
+    else if (fields_decode(req, rt->op->req, rt->op->req_size, body, FIELDS_STRICT, rpc_arena(c), &e) < 0)
+        rpc_fail(c, e.code, "%s: %s", rt->op->name, e.msg);
+    else
+        rt->fn(c, req);
+}
+
+/* parts_decode - all of them before anything is done; NULL: malformed, or too much. */
+static struct rpc_part *parts_decode(struct rpc_call *c, struct str body, size_t *ret_n, struct err *e)
+{
+    struct rpc_list l;
+    struct str one;
+    if (!rpc_list_open(&l, body, RPC_BATCH_MAX)) {
+        err_set(e, ERR_INVALID, "request: body: must be a list of 1 to %u requests", RPC_BATCH_MAX);
+        return NULL;
+    }
+    struct rpc_part *v = arena_array(&c->arena, l.left, sizeof *v);
+    if (!v)
+        err_set(e, ERR_NOMEM, "request: out of memory");
+    for (*ret_n = 0; v && l.left > 0; ++*ret_n) {
+        if (!rpc_list_next(&l, &one))
+            err_set(e, ERR_INVALID, "request: body: malformed");
+        else if (fields_decode(&v[*ret_n], rpc_part_fields, sizeof *v, one, FIELDS_STRICT, &c->arena, e) == 0)
+            continue;
+        return NULL;
+    }
+    return v;
+}
+
+static void dispatch_batch(struct rpc_call *w, struct str body)
+{
+    struct err e = ERR_INIT;
+    size_t n = 0;
+    struct rpc_part *v = parts_decode(w, body, &n, &e);
+    struct rpc_call *calls = v ? arena_array(&w->arena, n, sizeof *calls) : NULL;
+    uint8_t head[5] = { 0xdd, 0, 0, (uint8_t)(n >> 8), (uint8_t)n }; /* array 32 */
+    if (!calls) {
+        rpc_fail(w, e.code ? e.code : ERR_NOMEM, "%s", e.code ? e.msg : "request: out of memory");
+        return;
+    }
+    w->parts_left = n;
+    w->replies = (struct buf){ .limit = RPC_MSG_MAX - (64u << 10) };
+    buf_put(&w->replies, head, sizeof head);
+    for (size_t i = 0; i < n; i++) { /* all of this is gone when the last one is answered */
+        struct rpc_call *c = &calls[i];
+        c->server = w->server;
+        c->state = SLOT_CALLED;
+        c->whole = w;
+        c->id = v[i].id;
+        c->uid = w->uid;
+        c->pid = w->pid;
+        dispatch_op(c, v[i].op, v[i].body);
+    }
+}
+
 static void dispatch(struct rpc_call *c)
 {
     struct err e = ERR_INIT;
@@ -275,22 +401,10 @@ static void dispatch(struct rpc_call *c)
             rpc_fail(c, ERR_INVALID, "request: to: nothing is passed on from here");
         return;
     }
-    const struct route *rt = find_route(c->server, rq.op);
-    if (!rt) {
-        rpc_fail(c, ERR_UNIMPLEMENTED, "request: op: \"" STR_FMT "\" is not known here", STR_ARG(rq.op));
-        return;
-    }
-    c->op = rt->op;
-    void *req = arena_alloc(&c->arena, rt->op->req_size);
-    if (!req) {
-        rpc_fail(c, ERR_NOMEM, "%s: out of memory", rt->op->name);
-        return;
-    }
-    if (fields_decode(req, rt->op->req, rt->op->req_size, rq.body, FIELDS_STRICT, &c->arena, &e) < 0) {
-        rpc_fail(c, e.code, "%s: %s", rt->op->name, e.msg);
-        return;
-    }
-    rt->fn(c, req);
+    if (str_is(rq.op, RPC_BATCH_OP) && !rq.from)
+        dispatch_batch(c, rq.body);
+    else
+        dispatch_op(c, rq.op, rq.body);
 }
 
 static int add_slot(struct rpc_server *s, struct err *e);
@@ -300,17 +414,7 @@ static void on_inbox(struct inbox_item *item)
     struct rpc_call *c = (struct rpc_call *)item;
     struct rpc_server *s = c->server;
     int r = nng_aio_result(c->aio);
-    if (c->state == SLOT_SENDING) {
-        if (r != 0) {
-            nng_msg *m = nng_aio_get_msg(c->aio); /* the peer hung up: nobody wants it */
-            if (m)
-                nng_msg_free(m);
-            nng_aio_set_msg(c->aio, NULL);
-        }
-        slot_receive(c);
-        return;
-    }
-    s->nreceiving--;
+    atomic_fetch_sub(&s->nreceiving, 1);
     if (r == NNG_ECLOSED || s->closing) {
         c->state = SLOT_DEAD;
         return;
@@ -323,7 +427,7 @@ static void on_inbox(struct inbox_item *item)
     c->msg = nng_aio_get_msg(c->aio);
     s->bytes += nng_msg_len(c->msg);
     nng_aio_set_msg(c->aio, NULL);
-    if (s->nreceiving == 0 && s->nslots < s->max_slots) {
+    if (atomic_load(&s->nreceiving) == 0 && s->nslots < s->max_slots) {
         struct err e = ERR_INIT;
         if (add_slot(s, &e) < 0)
             log_warn("no more room for requests: %s", e.msg);
@@ -331,10 +435,23 @@ static void on_inbox(struct inbox_item *item)
     dispatch(c);
 }
 
+static void on_sent(struct rpc_call *c)
+{
+    nng_msg *m = nng_aio_result(c->aio) != 0 ? nng_aio_get_msg(c->aio) : NULL;
+    if (m)
+        nng_msg_free(m); /* the peer hung up: nobody wants it */
+    nng_aio_set_msg(c->aio, NULL);
+    slot_receive(c);
+}
+
+/* On nng's threads. */
 static void on_aio(void *arg)
 {
     struct rpc_call *c = arg;
-    inbox_post(&c->item);
+    if (c->state == SLOT_SENDING)
+        on_sent(c);
+    else
+        inbox_post(&c->item);
 }
 
 static int add_slot(struct rpc_server *s, struct err *e)

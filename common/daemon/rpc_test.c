@@ -500,6 +500,142 @@ static void a_client_may_go_with_requests_in_flight(void **state)
     rpc_server_free(s);
 }
 
+/* Two slots, so that twenty requests can only be there together when they came together. */
+static void requests_that_share_a_message(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(2);
+    struct rpc_client *c = dial();
+    struct outcome o[20] = { 0 };
+    rpc_client_share(c, &op_raftd_barrier);
+    for (int i = 0; i < 20; i++)
+        rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o[i]);
+    run_until(&nheld, 20);
+    for (int i = 19; i >= 0; i--) {
+        assert_int_equal(o[i].done, 0);
+        rpc_reply(held[i], &(struct raftd_txn_reply){ .Revision = (uint64_t)i });
+    }
+    run_until(&o[19].done, 1);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(o[i].done, 1);
+        assert_int_equal(o[i].code, 0);
+        assert_int_equal(o[i].revision, i);
+    }
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static void each_of_a_batch_has_its_own_outcome(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(2);
+    struct rpc_client *c = dial();
+    struct outcome ok = { 0 }, bad = { 0 }, fields = { 0 }, last = { 0 };
+    struct txn_change ch = { .Op = STR("delete"), .Kind = STR("task"), .ID = STR("t1") },
+                      no_id = { .Op = STR("delete"), .Kind = STR("task") };
+    rpc_client_share(c, &op_raftd_txn);
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 7, .Changes = { &ch, 1 } }, 5000, on_done, &ok);
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 13 }, 5000, on_done, &bad);
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Changes = { &no_id, 1 } }, 5000, on_done, &fields);
+    rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 9 }, 5000, on_done, &last);
+    run_until(&last.done, 1);
+    assert_int_equal(ok.code, 0);
+    assert_int_equal(ok.revision, 8);
+    assert_int_equal(bad.code, ERR_CONFLICT);
+    assert_string_equal(bad.msg, "term 13 is unlucky");
+    assert_int_equal(fields.code, ERR_INVALID);
+    assert_non_null(strstr(fields.msg, "Changes[0].ID: must have between 1 and 256 bytes"));
+    assert_int_equal(last.revision, 9);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+/* What follows one that waits does not wait for it; what is large goes alone; more than fits a message goes in two. */
+static void a_batch_is_bounded(void **state)
+{
+    (void)state;
+    static char big[100000];
+    struct rpc_server *s = serve(8);
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 }, first = { 0 };
+    struct txn_change ch = { .Op = STR("create"), .Kind = STR("task"), .ID = STR("t1") };
+    struct buf doc = BUF_INIT;
+    mp_str(&doc, (struct str){ big, sizeof big });
+    ch.Doc = buf_str(&doc);
+    rpc_client_share(c, &op_raftd_barrier);
+    for (int i = 0; i < 3; i++) {
+        rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &first);
+        run_until(&nheld, i + 1);
+    }
+    for (int i = 0; i < 3; i++)
+        rpc_reply(held[i], &(struct raftd_txn_reply){ 0 });
+    run_until(&first.done, 3);
+    assert_int_equal(first.code, 0);
+    rpc_client_share(c, &op_raftd_txn);
+    for (int i = 0; i < 600; i++)
+        rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 1, .Changes = { &ch, i % 100 == 50 } }, 10000, on_done,
+                 &o);
+    run_until(&o.done, 600);
+    assert_int_equal(o.code, 0);
+    buf_done(&doc);
+    rpc_client_free(c);
+    rpc_server_free(s);
+}
+
+static struct rpc_client *doomed;
+
+static void on_done_free(void *arg, const void *rep, const struct err *e)
+{
+    on_done(arg, rep, e);
+    doomed = rpc_client_free(doomed);
+}
+
+static void a_client_may_go_in_the_middle_of_a_batch(void **state)
+{
+    (void)state;
+    struct rpc_server *s = serve(4);
+    struct outcome one = { 0 }, other = { 0 };
+    doomed = dial();
+    rpc_client_share(doomed, &op_raftd_txn);
+    rpc_send(doomed, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 5000, on_done, &one);
+    rpc_send(doomed, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 5000, on_done_free, &one);
+    rpc_send(doomed, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 5000, on_done, &other);
+    run_until(&one.done, 2);
+    assert_null(doomed);
+    assert_int_equal(other.done, 0);
+    /* and with a batch under way and one that waits */
+    doomed = dial();
+    rpc_client_share(doomed, &op_raftd_barrier);
+    for (int i = 0; i < 3; i++)
+        rpc_send(doomed, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 5000, on_done, &other);
+    run_until(&nheld, 3);
+    rpc_send(doomed, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 5000, on_done, &other);
+    doomed = rpc_client_free(doomed);
+    assert_int_equal(other.done, 0);
+    rpc_server_free(s);
+}
+
+static void a_batch_without_a_server_is_unavailable(void **state)
+{
+    (void)state;
+    struct rpc_client *c = dial();
+    struct outcome o = { 0 };
+    rpc_client_share(c, &op_raftd_txn);
+    for (int i = 0; i < 3; i++)
+        rpc_send(c, &op_raftd_txn, &(struct raftd_txn){ .Term = 1 }, 50, on_done, &o);
+    run_until(&o.done, 3);
+    assert_int_equal(o.code, ERR_UNAVAILABLE);
+    struct rpc_server *s = serve(4);
+    rpc_client_share(c, &op_raftd_barrier);
+    for (int i = 0; i < 2; i++)
+        rpc_send(c, &op_raftd_barrier, &(struct raftd_empty){ 0 }, 10000, on_done, &o);
+    run_until(&nheld, 2);
+    rpc_server_free(s);
+    run_until(&o.done, 5);
+    assert_int_equal(o.code, ERR_TIMEOUT); /* sent: nobody knows */
+    rpc_client_free(c);
+}
+
 static void *call_sync(void *arg)
 {
     struct outcome *o = arg;
@@ -609,6 +745,11 @@ int main(void)
         cmocka_unit_test(many_calls_are_in_flight_at_once),
         cmocka_unit_test(more_calls_than_slots_wait),
         cmocka_unit_test(a_client_may_go_with_requests_in_flight),
+        cmocka_unit_test(requests_that_share_a_message),
+        cmocka_unit_test(each_of_a_batch_has_its_own_outcome),
+        cmocka_unit_test(a_batch_is_bounded),
+        cmocka_unit_test(a_client_may_go_in_the_middle_of_a_batch),
+        cmocka_unit_test(a_batch_without_a_server_is_unavailable),
         cmocka_unit_test(sync_calls_need_no_loop_of_their_own),
         cmocka_unit_test(probes_answer_one_line),
         cmocka_unit_test(a_probe_rests_when_its_peers_have_gone),
