@@ -240,8 +240,10 @@ int cad_get_unlock_key(struct store *s, struct arena *a, struct cad_unlock_key_r
 
     if (begin(s, &snap, &m, e) < 0)
         return -e->code;
-    if (store_get(snap, KIND_CREDENTIAL, STR(STORE_UNLOCK_KEY_ID), &doc) == 0)
+    if (store_get(snap, KIND_CREDENTIAL, STR(STORE_UNLOCK_KEY_ID), &doc) == 0) {
         ret->Key = arena_str(a, cad_text_at(doc, "Key"));
+        (void)mp_get_u64(doc, "Rev", &ret->Epoch);
+    }
     store_end(snap);
     return 0;
 }

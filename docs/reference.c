@@ -88,7 +88,7 @@ static void print_messages(void)
         { "raftd",
           { &op_raftd_txn, &op_raftd_barrier, &op_raftd_bootstrap, &op_raftd_reset, &op_raftd_status, &op_raftd_members,
             &op_raftd_member_add, &op_raftd_member_remove, &op_raftd_forward, &op_raftd_force_new, &op_raftd_unlock,
-            &op_raftd_backup, &op_raftd_restore } },
+            &op_raftd_node_key, &op_raftd_backup, &op_raftd_restore } },
         { "gatewayd", { &op_gw_identity, &op_gw_setup, &op_gw_join, &op_gw_leave, &op_gw_unlock } },
         { "cad", { &op_cad_root, &op_cad_issue, &op_cad_tokens, &op_cad_rotate, &op_cad_unlock_key } },
         { "dispatcherd", { &op_disp_session, &op_disp_assignments, &op_disp_status, &op_disp_link } },

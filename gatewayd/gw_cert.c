@@ -4,10 +4,14 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/pkcs12.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 
 #define CHAIN_MAX 16
+#define KEY_TEXT_MAX 16384u
+#define KEY_COPIES_MAX 4
+#define ROUNDS_MAX 10000
 #define TOKEN_PREFIX "SWMTKN-1-"
 #define DIGEST_DIGITS 50
 #define SECRET_DIGITS 25
@@ -184,20 +188,114 @@ static int take_bio(BIO *b, struct buf *out, struct err *e)
     return out->failed ? err_set(e, ERR_NOMEM, "out of memory") : 0;
 }
 
-int gw_key_pem(EVP_PKEY *key, struct buf *out, struct err *e)
+void gw_seal_done(struct gw_seal *s)
 {
-    _cleanup_(BIO_freep) BIO *b = BIO_new(BIO_s_secmem());
-    if (!b || PEM_write_bio_PKCS8PrivateKey(b, key, NULL, NULL, 0, NULL, NULL) != 1)
-        return gw_ssl_error(e, "write the key");
-    return take_bio(b, out, e);
+    OPENSSL_cleanse(s, sizeof *s);
 }
 
-int gw_key_parse(EVP_PKEY **ret, struct str pem, struct err *e)
+/* The passphrases have 256 random bits: stretching them with many rounds would gain nothing. */
+static bool put_sealed(BIO *b, EVP_PKEY *key, const char *pass)
 {
+    return !pass[0] ||
+           PEM_write_bio_PKCS8PrivateKey(b, key, EVP_aes_256_cbc(), pass, (int)strlen(pass), NULL, NULL) == 1;
+}
+
+int gw_key_pem(EVP_PKEY *key, const struct gw_seal *seal, struct buf *out, struct err *e)
+{
+    _cleanup_(BIO_freep) BIO *b = BIO_new(BIO_s_secmem());
+    bool ok = b != NULL;
+    if (ok && seal && !gw_seal_none(seal))
+        ok = put_sealed(b, key, seal->unlock) && put_sealed(b, key, seal->store);
+    else if (ok)
+        ok = PEM_write_bio_PKCS8PrivateKey(b, key, NULL, NULL, 0, NULL, NULL) == 1;
+    return ok ? take_bio(b, out, e) : gw_ssl_error(e, "write the key");
+}
+
+/* rounds - of PBKDF2: what a file says costs this much time. */
+static long rounds(const X509_SIG *sig)
+{
+    const X509_ALGOR *alg;
+    const ASN1_OBJECT *oid;
+    const void *param;
+    int type;
+    long n = -1;
+    X509_SIG_get0(sig, &alg, NULL);
+    X509_ALGOR_get0(&oid, &type, &param, alg);
+    PBE2PARAM *pbe = OBJ_obj2nid(oid) == NID_pbes2 && type == V_ASN1_SEQUENCE
+                         ? ASN1_item_unpack(param, ASN1_ITEM_rptr(PBE2PARAM))
+                         : NULL;
+    PBKDF2PARAM *kdf = NULL;
+    if (pbe) {
+        X509_ALGOR_get0(&oid, &type, &param, pbe->keyfunc);
+        if (OBJ_obj2nid(oid) == NID_id_pbkdf2 && type == V_ASN1_SEQUENCE)
+            kdf = ASN1_item_unpack(param, ASN1_ITEM_rptr(PBKDF2PARAM));
+    }
+    if (kdf)
+        n = ASN1_INTEGER_get(kdf->iter);
+    PBKDF2PARAM_free(kdf);
+    PBE2PARAM_free(pbe);
+    return n;
+}
+
+static EVP_PKEY *unseal(const X509_SIG *sig, const char *pass)
+{
+    PKCS8_PRIV_KEY_INFO *info = pass[0] ? PKCS8_decrypt(sig, pass, (int)strlen(pass)) : NULL;
+    EVP_PKEY *key = info ? EVP_PKCS82PKEY(info) : NULL;
+    PKCS8_PRIV_KEY_INFO_free(info);
+    return key;
+}
+
+/* key_of - the key in one PEM block; NULL. */
+static EVP_PKEY *key_of(const char *name, const unsigned char *der, long n, const struct gw_seal *seal, bool *sealed)
+{
+    const unsigned char *p = der;
+    EVP_PKEY *key = NULL;
+    *sealed = strcmp(name, PEM_STRING_PKCS8) == 0;
+    if (!*sealed)
+        return strcmp(name, PEM_STRING_PKCS8INF) == 0 || strcmp(name, PEM_STRING_ECPRIVATEKEY) == 0
+                   ? d2i_AutoPrivateKey(NULL, &p, n)
+                   : NULL;
+    X509_SIG *sig = seal ? d2i_X509_SIG(NULL, &p, n) : NULL;
+    long work = sig ? rounds(sig) : -1;
+    if (work > 0 && work <= ROUNDS_MAX) {
+        key = unseal(sig, seal->unlock);
+        if (!key)
+            key = unseal(sig, seal->store);
+    }
+    X509_SIG_free(sig);
+    return key;
+}
+
+int gw_key_parse(EVP_PKEY **ret, struct str pem, const struct gw_seal *seal, bool *ret_sealed, struct err *e)
+{
+    if (pem.n > KEY_TEXT_MAX)
+        return err_set(e, ERR_CORRUPT, "the key: text too long");
     _cleanup_(BIO_freep) BIO *b = BIO_new_mem_buf(pem.p ? pem.p : "", (int)pem.n);
-    EVP_PKEY *key = b ? PEM_read_bio_PrivateKey(b, NULL, NULL, (void *)"") : NULL;
+    EVP_PKEY *key = NULL;
+    bool any = false;
+    for (int i = 0; b && !key && i < KEY_COPIES_MAX; i++) {
+        char *name, *header;
+        unsigned char *der;
+        bool sealed = false;
+        long n;
+        if (PEM_read_bio(b, &name, &header, &der, &n) != 1)
+            break;
+        key = header[0] ? NULL : key_of(name, der, n, seal, &sealed);
+        any = any || sealed;
+        OPENSSL_clear_free(der, (size_t)n);
+        OPENSSL_free(name);
+        OPENSSL_free(header);
+    }
+    if (ret_sealed)
+        *ret_sealed = any;
+    ERR_clear_error();
+    if (key && !EVP_PKEY_is_a(key, "EC")) {
+        EVP_PKEY_free(key);
+        return err_set(e, ERR_CORRUPT, "the key: not an elliptic curve's");
+    }
     if (!key)
-        return gw_ssl_error(e, "read the key");
+        return any ? err_set(e, ERR_DENIED, "the node's key is sealed: the swarm's unlock key is needed")
+                   : err_set(e, ERR_CORRUPT, "the key: no PEM private key");
     *ret = key;
     return 0;
 }

@@ -50,10 +50,27 @@ int gw_cert_verify(X509 *leaf, STACK_OF(X509) * chain, struct str trust, int64_t
  * in @trust that it names. false: neither is there. */
 bool gw_cert_issuer(X509 *leaf, STACK_OF(X509) * chain, struct str trust, struct buf *subject, struct buf *key);
 
+/*
+ * What a key is sealed with on the disk; an empty text: not with that one. Each seals a copy of its own (PEM, PKCS #8,
+ * PBES2: `openssl pkey -passin pass:SWMKEY-1-... -in swarm-node.key` opens the first), and one of them is enough.
+ */
+#define GW_SEAL_MAX 80u
+struct gw_seal {
+    char unlock[GW_SEAL_MAX]; /* the swarm's unlock key, as people have it */
+    char store[GW_SEAL_MAX];  /* what raftd has as long as its store is open */
+};
+static inline bool gw_seal_none(const struct gw_seal *s)
+{
+    return !s->unlock[0] && !s->store[0];
+}
+void gw_seal_done(struct gw_seal *s); /* cleanses */
+
 /* Keys: ECDSA P-256. PEM text in a struct buf: secret, see gw_secret_done(). */
 int gw_key_new(EVP_PKEY **ret, struct err *e);
-int gw_key_pem(EVP_PKEY *key, struct buf *out, struct err *e);
-int gw_key_parse(EVP_PKEY **ret, struct str pem, struct err *e);
+/* gw_key_pem - @seal: NULL or none: in plain text. */
+int gw_key_pem(EVP_PKEY *key, const struct gw_seal *seal, struct buf *out, struct err *e);
+/* gw_key_parse - -ERR_DENIED: it is sealed, and nothing in @seal (or NULL) opens it. @ret_sealed may be NULL. */
+int gw_key_parse(EVP_PKEY **ret, struct str pem, const struct gw_seal *seal, bool *ret_sealed, struct err *e);
 void gw_secret_done(struct buf *b); /* cleanses and frees */
 
 /* gw_csr - a request for a certificate for @key, PEM; who it is for is decided by who asks. */

@@ -14,6 +14,7 @@
 #include "common/util/check.h"
 #include "common/util/clock.h"
 #include "gatewayd/gw_authz.h"
+#include "gatewayd/gw_lock.h"
 #include "gatewayd/gw_route.h"
 #include "gatewayd/gw_shell.h"
 
@@ -25,6 +26,7 @@
 #define LISTEN_RETRY_MS 1000u
 #define POLLS_MAX 64u
 #define SOON_SPREAD_MS 500u
+#define UNDECIDED_WAIT_MS 3000u
 
 static const char already[] =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
@@ -94,7 +96,7 @@ static int64_t now_s(void)
 
 static const char *state_name(void)
 {
-    static const char *const names[] = { "inactive", "pending", "active", "error" };
+    static const char *const names[] = { "inactive", "pending", "active", "error", "locked" };
     return names[me.id.state];
 }
 
@@ -133,7 +135,7 @@ static void answer_polls(void)
     size_t kept = 0;
     for (size_t i = 0; i < me.npolls; i++) {
         struct poll *p = &me.polls[i];
-        if (p->seq < me.id.seq || p->until_ms <= now) {
+        if ((p->seq < me.id.seq && !gw_lock_undecided()) || p->until_ms <= now) {
             answer_poll(p->call);
             continue;
         }
@@ -156,6 +158,11 @@ static int on_poll_timer(sd_event_source *s, uint64_t usec, void *arg)
 void gw_ident_on_identity(struct rpc_call *c, const void *req)
 {
     const struct gw_identity *q = req;
+    if (gw_lock_undecided() && me.npolls < POLLS_MAX) { /* a restart of this daemon alone locks nobody out */
+        me.polls[me.npolls++] = (struct poll){ c, 0, gw_now_ms() + UNDECIDED_WAIT_MS };
+        answer_polls();
+        return;
+    }
     if (q->Seq < me.id.seq || q->WaitMs == 0 || me.npolls == POLLS_MAX) {
         answer_poll(c);
         return;
@@ -270,6 +277,7 @@ static void adopt(struct gw_credentials *c)
     if (had)
         gw_hub_redial();
     gw_hub_managers();
+    gw_lock_look();
     work_at(gw_now_ms());
 }
 
@@ -313,7 +321,7 @@ static int prepare_key(struct err *e)
     if (r == 0)
         r = gw_csr(me.new_key, &me.csr, e);
     if (r == 0)
-        r = gw_state_save_key(&me.state, me.new_key, e);
+        r = gw_state_save_key(&me.state, me.new_key, gw_lock_seal(), e);
     if (r < 0) {
         EVP_PKEY_free(me.new_key);
         me.new_key = NULL;
@@ -346,6 +354,8 @@ static int take_certificate(const struct cad_issue_reply *rep, struct err *e)
         r = gw_cert_verify(c.cert, c.rest, rep->TrustRoot, now_s(), e);
     if (r < 0)
         (void)err_wrap(e, "certificate from the swarm");
+    if (r == 0 && c.info.role != RPC_MANAGER) /* a worker's key is not sealed, and its store's key is going */
+        r = gw_state_save_key(&me.state, me.new_key, NULL, e);
     if (r == 0)
         r = gw_state_save_credentials(&me.state, rep->Chain, rep->TrustRoot, e);
     if (r < 0) {
@@ -724,7 +734,7 @@ static void join(void)
 
 static void decide(void)
 {
-    if (me.ask == ASK_JOIN)
+    if (me.ask == ASK_JOIN || me.id.state == GW_LOCKED)
         return;
     bool store = gw_swarm()->initialized;
     int want = !me.id.cred.cert ? (store && me.id.listen[0] ? ASK_ENROL : ASK_NOTHING)
@@ -803,6 +813,7 @@ void gw_ident_store_changed(void)
         changed();
     }
     me.next_ms = 0;
+    gw_lock_look();
     work_at(gw_now_ms());
 }
 
@@ -899,7 +910,7 @@ void gw_ident_on_setup(struct rpc_call *c, const void *req)
     int fd = -1;
     if (!only_apid(c))
         return;
-    if (me.ask == ASK_JOIN) {
+    if (me.ask == ASK_JOIN || me.id.state == GW_LOCKED) {
         rpc_fail(c, ERR_UNAVAILABLE, "%s", already);
         return;
     }
@@ -969,7 +980,7 @@ void gw_ident_on_join(struct rpc_call *c, const void *req)
     struct err e = ERR_INIT;
     if (!only_apid(c))
         return;
-    if (me.id.cred.cert || me.ask == ASK_JOIN || gw_swarm()->initialized) {
+    if (me.id.cred.cert || me.ask == ASK_JOIN || me.id.state == GW_LOCKED || gw_swarm()->initialized) {
         rpc_fail(c, ERR_UNAVAILABLE, "%s", already);
         return;
     }
@@ -1000,6 +1011,7 @@ void gw_ident_on_leave(struct rpc_call *c, const void *req)
     me.join.call = NULL;
     forget_question();
     forget_join();
+    gw_lock_forget();
     gw_credentials_done(&me.id.cred);
     me.id.ctx = gw_tls_ctx_unref(me.id.ctx);
     uint64_t seq = me.id.seq;
@@ -1022,9 +1034,34 @@ void gw_ident_on_leave(struct rpc_call *c, const void *req)
 
 void gw_ident_on_unlock(struct rpc_call *c, const void *req)
 {
-    (void)req;
     if (only_apid(c))
-        rpc_reply(c, NULL); /* the node's key isn't sealed: raftd has what must stay closed */
+        gw_lock_unlock(c, ((const struct gw_unlock *)req)->Key);
+}
+
+void gw_ident_decided(void)
+{
+    answer_polls();
+}
+
+int gw_ident_open(const struct gw_seal *seal, struct err *e)
+{
+    struct gw_credentials c = { .key = NULL };
+    bool sealed;
+    if (me.id.state != GW_LOCKED)
+        return 0;
+    int r = gw_state_load_credentials(&me.state, seal, &c, &sealed, e);
+    if (r < 0)
+        return r;
+    adopt(&c);
+    new_certificate();
+    return 0;
+}
+
+int gw_ident_reseal(const struct gw_seal *seal, struct err *e)
+{
+    if (!me.id.cred.key)
+        return err_set(e, ERR_UNAVAILABLE, "this node has no key");
+    return gw_state_reseal(&me.state, me.id.cred.key, me.new_key, seal, e);
 }
 
 void gw_ident_json(struct buf *out)
@@ -1042,6 +1079,7 @@ void gw_ident_json(struct buf *out)
     buf_json_str(out, str_from(me.id.listen));
     buf_printf(out, ",\"listening\":%s,\"advertise\":", me.listening ? "true" : "false");
     buf_json_str(out, str_from(me.id.advertise));
+    gw_lock_json(out);
     buf_printf(out, ",\"asking\":\"%s\",\"trouble\":", asks[me.ask]);
     buf_json_str(out, str_from(me.join.why));
     buf_puts(out, ",\"managers\":[");
@@ -1076,7 +1114,13 @@ static int load(struct err *e)
     arena_done(&a);
     if (r < 0 && r != -ERR_NOT_FOUND)
         return r;
-    r = gw_state_load_credentials(&me.state, &c, e);
+    bool sealed = false;
+    r = gw_state_load_credentials(&me.state, NULL, &c, &sealed, e);
+    if (r == -ERR_DENIED) {
+        me.id.state = GW_LOCKED;
+        gw_lock_found(true);
+        return 0;
+    }
     if (r == 0)
         adopt(&c);
     return r == -ERR_NOT_FOUND ? 0 : r;
@@ -1086,6 +1130,8 @@ int gw_ident_init(struct err *e)
 {
     me.id.seq = 1;
     int r = gw_state_open(&me.state, daemon_state_dir(), e);
+    if (r == 0)
+        r = gw_lock_init(e);
     if (r < 0)
         return r;
     r = sd_event_add_time(daemon_loop(), &me.timer, CLOCK_MONOTONIC, UINT64_MAX, 1000, on_work, NULL);
@@ -1102,6 +1148,7 @@ void gw_ident_done(void)
 {
     forget_question();
     forget_join();
+    gw_lock_done();
     gw_credentials_done(&me.id.cred);
     me.id.ctx = gw_tls_ctx_unref(me.id.ctx);
     me.timer = sd_event_source_disable_unref(me.timer);

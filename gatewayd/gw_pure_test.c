@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <openssl/pkcs12.h>
 
 #include "gatewayd/gw_addr.h"
 #include "gatewayd/gw_authz.h"
@@ -387,8 +388,8 @@ static void test_csr_and_proof(void **state)
     EVP_PKEY *key, *again;
     (void)state;
     assert_int_equal(gw_key_new(&key, &e), 0);
-    assert_int_equal(gw_key_pem(key, &pem, &e), 0);
-    assert_int_equal(gw_key_parse(&again, buf_str(&pem), &e), 0);
+    assert_int_equal(gw_key_pem(key, NULL, &pem, &e), 0);
+    assert_int_equal(gw_key_parse(&again, buf_str(&pem), NULL, NULL, &e), 0);
     assert_int_equal(EVP_PKEY_eq(key, again), 1);
     assert_int_equal(gw_csr(key, &csr, &e), 0);
     BIO *b = BIO_new_mem_buf(csr.p, (int)csr.n);
@@ -419,36 +420,186 @@ static void test_key_finds_its_certificate(void **state)
     struct err e = ERR_INIT;
     struct buf one = BUF_INIT, two = BUF_INIT;
     char from[400], to[400];
+    bool sealed;
     EVP_PKEY *k1 = EVP_EC_gen("P-256"), *k2 = EVP_EC_gen("P-256");
     (void)state;
     assert_non_null(mkdtemp(dir));
     test_ca_make(&ca);
     assert_int_equal(gw_state_open(&s, dir, &e), 0);
-    assert_int_equal(gw_state_load_credentials(&s, &c, &e), -ERR_NOT_FOUND);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), -ERR_NOT_FOUND);
     test_issue(&ca, k1, "n1", "swarm-worker", "c1", -100, 1000, &one);
     test_issue(&ca, k2, "n1", "swarm-manager", "c1", -100, 1000, &two);
-    assert_int_equal(gw_state_save_key(&s, k1, &e), 0);
+    assert_int_equal(gw_state_save_key(&s, k1, NULL, &e), 0);
     assert_int_equal(gw_state_save_credentials(&s, buf_str(&one), buf_str(&ca.pem), &e), 0);
-    assert_int_equal(gw_state_load_credentials(&s, &c, &e), 0);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), 0);
     assert_int_equal(c.info.role, RPC_WORKER);
     gw_credentials_done(&c);
-    assert_int_equal(gw_state_save_key(&s, k2, &e), 0); /* asked for, nothing came: the old one goes on */
-    assert_int_equal(gw_state_load_credentials(&s, &c, &e), 0);
+    assert_int_equal(gw_state_save_key(&s, k2, NULL, &e), 0); /* asked for, nothing came: the old one goes on */
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), 0);
     assert_int_equal(c.info.role, RPC_WORKER);
     gw_credentials_done(&c);
     snprintf(from, sizeof from, "%s/swarm-node.key", s.cert_dir);
     snprintf(to, sizeof to, "%s/swarm-node.key.old", s.cert_dir);
     assert_int_equal(link(from, to), 0);
     assert_int_equal(gw_state_save_credentials(&s, buf_str(&two), buf_str(&ca.pem), &e), 0);
-    assert_int_equal(gw_state_save_key(&s, k2, &e), 0); /* as it was before the last rename */
+    assert_int_equal(gw_state_save_key(&s, k2, NULL, &e), 0); /* as it was before the last rename */
     assert_int_equal(rename(to, from), 0);
-    assert_int_equal(gw_state_load_credentials(&s, &c, &e), 0);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), 0);
     assert_int_equal(c.info.role, RPC_MANAGER);
     gw_credentials_done(&c);
     assert_int_equal(gw_state_forget(&s, &e), 0);
-    assert_int_equal(gw_state_load_credentials(&s, &c, &e), -ERR_NOT_FOUND);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), -ERR_NOT_FOUND);
     EVP_PKEY_free(k1);
     EVP_PKEY_free(k2);
+    buf_done(&one);
+    buf_done(&two);
+    test_ca_done(&ca);
+    snprintf(cmd, sizeof cmd, "rm -rf %s", dir);
+    assert_int_equal(system(cmd), 0);
+}
+
+/* opened_by - the key in @pem is @key, and this opens it. */
+static bool opened_by(struct str pem, const EVP_PKEY *key, const char *unlock, const char *store)
+{
+    struct gw_seal seal = { .unlock = "" };
+    struct err e = ERR_INIT;
+    EVP_PKEY *k = NULL;
+    bool sealed;
+    (void)str_copy(seal.unlock, sizeof seal.unlock, str_from(unlock));
+    (void)str_copy(seal.store, sizeof seal.store, str_from(store));
+    int r = gw_key_parse(&k, pem, &seal, &sealed, &e);
+    bool same = r == 0 && EVP_PKEY_eq(k, key) == 1;
+    assert_true(r == 0 || (r == -ERR_DENIED && sealed));
+    EVP_PKEY_free(k);
+    return same;
+}
+
+static void test_sealed_key(void **state)
+{
+    static const struct gw_seal both = { "SWMKEY-1-one", "aabb" }, first = { .unlock = "SWMKEY-1-one" };
+    struct buf pem = BUF_INIT, one = BUF_INIT;
+    struct err e = ERR_INIT;
+    EVP_PKEY *key, *k = NULL;
+    bool sealed = false;
+    (void)state;
+    assert_int_equal(gw_key_new(&key, &e), 0);
+    assert_int_equal(gw_key_pem(key, &both, &pem, &e), 0);
+    assert_int_equal(gw_key_pem(key, &first, &one, &e), 0);
+    assert_null(memmem(pem.p, pem.n, "BEGIN PRIVATE KEY", 17));
+    assert_true(opened_by(buf_str(&pem), key, "SWMKEY-1-one", ""));
+    assert_true(opened_by(buf_str(&pem), key, "", "aabb"));
+    assert_true(opened_by(buf_str(&pem), key, "SWMKEY-1-two", "aabb"));
+    assert_false(opened_by(buf_str(&pem), key, "SWMKEY-1-two", "aabc"));
+    assert_false(opened_by(buf_str(&pem), key, "aab", "SWMKEY-1-onE"));
+    assert_false(opened_by(buf_str(&pem), key, "", ""));
+    assert_true(opened_by(buf_str(&one), key, "SWMKEY-1-one", "other"));
+    assert_false(opened_by(buf_str(&one), key, "", "aabb"));
+    assert_int_equal(gw_key_parse(&k, buf_str(&pem), NULL, &sealed, &e), -ERR_DENIED);
+    assert_true(sealed);
+    BIO *b = BIO_new_mem_buf(pem.p, (int)pem.n); /* openssl pkey -passin pass:SWMKEY-1-... */
+    k = PEM_read_bio_PrivateKey(b, NULL, NULL, (void *)"SWMKEY-1-one");
+    assert_non_null(k);
+    assert_int_equal(EVP_PKEY_eq(key, k), 1);
+    BIO_free(b);
+    EVP_PKEY_free(k);
+    EVP_PKEY_free(key);
+    gw_secret_done(&pem);
+    gw_secret_done(&one);
+    assert_int_equal(gw_key_parse(&k, STR("nothing"), NULL, &sealed, &e), -ERR_CORRUPT);
+    assert_false(sealed);
+}
+
+/* What another program sealed with a million rounds would take a second: not ours, so not tried. */
+static void test_sealed_with_too_much_work(void **state)
+{
+    static const struct gw_seal seal = { .unlock = "pw" };
+    struct err e = ERR_INIT;
+    EVP_PKEY *key, *k = NULL;
+    char *p;
+    (void)state;
+    assert_int_equal(gw_key_new(&key, &e), 0);
+    for (int rounds = 1000; rounds <= 1000000; rounds *= 1000) {
+        PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+        X509_ALGOR *alg = PKCS5_pbe2_set_iv(EVP_aes_256_cbc(), rounds, NULL, 0, NULL, NID_hmacWithSHA256);
+        X509_SIG *sig = PKCS8_set0_pbe("pw", 2, info, alg);
+        assert_non_null(sig);
+        BIO *b = BIO_new(BIO_s_mem());
+        assert_int_equal(PEM_write_bio_PKCS8(b, sig), 1);
+        long n = BIO_get_mem_data(b, &p);
+        assert_int_equal(gw_key_parse(&k, (struct str){ p, (size_t)n }, &seal, NULL, &e),
+                         rounds == 1000 ? 0 : -ERR_DENIED);
+        if (rounds == 1000)
+            EVP_PKEY_free(k);
+        BIO_free(b);
+        X509_SIG_free(sig);
+        PKCS8_PRIV_KEY_INFO_free(info);
+    }
+    EVP_PKEY_free(key);
+}
+
+static bool there(const struct gw_state *s, const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", s->cert_dir, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Sealed, sealed otherwise, opened; in the middle of a renewal, too. */
+static void test_resealing(void **state)
+{
+    static const struct gw_seal k1 = { "SWMKEY-1-one", "aabb" }, k2 = { "SWMKEY-1-two", "aabb" }, none = { "", "" };
+    static const struct gw_seal old = { .unlock = "SWMKEY-1-one" }, store = { .store = "aabb" };
+    char dir[] = "/tmp/gw_test.XXXXXX", cmd[64], path[400];
+    struct test_ca ca;
+    struct gw_state s = { .gateway_dir = "" };
+    struct gw_credentials c;
+    struct err e = ERR_INIT;
+    struct buf one = BUF_INIT, two = BUF_INIT;
+    EVP_PKEY *a = EVP_EC_gen("P-256"), *b = EVP_EC_gen("P-256");
+    bool sealed = false;
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    test_ca_make(&ca);
+    assert_int_equal(gw_state_open(&s, dir, &e), 0);
+    test_issue(&ca, a, "n1", "swarm-manager", "c1", -100, 1000, &one);
+    test_issue(&ca, b, "n1", "swarm-manager", "c1", -100, 1000, &two);
+    assert_int_equal(gw_state_save_key(&s, a, NULL, &e), 0);
+    assert_int_equal(gw_state_save_credentials(&s, buf_str(&one), buf_str(&ca.pem), &e), 0);
+    assert_int_equal(gw_state_save_key(&s, b, NULL, &e), 0); /* left behind by a crash, in plain text */
+    assert_int_equal(gw_state_reseal(&s, a, NULL, &k1, &e), 0);
+    assert_false(there(&s, "swarm-node.key.next"));
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), -ERR_DENIED);
+    assert_int_equal(gw_state_load_credentials(&s, &k2, &c, &sealed, &e), 0); /* by the store's key */
+    assert_true(sealed);
+    gw_credentials_done(&c);
+    assert_int_equal(gw_state_load_credentials(&s, &old, &c, &sealed, &e), 0);
+    gw_credentials_done(&c);
+    assert_int_equal(gw_state_save_key(&s, b, &k1, &e), 0);  /* a renewal begins, */
+    assert_int_equal(gw_state_reseal(&s, a, b, &k2, &e), 0); /* the unlock key is rotated, */
+    assert_int_equal(gw_state_load_credentials(&s, &old, &c, &sealed, &e), -ERR_DENIED);
+    assert_int_equal(gw_state_save_credentials(&s, buf_str(&two), buf_str(&ca.pem), &e), 0); /* and it ends */
+    assert_int_equal(gw_state_load_credentials(&s, &old, &c, &sealed, &e), -ERR_DENIED);
+    assert_int_equal(gw_state_load_credentials(&s, &store, &c, &sealed, &e), 0);
+    gw_credentials_done(&c);
+    /* power goes after the certificate was stored and before its sealed key took its place */
+    assert_int_equal(gw_state_save_key(&s, a, &k2, &e), 0);
+    assert_int_equal(gw_state_reseal(&s, b, a, &none, &e), 0);
+    assert_int_equal(gw_state_save_key(&s, a, &k2, &e), 0);
+    snprintf(path, sizeof path, "%s/swarm-node.crt", s.cert_dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(one.p, 1, one.n, f), one.n);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), -ERR_DENIED);
+    assert_int_equal(gw_state_load_credentials(&s, &k2, &c, &sealed, &e), 0);
+    assert_true(sealed);
+    gw_credentials_done(&c);
+    assert_int_equal(gw_state_reseal(&s, a, NULL, &none, &e), 0);
+    assert_int_equal(gw_state_load_credentials(&s, NULL, &c, &sealed, &e), 0);
+    assert_false(sealed);
+    gw_credentials_done(&c);
+    EVP_PKEY_free(a);
+    EVP_PKEY_free(b);
     buf_done(&one);
     buf_done(&two);
     test_ca_done(&ca);
@@ -570,6 +721,9 @@ int main(void)
         cmocka_unit_test(test_certificates),
         cmocka_unit_test(test_csr_and_proof),
         cmocka_unit_test(test_key_finds_its_certificate),
+        cmocka_unit_test(test_sealed_key),
+        cmocka_unit_test(test_sealed_with_too_much_work),
+        cmocka_unit_test(test_resealing),
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_addresses),
     };

@@ -69,7 +69,7 @@ void gw_swarm_tell(struct gw_link *l);
 int gw_ident_init(struct err *e);
 void gw_ident_done(void);
 struct gw_ident {
-    enum gw_ident_state { GW_INACTIVE, GW_PENDING, GW_ACTIVE, GW_ERROR } state;
+    enum gw_ident_state { GW_INACTIVE, GW_PENDING, GW_ACTIVE, GW_ERROR, GW_LOCKED } state;
     uint64_t seq;
     char error[480];
     char listen[GW_ADDR_MAX], advertise[GW_ADDR_MAX], data_path[GW_HOST_MAX];
@@ -96,6 +96,11 @@ void gw_ident_renew_by_proof(void);
 void gw_ident_join_up(struct gw_link *l);
 void gw_ident_join_down(struct gw_link *l, const struct err *why);
 extern char gw_join_cookie; /* l->cookie of links that a join dialled is its address */
+/* gw_ident_open - of a locked node: reads the key with @seal. -ERR_DENIED: it is not the one. */
+int gw_ident_open(const struct gw_seal *seal, struct err *e);
+/* gw_ident_reseal - writes the key anew, sealed like this. */
+int gw_ident_reseal(const struct gw_seal *seal, struct err *e);
+void gw_ident_decided(void); /* it is known whether the node is locked */
 void gw_ident_on_identity(struct rpc_call *c, const void *req);
 void gw_ident_on_setup(struct rpc_call *c, const void *req);
 void gw_ident_on_join(struct rpc_call *c, const void *req);

@@ -41,14 +41,6 @@ int gw_node_file_read(struct gw_node_file *ret, struct str bytes, struct arena *
     return 0;
 }
 
-int gw_state_open(struct gw_state *s, const char *state_dir, struct err *e)
-{
-    snprintf(s->gateway_dir, sizeof s->gateway_dir, "%s/gateway", state_dir);
-    snprintf(s->cert_dir, sizeof s->cert_dir, "%s/certificates", state_dir);
-    int r = dir_own(s->gateway_dir, 0700, e);
-    return r < 0 ? r : dir_own(s->cert_dir, 0755, e);
-}
-
 /* ---- files ---- */
 
 static int read_file(const char *dir, const char *name, struct buf *out, struct err *e)
@@ -105,6 +97,18 @@ static int remove_file(const char *dir, const char *name, struct err *e)
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     return unlink(path) < 0 && errno != ENOENT ? err_errno(e, errno, "remove %s", path) : 0;
+}
+
+int gw_state_open(struct gw_state *s, const char *state_dir, struct err *e)
+{
+    snprintf(s->gateway_dir, sizeof s->gateway_dir, "%s/gateway", state_dir);
+    snprintf(s->cert_dir, sizeof s->cert_dir, "%s/certificates", state_dir);
+    int r = dir_own(s->gateway_dir, 0700, e);
+    if (r == 0)
+        r = dir_own(s->cert_dir, 0755, e);
+    if (r == 0)
+        r = remove_file(s->cert_dir, KEY_FILE ".new", e); /* what a crash left of a write: a key, perhaps */
+    return r < 0 ? r : remove_file(s->cert_dir, NEXT_KEY_FILE ".new", e);
 }
 
 /* ---- the node file ---- */
@@ -165,12 +169,24 @@ int gw_credentials_make(struct gw_credentials *ret, struct str chain, struct str
     return 0;
 }
 
-static int load_key(const struct gw_state *s, const char *name, EVP_PKEY **ret, struct err *e)
+static int load_key(const struct gw_state *s, const char *name, const struct gw_seal *seal, EVP_PKEY **ret,
+                    bool *ret_sealed, struct err *e)
 {
     struct buf pem = BUF_INIT;
     int r = read_file(s->cert_dir, name, &pem, e);
     if (r == 0)
-        r = gw_key_parse(ret, buf_str(&pem), e);
+        r = gw_key_parse(ret, buf_str(&pem), seal, ret_sealed, e);
+    gw_secret_done(&pem);
+    return r;
+}
+
+static int save_key(const struct gw_state *s, const char *name, EVP_PKEY *key, const struct gw_seal *seal,
+                    struct err *e)
+{
+    struct buf pem = BUF_INIT;
+    int r = gw_key_pem(key, seal, &pem, e);
+    if (r == 0)
+        r = write_file(s->cert_dir, name, 0600, buf_str(&pem), e);
     gw_secret_done(&pem);
     return r;
 }
@@ -183,7 +199,8 @@ static int promote_key(const struct gw_state *s, struct err *e)
     return rename(from, to) < 0 ? err_errno(e, errno, "store %s", to) : sync_dir(s->cert_dir, e);
 }
 
-int gw_state_load_credentials(const struct gw_state *s, struct gw_credentials *ret, struct err *e)
+int gw_state_load_credentials(const struct gw_state *s, const struct gw_seal *seal, struct gw_credentials *ret,
+                              bool *ret_sealed, struct err *e)
 {
     _cleanup_(EVP_PKEY_freep) EVP_PKEY *key = NULL, *next = NULL;
     struct buf chain = BUF_INIT, trust = BUF_INIT;
@@ -191,29 +208,36 @@ int gw_state_load_credentials(const struct gw_state *s, struct gw_credentials *r
     int r = read_file(s->cert_dir, CERT_FILE, &chain, e);
     if (r == 0)
         r = read_file(s->cert_dir, TRUST_FILE, &trust, e);
-    if (r == 0 && load_key(s, NEXT_KEY_FILE, &next, &e2) == 0 &&
+    *ret_sealed = false;
+    if (r == 0 && load_key(s, NEXT_KEY_FILE, seal, &next, ret_sealed, &e2) == 0 &&
         gw_credentials_make(ret, buf_str(&chain), buf_str(&trust), next, &e2) == 0) {
         r = promote_key(s, e); /* a crash came between the two */
         if (r < 0)
             gw_credentials_done(ret);
     } else if (r == 0) {
-        r = load_key(s, KEY_FILE, &key, e);
+        bool next_sealed = *ret_sealed && !next;
+        r = load_key(s, KEY_FILE, seal, &key, ret_sealed, e);
         if (r == 0)
             r = gw_credentials_make(ret, buf_str(&chain), buf_str(&trust), key, e);
+        if (r == -ERR_CORRUPT && next_sealed) /* the key that fits may be the one that can't be read */
+            r = err_set(e, ERR_DENIED, "the node's key is sealed: the swarm's unlock key is needed");
     }
     buf_done(&chain);
     buf_done(&trust);
     return r;
 }
 
-int gw_state_save_key(const struct gw_state *s, EVP_PKEY *key, struct err *e)
+int gw_state_save_key(const struct gw_state *s, EVP_PKEY *key, const struct gw_seal *seal, struct err *e)
 {
-    struct buf pem = BUF_INIT;
-    int r = gw_key_pem(key, &pem, e);
+    return save_key(s, NEXT_KEY_FILE, key, seal, e);
+}
+
+int gw_state_reseal(const struct gw_state *s, EVP_PKEY *key, EVP_PKEY *next, const struct gw_seal *seal, struct err *e)
+{
+    int r = save_key(s, KEY_FILE, key, seal, e);
     if (r == 0)
-        r = write_file(s->cert_dir, NEXT_KEY_FILE, 0600, buf_str(&pem), e);
-    gw_secret_done(&pem);
-    return r;
+        r = next ? save_key(s, NEXT_KEY_FILE, next, seal, e) : remove_file(s->cert_dir, NEXT_KEY_FILE, e);
+    return r < 0 || next ? r : sync_dir(s->cert_dir, e);
 }
 
 int gw_state_save_credentials(const struct gw_state *s, struct str chain, struct str trust, struct err *e)

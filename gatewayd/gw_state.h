@@ -3,7 +3,7 @@
  *
  *   <state>/gateway/node                      addresses, IDs, known managers: a msgpack map
  *   <state>/certificates/swarm-node.crt       the node's certificate, then intermediates (PEM)
- *   <state>/certificates/swarm-node.key       its key (PEM, PKCS #8), mode 0600
+ *   <state>/certificates/swarm-node.key       its key (PEM, PKCS #8), mode 0600; sealed while managers lock themselves
  *   <state>/certificates/swarm-node.key.next  the key of a certificate that is being asked for
  *   <state>/certificates/swarm-root-ca.crt    the roots that are trusted (PEM)
  *
@@ -51,14 +51,19 @@ struct gw_credentials {
     STACK_OF(X509) * rest; /* intermediates */
     struct gw_cert_info info;
 };
-int gw_state_load_credentials(const struct gw_state *s, struct gw_credentials *ret, struct err *e);
+/* gw_state_load_credentials - -ERR_DENIED: the key is sealed, and @seal (NULL: nothing) does not open it. */
+int gw_state_load_credentials(const struct gw_state *s, const struct gw_seal *seal, struct gw_credentials *ret,
+                              bool *ret_sealed, struct err *e);
 void gw_credentials_done(struct gw_credentials *c);
 
 /* gw_credentials_make - checks that chain, key and trust fit together. @key: its reference is counted up. */
 int gw_credentials_make(struct gw_credentials *ret, struct str chain, struct str trust, EVP_PKEY *key, struct err *e);
 
-/* gw_state_save_key - the key of a certificate that is about to be asked for. */
-int gw_state_save_key(const struct gw_state *s, EVP_PKEY *key, struct err *e);
+/* gw_state_save_key - the key of a certificate that is about to be asked for. @seal: as gw_key_pem()'s. */
+int gw_state_save_key(const struct gw_state *s, EVP_PKEY *key, const struct gw_seal *seal, struct err *e);
+/* gw_state_reseal - the key in use (and the one of a certificate that is being asked for, or NULL: none is left behind)
+ * sealed otherwise. A crash leaves the old file or the new one. */
+int gw_state_reseal(const struct gw_state *s, EVP_PKEY *key, EVP_PKEY *next, const struct gw_seal *seal, struct err *e);
 /* gw_state_save_credentials - the key was saved by gw_state_save_key() before. */
 int gw_state_save_credentials(const struct gw_state *s, struct str chain, struct str trust, struct err *e);
 int gw_state_save_trust(const struct gw_state *s, struct str trust, struct err *e);

@@ -8,6 +8,7 @@
 #include "common/store/store.h"
 #include "common/util/check.h"
 #include "gatewayd/gw_authz.h"
+#include "gatewayd/gw_lock.h"
 #include "gatewayd/gw_route.h"
 #include "gatewayd/gw_shell.h"
 
@@ -242,6 +243,8 @@ static void on_change(void *arg, uint64_t revision, enum kind kind, struct str i
     (void)revision, (void)op;
     if (kind == KIND_CLUSTER)
         c->swarm = true;
+    if (kind == KIND_CREDENTIAL && str_is(id, STORE_UNLOCK_KEY_ID))
+        gw_lock_look();
     if (kind != KIND_NODE)
         return;
     struct gw_link *l = gw_hub_link(id);
@@ -278,6 +281,8 @@ static void look(struct store_snap *snap)
     swarm.seen = swarm.view.revision;
     if (swarm.view.initialized && (group_moved(snap) || all || c.swarm || swarm.again))
         look_at_swarm(snap);
+    if (all) /* the unlock key may have changed with it */
+        gw_lock_look();
     if (all || c.swarm) {
         check_all(snap);
         check_self(snap);

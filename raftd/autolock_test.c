@@ -155,6 +155,32 @@ static void test_not_before_all_is_applied(void **state)
     assert_int_equal(unlock(text[0]), 0);
 }
 
+/* What the node's TLS key is sealed with stays the same, whichever unlock key opens the store. */
+static void test_node_key_stays(void **state)
+{
+    char before[SEAL_NODE_KEY_SIZE], after[SEAL_NODE_KEY_SIZE];
+    struct raft_log *again = NULL;
+    struct seal_key other;
+    (void)state;
+    seal_node_key(raft_log_key(l), before);
+    assert_int_equal(strlen(before), SEAL_NODE_KEY_SIZE - 1);
+    apply(RAFT_ENTRY_NOOP, (struct str){ NULL, 0 });
+    credential("create", text[0]);
+    assert_int_equal(autolock_follow(&a, sm, l, &e), 0);
+    credential("update", text[1]);
+    assert_int_equal(autolock_follow(&a, sm, l, &e), 0);
+    l = raft_log_close(l);
+    assert_int_equal(autolock_unlock(&again, raft_path, str_from(text[1]), &e), 0);
+    l = again;
+    seal_node_key(raft_log_key(l), after);
+    assert_string_equal(before, after);
+    other = *raft_log_key(l);
+    other.b[0] ^= 1;
+    seal_node_key(&other, after);
+    assert_string_not_equal(before, after);
+    assert_null(memmem(before, sizeof before, raft_log_key(l)->b, sizeof other.b));
+}
+
 static void test_no_key_in_it(void **state)
 {
     (void)state;
@@ -173,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_follows),
         T(test_not_before_all_is_applied),
+        T(test_node_key_stays),
         T(test_no_key_in_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

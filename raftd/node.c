@@ -625,6 +625,18 @@ int node_unlock(struct str key, struct err *e)
     return r;
 }
 
+int node_key(char text[SEAL_NODE_KEY_SIZE], bool *ret_known, uint64_t *ret_epoch, struct err *e)
+{
+    if (node.locked)
+        return err_set(e, ERR_PRECONDITION, "the store is locked: the swarm's unlock key is needed");
+    if (node.log == NULL)
+        return err_set(e, ERR_PRECONDITION, "this node has no store");
+    seal_node_key(raft_log_key(node.log), text);
+    *ret_known = node.autolock.known && !node.autolock.due;
+    *ret_epoch = node.autolock.epoch;
+    return 0;
+}
+
 int node_may_restore(struct err *e)
 {
     if (node.core != NULL || node.locked)

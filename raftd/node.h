@@ -17,6 +17,7 @@
 #include "raftd/core/raft.h"
 #include "raftd/entry.h"
 #include "raftd/members.h"
+#include "raftd/seal.h"
 #include "raftd/sm.h"
 
 struct node_conf {
@@ -51,6 +52,9 @@ void node_force_new(struct rpc_call *c);
 int node_reset(struct err *e);
 int node_leave(struct err *e);
 
+/* node_key - seal_node_key() of the open log, and what autolock made of its keys; -ERR_PRECONDITION: locked, or there
+ * is none. */
+int node_key(char text[SEAL_NODE_KEY_SIZE], bool *ret_known, uint64_t *ret_epoch, struct err *e);
 /* node_unlock - opens the locked log; -ERR_DENIED "invalid key". */
 int node_unlock(struct str key, struct err *e);
 

@@ -1,6 +1,8 @@
 /* ops.c - the requests of common/proto/msg_raftd.h: who asks, may they, and is it sound. */
 #include "raftd/ops.h"
 
+#include <openssl/crypto.h>
+
 #include "common/daemon/daemon.h"
 #include "common/util/clock.h"
 #include "raftd/backup.h"
@@ -165,6 +167,27 @@ void ops_on_unlock(struct rpc_call *c, const void *req)
         rpc_fail_err(c, &e);
     else
         rpc_reply(c, &(struct raftd_empty){ 0 });
+}
+
+void ops_on_node_key(struct rpc_call *c, const void *req)
+{
+    struct raftd_node_key_reply rep = { .Known = false };
+    char text[SEAL_NODE_KEY_SIZE];
+    struct err e = ERR_INIT;
+    (void)req;
+    if (!of_this_host(c)) {
+        (void)permit(c, false, "ask for the node's sealing key");
+        return;
+    }
+    if (!rpc_permit(c, daemon_user("gatewayd"), "gatewayd"))
+        return;
+    if (node_key(text, &rep.Known, &rep.Epoch, &e) < 0) {
+        rpc_fail_err(c, &e);
+        return;
+    }
+    rep.Key = str_from(text);
+    rpc_reply(c, &rep);
+    OPENSSL_cleanse(text, sizeof text);
 }
 
 void ops_on_reset(struct rpc_call *c, const void *req)

@@ -202,6 +202,22 @@ void seal_key_id(const struct seal_key *k, uint8_t id[SEAL_ID_SIZE])
     memcpy(id, mac, SEAL_ID_SIZE);
 }
 
+void seal_node_key(const struct seal_key *data_key, char text[SEAL_NODE_KEY_SIZE])
+{
+    static const char label[] = "microswarm node key";
+    static const char digits[] = "0123456789abcdef";
+    uint8_t mac[SEAL_KEY_SIZE];
+    unsigned n = sizeof mac;
+    CHECK(HMAC(EVP_sha256(), data_key->b, SEAL_KEY_SIZE, (const uint8_t *)label, sizeof label, mac, &n) != NULL &&
+          n == sizeof mac);
+    for (unsigned i = 0; i < n; i++) {
+        text[2 * i] = digits[mac[i] >> 4];
+        text[2 * i + 1] = digits[mac[i] & 15];
+    }
+    text[2 * n] = '\0';
+    OPENSSL_cleanse(mac, sizeof mac);
+}
+
 /* ---- key files ----
  *
  * data.key: magic 7, 'o' (the kek is on the disk) or 'l' (it is not), number of wraps 1, (nonce 12, key 32, tag 16)*.

@@ -80,6 +80,13 @@ int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const str
 bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek);
 bool seal_keys_open(const char *dir); /* the same of the kek on the disk */
 
+/*
+ * seal_node_key - what seals the node's TLS key, as text: it can be had whenever the log is open, and stays the same
+ * whatever wraps the data key. So a crash between this daemon's rewrapping and gatewayd's locks nobody out.
+ */
+#define SEAL_NODE_KEY_SIZE (2u * SEAL_KEY_SIZE + 1u)
+void seal_node_key(const struct seal_key *data_key, char text[SEAL_NODE_KEY_SIZE]);
+
 /* The unlock key as people see it: "SWMKEY-1-" and base64 without padding, as Docker's. */
 #define SEAL_UNLOCK_TEXT_SIZE 64u
 void seal_unlock_text(const struct seal_key *k, char text[SEAL_UNLOCK_TEXT_SIZE]);

@@ -37,6 +37,7 @@ static const struct field rotate_fields[] = {
 };
 static const struct field unlock_key_reply_fields[] = {
     FIELD_STR(struct cad_unlock_key_reply, Key, 0, 256),
+    FIELD_U64(struct cad_unlock_key_reply, Epoch, 0, UINT64_MAX),
     FIELD_END,
 };
 

@@ -54,10 +54,11 @@ struct cad_rotate {
 
 struct cad_unlock_key_reply {
     struct str Key; /* SWMKEY-1-...; empty: not locked; secret */
+    uint64_t Epoch; /* Rev of its document; 0: not locked */
 };
 
 extern const struct op op_cad_root, /* cad_empty -> cad_root_reply (anybody) */
     op_cad_issue,                   /* cad_issue -> cad_issue_reply */
     op_cad_tokens,                  /* cad_empty -> cad_tokens_reply (apid; every manager's cad answers) */
     op_cad_rotate,                  /* cad_rotate -> cad_empty (apid, the leader's cad) */
-    op_cad_unlock_key;              /* cad_empty -> cad_unlock_key_reply (apid; every manager's cad answers) */
+    op_cad_unlock_key; /* cad_empty -> cad_unlock_key_reply (apid, gatewayd; every manager's cad answers) */

@@ -87,6 +87,12 @@ static const struct field unlock_fields[] = {
     FIELD_STR(struct raftd_unlock, Key, 1, 256),
     FIELD_END,
 };
+static const struct field node_key_reply_fields[] = {
+    FIELD_STR(struct raftd_node_key_reply, Key, 1, 64),
+    FIELD_BOOL(struct raftd_node_key_reply, Known),
+    FIELD_U64(struct raftd_node_key_reply, Epoch, 0, UINT64_MAX),
+    FIELD_END,
+};
 static const struct field backup_fields[] = {
     FIELD_STR(struct raftd_backup, BackupID, 1, 64),
     FIELD_STR(struct raftd_backup, Passphrase, 1, 1024),
@@ -145,6 +151,8 @@ const struct op op_raftd_force_new = { "force_new", "Makes this node the only vo
                                        EMPTY, txn_reply_fields, sizeof(struct raftd_txn_reply) };
 const struct op op_raftd_unlock = { "unlock", "Opens a locked store with the swarm's unlock key.", unlock_fields,
                                     sizeof(struct raftd_unlock), EMPTY };
+const struct op op_raftd_node_key = { "node_key", "What seals the node's TLS key while managers lock themselves.",
+                                      EMPTY, node_key_reply_fields, sizeof(struct raftd_node_key_reply) };
 const struct op op_raftd_backup = { "backup",
                                     "One page of a sealed copy of the store.",
                                     backup_fields,

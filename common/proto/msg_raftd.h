@@ -74,14 +74,21 @@ struct raftd_member_remove {
 /* What another manager's raftd passes on to the leader's: it has checked that its caller may do this. Once that one
  * applies the entry with this number, or any entry of a later term, it knows what became of it, whatever gets lost. */
 struct raftd_forward {
-    uint64_t Req;  /* drawn for each attempt */
-    uint64_t Term; /* of the leader that is meant: another one refuses with ERR_UNAVAILABLE */
+    uint64_t Req;   /* drawn for each attempt */
+    uint64_t Term;  /* of the leader that is meant: another one refuses with ERR_UNAVAILABLE */
     struct str Who; /* "apid": which daemon asked; several that share a user: "apid+cad" */
     struct str Txn; /* raw map: struct raftd_txn */
 };
 
 struct raftd_unlock {
     struct str Key; /* SWMKEY-1-...; secret */
+};
+
+/* What gatewayd seals the node's key with while autolock is on. */
+struct raftd_node_key_reply {
+    struct str Key; /* text, stays the same as long as this node is in the group; secret */
+    bool Known;     /* is Epoch? Not before the log is applied */
+    uint64_t Epoch; /* Rev of the unlock key that wraps the data key on this disk; 0: autolock is off */
 };
 
 /* One page of a sealed backup. The first page (Offset 0) takes the snapshot. */
@@ -122,4 +129,5 @@ extern const struct op op_raftd_member_add, op_raftd_member_remove; /* -> raftd_
 extern const struct op op_raftd_forward;   /* raftd_forward -> raftd_txn_reply (raftd of a manager) */
 extern const struct op op_raftd_force_new; /* raftd_empty -> raftd_txn_reply: the only voter from now on (apid) */
 extern const struct op op_raftd_unlock;    /* raftd_unlock -> raftd_empty (apid) */
+extern const struct op op_raftd_node_key;  /* raftd_empty -> raftd_node_key_reply; of an open store (gatewayd) */
 extern const struct op op_raftd_backup, op_raftd_restore; /* (apid) */

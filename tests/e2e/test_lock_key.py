@@ -67,7 +67,7 @@ def follows(s, name):
 
 
 def sealed_with(s, name, key):
-    st.wait_until(lambda: follows(s, name) and (opens(s, name, key) if key else not is_sealed(s, name)), 30 * st.SLOW,
+    st.wait_until(lambda: follows(s, name) and is_sealed(s, name) == bool(key) and (not key or opens(s, name, key)), 30 * st.SLOW,
                   "%s's key is sealed with %s" % (name, "the unlock key" if key else "nothing"))
 
 
