@@ -14,7 +14,7 @@ check-all:
 	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=address,undefined B=$(ASAN) all unit-tests fuzz-replays
 	@tests/run -b $(B) -a $(ASAN) $(SUITES)
 
-# All end-to-end tests with sanitized daemons; `make check` runs those that take the most different ways through them.
+# All end-to-end tests with sanitized daemons; `make check` leaves out those that take both cores for minutes.
 check-asan:
 	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=address,undefined B=$(ASAN) all unit-tests fuzz-replays
 	@tests/run -b $(B) -a $(ASAN) $(or $(patsubst %,asan:%,$(TESTS)),asan-all)
@@ -24,6 +24,11 @@ check-tsan:
 	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=thread B=$(B)-thread unit-tests
 	@tests/run -b $(B)-thread unit
 
+# The same docker commands to dockerd and to a node: see tests/compat/run.
+compat:
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@MICROSWARM_BIN=$(abspath $B)/bin tests/compat/run
+
 # The quick part of it, for the time between two edits.
 check-unit: unit-tests fuzz-replays
 	@tests/run -b $(B) unit fuzz
@@ -32,4 +37,4 @@ $B/tests/sim/%: $B/tests/sim/%.o $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 sim-tests: $(SIM:%.c=$B/%)
 
-.PHONY: check check-all check-asan check-tsan check-unit sim-tests
+.PHONY: check check-all check-asan check-tsan compat check-unit sim-tests

@@ -1,10 +1,10 @@
 docker image ls
 docker load -i $PAUSE
 docker load -q -i $BUSYBOX
-docker images
-docker image ls -q
-docker image ls --no-trunc
-docker image ls --format '{{.Repository}}:{{.Tag}}'
+docker images | sort
+docker image ls -q | sort
+docker image ls --no-trunc | sort
+docker image ls --format '{{.Repository}}:{{.Tag}}' | sort
 docker image ls busybox
 docker image ls 'b*'
 docker image ls nosuch
@@ -19,10 +19,9 @@ docker image inspect UPPER
 docker tag busybox my/app:v1
 docker tag nosuch x
 docker tag busybox UPPER
-docker images
+docker images | sort
 docker rmi my/app:v1
 docker rmi nosuch
-docker pull nosuchhost.invalid/x
 docker load -i /dev/null
 echo nonsense | docker load
-docker history nosuch
+docker pull 127.0.0.1:1/x

@@ -16,6 +16,6 @@ docker service inspect ports --format '{{json .Endpoint.Ports}}'
 docker service inspect --pretty ports
 docker service ls
 docker service create -d --no-resolve-image --name ports2 --replicas 0 --publish 8080:80 busybox
-docker service update -d --publish-rm 8080:80 ports
+docker service update --no-resolve-image -d --publish-rm 8080:80 ports
 docker service inspect ports --format '{{json .Endpoint.Ports}}'
 docker service rm ports
