@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/util/clock.h"
+#include "meshd/mesh_view.h"
 
 #define FORGET_MS 30        /* collects what stops together; a UDP client of a dead task waits this long */
 #define SWEEP_MS 1000       /* after the last sandbox went: time enough for the kernel to have taken it apart */
@@ -177,6 +178,20 @@ static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
     return 0;
 }
 
+/* ---- the swarm's networks ---- */
+
+/* carry_out - hands each change of the view to the parts it concerns. A part that fails keeps in mind what it has not
+ * done, and does it when it is asked again. */
+static bool carry_out(void *arg)
+{
+    struct netmap_change c;
+    bool done = true;
+    (void)arg;
+    while (netmap_next(mesh_view(), &c)) {
+    }
+    return done;
+}
+
 /* ---- life ---- */
 
 static void on_note(void *arg, const char *text)
@@ -201,7 +216,9 @@ int mesh_shell_start(struct err *e)
     if (mesh_shell_conf.port_first > mesh_shell_conf.port_last)
         return err_set(e, ERR_INVALID, "setting port_first: is above port_last");
     self.open = true;
-    int r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), on_note, NULL, e);
+    int r = mesh_view_open(e);
+    if (r == 0)
+        r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), on_note, NULL, e);
     if (r == 0)
         r = timer_open(&self.repair, repair, NULL, e);
     if (r == 0)
@@ -218,7 +235,7 @@ int mesh_shell_start(struct err *e)
     log_info("bridge %s subnet %s/%u sandboxes=%zu", mesh_shell_conf.bridge, addr, self.node.subnet.prefix,
              self.node.core.sandboxes.count);
     warn_foreign_drops();
-    return 0;
+    return mesh_view_start(carry_out, NULL, e);
 }
 
 void mesh_shell_stop(void)
@@ -227,6 +244,7 @@ void mesh_shell_stop(void)
     self.repair = timer_free(self.repair);
     self.sweep = timer_free(self.sweep);
     self.forget = timer_free(self.forget);
+    mesh_view_stop();
     if (self.open)
         mesh_node_close(&self.node);
     self.open = false;
@@ -349,6 +367,9 @@ static void probe_repair(const char *args, struct buf *out)
 const struct probe mesh_shell_probes[] = {
     { "sandboxes", "[TASK]", "network namespaces of tasks, with addresses and ports", probe_sandboxes },
     { "ports", "", "published ports, the tasks behind them, and who else has bound them", probe_ports },
+    { "networks", "", "what this node knows of the swarm's networks, and whether it is up to date",
+      mesh_view_probe_networks },
+    { "endpoints", "[NETWORK]", "the tasks on them, wherever they run", mesh_view_probe_endpoints },
     { "rules", "", "the nftables table as the kernel has it", probe_rules },
     { "repair", "", "reads links and the nftables table back and puts right what differs", probe_repair },
     { 0 },
