@@ -10,7 +10,7 @@ B        ?= build$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 PREFIX   ?= /usr
 DESTDIR  ?=
 
-PKGS     := msgpack lmdb libssl libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp
+PKGS     := msgpack lmdb libssl libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp ldns
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \
@@ -22,8 +22,8 @@ DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd a
 TOOLS    := swarmctl
 # Layers, lowest first; a layer may include those before it, a daemon all of them, nobody a daemon.
 LIBS     := common/util common/proto common/daemon common/object common/store raftd/core meshd/netlink \
-            meshd/netmap meshd/overlay meshd/vip meshd/gossip
-LIBA     := $B/raftd/core.a $(foreach l,gossip vip overlay netmap netlink,$B/meshd/$l.a) \
+            meshd/netmap meshd/dns meshd/overlay meshd/vip meshd/gossip
+LIBA     := $B/raftd/core.a $(foreach l,dns gossip vip overlay netmap netlink,$B/meshd/$l.a) \
             $(foreach l,store object daemon proto util,$B/common/$l.a)
 
 BINS     := $(foreach d,$(DAEMONS) $(TOOLS),$(if $(wildcard $d/*_main.c),$B/bin/$d))

@@ -2,7 +2,7 @@
 # which they are otherwise.
 DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev libssl-dev libsystemd-dev \
               libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libnftnl-dev libmnl-dev libcmocka-dev \
-              libseccomp-dev
+              libseccomp-dev libldns-dev
 DEPS_RUN   := crun conmon skopeo nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates \
               tar gzip bzip2 xz-utils zstd
 DEPS_TEST  := python3 python3-docker docker.io docker-registry systemd curl procps clang libclang-rt-dev llvm clang-tidy \
