@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <strings.h>
 
+#include "apid/api_reach.h"
 #include "apid/api_resources.h"
 #include "common/util/check.h"
 #include "common/util/table.h"
@@ -260,6 +261,8 @@ static void on_change(void *arg, uint64_t revision, enum kind kind, struct str i
 static void tell_turn(struct turn *t, struct store_snap *snap, bool quiet)
 {
     for (size_t i = 0; i < t->n; i++) {
+        if (watched[t->order[i][0] - '0'].kind == KIND_NODE)
+            reach_soon();
         if (!quiet)
             look((size_t)(t->order[i][0] - '0'), snap, str_from(t->order[i] + 2), false);
         free((void *)t->order[i]);
@@ -306,6 +309,21 @@ static void tell_leader(struct store_snap *snap, struct str id, bool leads)
 
     if (store_get(snap, KIND_NODE, id, &doc) == 0)
         emit("node", "swarm", "update", id, text_at(doc, "Description.Hostname"), attrs, 2);
+}
+
+void events_reachability(struct str node, bool reachable)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    const char *words[] = { "unreachable", "reachable" };
+    struct attr attrs[] = { { "reachability.new", (char *)words[reachable] },
+                            { "reachability.old", (char *)words[!reachable] } };
+    struct err e = ERR_INIT;
+    struct str doc;
+
+    if (store_begin(api.store, &snap, &e) < 0 || store_get(snap, KIND_NODE, node, &doc) < 0)
+        return;
+    emit("node", "swarm", "update", node, text_at(doc, "Description.Hostname"), attrs, 2);
+    feed_all();
 }
 
 /* While nobody leads, the last one is remembered: its return is no event. */
@@ -355,6 +373,7 @@ void events_turn(void)
 
 void events_close(void)
 {
+    reach_close();
     if (!ev.inited)
         return;
     forget();
@@ -415,13 +434,25 @@ static void drain(struct req *r)
         feed(l);
 }
 
+static void watch_reachability(void)
+{
+    struct listener *l = ev.listeners;
+
+    while (l && !(filters_exact(&l->f, "type", STR("node")) && filters_exact(&l->f, "event", STR("update"))))
+        l = l->next;
+    reach_watch(l != NULL);
+}
+
 static void listener_free(void *p)
 {
     struct listener *l = p;
+    bool listed = l->pprev != NULL;
 
-    if (l->pprev && (*l->pprev = l->next))
+    if (listed && (*l->pprev = l->next))
         l->next->pprev = l->pprev;
     free(l);
+    if (listed)
+        watch_reachability();
 }
 
 static void until_reached(void *arg)
@@ -477,4 +508,5 @@ void events_stream(struct req *r)
         l->next->pprev = &l->next;
     ev.listeners = l;
     l->pprev = &ev.listeners;
+    watch_reachability();
 }

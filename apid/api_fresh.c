@@ -63,7 +63,8 @@ static void one_done(struct req *r, const struct raftd_txn_reply *rep, const str
         go_on(r);
     } else if (state_now() != SWARM_MANAGER) {
         api_not_manager(r);
-    } else if (rep || ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < r->fresh.deadline_ms)) {
+    } else if (rep || ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < r->fresh.deadline_ms &&
+                       !state_leaderless())) {
         api_timer(r, now + (r->fresh.tries < 6 ? 2u << r->fresh.tries : 100u), try_again);
         r->fresh.tries++;
     } else if (e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) {
@@ -137,6 +138,10 @@ static void dispatch(struct req *r)
 {
     if (!(r->route->flags & (ROUTE_READS | ROUTE_WRITES)) || state_now() != SWARM_MANAGER) {
         r->route->handler(r);
+        return;
+    }
+    if (state_leaderless()) {
+        api_error(r, 500, "%s", api_no_leader);
         return;
     }
     if (r->route->flags & ROUTE_READS) {

@@ -81,8 +81,8 @@ const char *managers_warning(size_t managers, char *buf, size_t cap)
 /* ---- asking ---- */
 
 struct asked {
-    struct req *r;
-    managers_fn *fn;
+    managers_told_fn *fn;
+    void *arg;
 };
 
 static void from_map(struct managers *m)
@@ -105,30 +105,51 @@ static void on_members(void *arg, const void *rep, const struct err *e)
     bool led = false;
 
     free(arg);
-    if (!a.r->gone) {
-        for (size_t i = 0; l && i < l->Members.n; i++) {
-            const struct raftd_member *x = &((const struct raftd_member *)l->Members.v)[i];
-            add(&m, x->NodeID, x->Addr,
-                (struct manager){ .leader = x->Leader, .reachable = x->Reachable || x->Leader, .learner = x->Learner });
-        }
-        count(&m);
-        for (size_t i = 0; i < m.n; i++)
-            led |= m.v[i].leader;
-        if (l && m.n > 0 && !led) /* one manager's own view, while nobody leads */
-            (void)err_set(&why, ERR_UNAVAILABLE, "no leader");
-        if (!l || m.n == 0)
-            from_map(&m);
-        a.fn(a.r, &m, &why);
+    for (size_t i = 0; l && i < l->Members.n; i++) {
+        const struct raftd_member *x = &((const struct raftd_member *)l->Members.v)[i];
+        add(&m, x->NodeID, x->Addr,
+            (struct manager){ .leader = x->Leader, .reachable = x->Reachable || x->Leader, .learner = x->Learner });
     }
-    req_unref(a.r);
+    count(&m);
+    for (size_t i = 0; i < m.n; i++)
+        led |= m.v[i].leader;
+    if (l && m.n > 0 && !led) /* one manager's own view, while nobody leads */
+        (void)err_set(&why, ERR_UNAVAILABLE, "no leader");
+    if (!l || m.n == 0)
+        from_map(&m);
+    a.fn(a.arg, &m, &why);
 }
 
-void managers_ask(struct req *r, managers_fn *fn)
+void managers_tell(managers_told_fn *fn, void *arg)
 {
     static const struct raftd_empty none;
     struct asked *a = malloc(sizeof *a);
 
     CHECK(a);
-    *a = (struct asked){ req_ref(r), fn };
+    *a = (struct asked){ fn, arg };
     rpc_send(api.raftd, &op_raftd_members, &none, MEMBERS_TIMEOUT_MS, on_members, a);
+}
+
+struct asking {
+    struct req *r;
+    managers_fn *fn;
+};
+
+static void tell_request(void *arg, const struct managers *m, const struct err *e)
+{
+    struct asking a = *(struct asking *)arg;
+
+    free(arg);
+    if (!a.r->gone)
+        a.fn(a.r, m, e);
+    req_unref(a.r);
+}
+
+void managers_ask(struct req *r, managers_fn *fn)
+{
+    struct asking *a = malloc(sizeof *a);
+
+    CHECK(a);
+    *a = (struct asking){ req_ref(r), fn };
+    managers_tell(tell_request, a);
 }

@@ -17,6 +17,10 @@ struct managers {
 typedef void managers_fn(struct req *r, const struct managers *m, const struct err *e);
 void managers_ask(struct req *r, managers_fn *fn);
 
+/* managers_tell - the same for who is no request. */
+typedef void managers_told_fn(void *arg, const struct managers *m, const struct err *e);
+void managers_tell(managers_told_fn *fn, void *arg);
+
 /* managers_of_map - what the map says: nobody is reachable but its leader. */
 void managers_of_map(struct store_snap *snap, const struct store_meta *meta, struct managers *ret);
 

@@ -261,7 +261,7 @@ static void write_done(void *arg, const void *rep, const struct err *e)
     } else if (e->code == ERR_CONFLICT && w->tries < 64) {
         api.count.retries++;
         write_again(r);
-    } else if ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < w->deadline_ms) {
+    } else if ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < w->deadline_ms && !state_leaderless()) {
         api.count.retries++;
         w->uncertain = true;
         api_timer(r, now + (w->tries < 8 ? 5u << w->tries : 1000u), write_again);

@@ -66,6 +66,7 @@ void container_logs(struct req *r, struct str task, bool tty); /* of this node: 
 /* Events: events_turn() at each change of the store; events_image() for what happened to an image here. */
 void events_turn(void);
 void events_image(const char *action, struct str id, struct str name);
+void events_reachability(struct str node, bool reachable); /* of a manager, in the leader's eyes */
 void events_close(void);
 
 /* The swarm as `docker info` shows it: one JSON object appended; and what is to be warned of, if anything. */

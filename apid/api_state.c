@@ -10,6 +10,7 @@
 #define IDENTITY_RETRY_MS 250u
 #define RAFTD_STATUS_TIMEOUT_MS 5000u
 #define RAFTD_RETRY_MS 250u
+#define LEADERLESS_MS 5000u /* an election takes one or two seconds, seldom more */
 
 static struct {
     struct arena arena; /* of `id` */
@@ -17,7 +18,8 @@ static struct {
     bool known;
     char raftd[24];
     bool asking, ask_again;
-    uint64_t revision; /* at the last turn */
+    uint64_t revision;      /* at the last turn */
+    uint64_t leaderless_ms; /* since when nobody leads; 0: somebody does, or this is no manager */
     struct timer *retry, *retry_raftd;
 } state;
 
@@ -191,6 +193,15 @@ void state_turn(void)
     if (!readable || !meta.initialized || meta.revision == state.revision)
         state_ask_raftd();
     state.revision = meta.revision;
+    if (!readable || !meta.initialized || meta.leader_id.n > 0)
+        state.leaderless_ms = 0;
+    else if (state.leaderless_ms == 0)
+        state.leaderless_ms = clock_mono().ms;
+}
+
+bool state_leaderless(void)
+{
+    return state.leaderless_ms != 0 && clock_mono().ms - state.leaderless_ms > LEADERLESS_MS;
 }
 
 int state_open(struct err *e)

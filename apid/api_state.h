@@ -46,5 +46,8 @@ const struct gw_identity_reply *state_identity(void);
 /* state_settled - false while apid has only just started and does not know what its node is. */
 bool state_settled(void);
 
+/* state_leaderless - for more than five seconds raftd has known nobody who leads: there is nothing to wait for. */
+bool state_leaderless(void);
+
 /* state_ask_raftd - looks again whether raftd is locked: who waits in api_wait() is woken when that changed. */
 void state_ask_raftd(void);

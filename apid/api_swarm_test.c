@@ -5,8 +5,11 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "apid/api_members.h"
+#include "apid/api_reach.h"
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
@@ -143,10 +146,38 @@ static void test_hide(void **state)
     buf_done(&pairs);
 }
 
+static void note(void *arg, const struct manager *now)
+{
+    char *text = arg;
+
+    (void)snprintf(text + strlen(text), 64 - strlen(text), "%s%c ", now->node, now->reachable ? '+' : '-');
+}
+
+static const char *compared(const char *before, const char *after)
+{
+    static char text[64];
+    struct managers a = group(before), b = group(after);
+
+    text[0] = '\0';
+    reach_compare(&a, &b, note, text);
+    return text;
+}
+
+static void test_reachability(void **state)
+{
+    (void)state;
+    assert_string_equal(compared("LRR", "LRR"), "");
+    assert_string_equal(compared("LRR", "LUR"), "b- ");
+    assert_string_equal(compared("LRU", "ULR"), "a- c+ ");
+    assert_string_equal(compared("LR", "LRU"), "");    /* new here: nothing was known of it */
+    assert_string_equal(compared("LUR", "LR"), "b+ "); /* the third is gone, which is another event */
+    assert_string_equal(compared("Ll", "LU"), "");     /* a learner is neither */
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_state), cmocka_unit_test(test_quorum),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_state),    cmocka_unit_test(test_quorum),
                                         cmocka_unit_test(test_warnings), cmocka_unit_test(test_words),
-                                        cmocka_unit_test(test_hide) };
+                                        cmocka_unit_test(test_hide),     cmocka_unit_test(test_reachability) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """Nodes come, change their role and go: three managers and two workers through the docker client, and what is refused."""
 
+import contextlib
 import json
 import os
 import re
+import select
 import sys
+from urllib.parse import quote
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import swarmtest as st  # noqa: E402
@@ -304,19 +307,65 @@ def test_refusals_of_node_rm(s):
     s.docker_fails("node", "demote", "nosuch", say="not found")
 
 
+class Told:
+    """The events that came since it began to listen, at the front manager."""
+
+    def __init__(self, s, kind):
+        self.conn = st.UnixHTTP(s.front.sock, 60)
+        self.conn.request("GET", "/v1.41/events?filters=" + quote(json.dumps({"type": [kind]})))
+        self.text, self.sock = b"", self.conn.sock
+
+    def read(self):
+        while select.select([self.sock], [], [], 0)[0]:
+            piece = self.sock.recv(65536)
+            if not piece:
+                break
+            self.text += piece
+        return self.text
+
+    def wait_open(self):
+        """The manager listens to us: its head of the answer is here."""
+        st.wait_until(lambda: b"\r\n\r\n" in self.read(), 20 * st.SLOW, "the stream of events")
+
+    def wait(self, name, key, value):
+        def seen():
+            lines = [json.loads(l) for l in self.read().splitlines() if l.startswith(b"{") and l.endswith(b"}")]
+            return any(a.get("name") == name and a.get(key) == value for a in (l["Actor"]["Attributes"] for l in lines))
+        try:
+            st.wait_until(seen, 30 * st.SLOW, "an event of %s: %s %s" % (name, key, value))
+        except st.Failure as e:
+            raise st.Failure("%s; there was: %s" % (e, self.text.decode(errors="replace"))) from None
+
+
+@contextlib.contextmanager
+def told(s, kind):
+    t = Told(s, kind)
+    try:
+        t.wait_open()
+        yield t
+    finally:
+        t.conn.close()
+
+
 def test_manager_status_when_one_is_off(s):
     lead = s.cluster.wait_leader().name
     victim = next(m for m in ("m3", "m2") if lead != m)
     other = next(m for m in ("m1", "m2", "m3") if m != victim)
     with s.at(other):
-        node(s, victim).power_off()
-        wait_row(s, victim, ("Down", "Active", "Unreachable"), on=other)
+        with told(s, "node") as events:
+            node(s, victim).power_off()
+            wait_row(s, victim, ("Down", "Active", "Unreachable"), on=other)
+            events.wait(victim, "reachability.new", "unreachable")
+            events.wait(victim, "state.new", "down")
         # three managers, one gone: demoting another would leave one of two
         alive = next(m for m in ("m1", "m2", "m3") if m not in (victim, other))
         s.docker_fails("node", "demote", alive, say="loss of quorum", timeout=90)
         st.settles(lambda: rows(s, other)[alive][2] in ("Reachable", "Leader"), True, "%s is still a manager" % alive)
-        node(s, victim).start()
-        wait_row(s, victim, ("Ready", "Active", "Reachable"), on=other)
+        with told(s, "node") as events:
+            node(s, victim).start()
+            wait_row(s, victim, ("Ready", "Active", "Reachable"), on=other)
+            events.wait(victim, "reachability.new", "reachable")
+            events.wait(victim, "state.new", "ready")
 
 
 def test_worker_leaves_and_is_removed(s):
