@@ -1,4 +1,4 @@
-# make install DESTDIR= PREFIX=: binaries, units, users, folders, manual pages, completions, an example of each setting.
+# make install DESTDIR= PREFIX=: binaries, units, users, folders, manual pages, completions, documents.
 SBINDIR  ?= $(PREFIX)/sbin
 BINDIR   ?= $(PREFIX)/bin
 UNITDIR  ?= $(PREFIX)/lib/systemd/system
@@ -29,6 +29,8 @@ install-files:
 		$B/bin/swarmctl completion bash > $(DESTDIR)$(BASHDIR)/swarmctl && \
 		$B/bin/swarmctl completion zsh > $(DESTDIR)$(ZSHDIR)/_swarmctl && \
 		$B/bin/swarmctl completion fish > $(DESTDIR)$(FISHDIR)/swarmctl.fish; fi
+	install -d $(DESTDIR)$(DOCDIR)/reference
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(DOCDIR)/
+	install -m 644 $(wildcard docs/reference/*.md) $(DESTDIR)$(DOCDIR)/reference/
 
 .PHONY: install install-files
