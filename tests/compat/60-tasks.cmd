@@ -10,7 +10,7 @@ docker service create -d --no-resolve-image --name ends --restart-condition none
 docker service ps ends --no-trunc
 docker service ls
 docker service create -d --no-resolve-image --name nocmd --restart-condition none busybox /no/such/command
-@rejected nocmd 1
+@failed nocmd 1
 docker service ps nocmd --no-trunc
 docker service create -d --no-resolve-image --name noimage --restart-condition none nosuch.invalid/none:1
 @rejected noimage 1
