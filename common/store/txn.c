@@ -79,11 +79,6 @@ void txn_require_exists(struct txn *t, enum kind k, struct str id)
     require(t, "exists", k, id, 0);
 }
 
-void txn_require_absent(struct txn *t, enum kind k, struct str id)
-{
-    require(t, "absent", k, id, 0);
-}
-
 void txn_require_unreferenced(struct txn *t, enum kind k, struct str id)
 {
     require(t, "unreferenced", k, id, 0);

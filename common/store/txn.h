@@ -22,7 +22,6 @@ void txn_done(struct txn *t);
 void txn_require_version(struct txn *t, enum kind k, struct str id, uint64_t version_index);
 void txn_require_rev(struct txn *t, enum kind k, struct str id, uint64_t rev);
 void txn_require_exists(struct txn *t, enum kind k, struct str id);
-void txn_require_absent(struct txn *t, enum kind k, struct str id);
 void txn_require_unreferenced(struct txn *t, enum kind k, struct str id);
 
 void txn_create(struct txn *t, enum kind k, struct str id, struct str doc);
