@@ -42,6 +42,7 @@ struct controller {
 
 void marks_init(struct marks *m)
 {
+    *m = (struct marks){ 0 };
     table_init(&m->pending, 0);
     table_init(&m->taken, 0);
 }
@@ -56,19 +57,24 @@ void marks_clear(struct marks *m)
 {
     table_clear(&m->pending);
     table_clear(&m->taken);
+    m->from = 0;
 }
 
 void marks_add(struct marks *m, struct str id)
 {
-    table_put(&m->pending, id, NULL);
+    bool fresh;
+    table_put(&m->pending, id, &fresh);
+    if (fresh)
+        m->from = 0;
 }
 
 bool marks_pop(struct marks *m, struct str *ret_id)
 {
     struct str id;
-    struct table_pos p = { 0 };
+    struct table_pos p = { .bucket = m->from };
     if (m->pending.count == 0 || !table_next(&m->pending, &p, &id, NULL))
         return false;
+    m->from = p.bucket - 1; /* this bucket may hold more; else popping all of many would look through all each time */
     void *v = table_put(&m->taken, id, NULL);
     table_del(&m->pending, id);
     *ret_id = table_key(&m->taken, v);
@@ -79,7 +85,7 @@ void marks_settle(struct marks *m, bool ok)
 {
     struct str id;
     for (struct table_pos p = { 0 }; !ok && table_next(&m->taken, &p, &id, NULL);)
-        table_put(&m->pending, id, NULL);
+        marks_add(m, id);
     table_clear(&m->taken);
 }
 

@@ -87,6 +87,7 @@ void controller_metrics(const struct controller *c, struct buf *out); /* Prometh
  */
 struct marks {
     struct table pending, taken;
+    size_t from; /* no pending one is in a bucket before this */
 };
 void marks_init(struct marks *m);
 void marks_done(struct marks *m);
