@@ -87,7 +87,7 @@ static struct str or_text(struct str s, const char *def)
 
 /* Fixed answers: what there is no setting for. */
 static const char info_fixed[] =
-    ",\"DriverStatus\":[],\"Plugins\":{\"Volume\":[\"local\"],\"Network\":[\"bridge\",\"host\",\"null\"],"
+    ",\"DriverStatus\":[],\"Plugins\":{\"Volume\":[\"local\"],\"Network\":[\"bridge\",\"host\",\"null\",\"overlay\"],"
     "\"Authorization\":null,\"Log\":[\"json-file\",\"none\"]},\"MemoryLimit\":true,\"SwapLimit\":true,"
     "\"CpuCfsPeriod\":true,\"CpuCfsQuota\":true,\"CPUShares\":true,\"CPUSet\":true,\"PidsLimit\":true,"
     "\"IPv4Forwarding\":true,\"Debug\":false,\"NFd\":0,\"OomKillDisable\":false,\"NGoroutines\":0,"
