@@ -48,7 +48,7 @@ docker service create --no-resolve-image -d --name x --restart-condition bogus p
 docker service create --no-resolve-image -d --name x --constraint node.role=manager pause
 docker service create --no-resolve-image -d --name x --constraint bogus pause
 docker service create --no-resolve-image -d --name bind --mount type=bind,target=/x pause
-docker service rm bind >$TMP/out 2>&1
+docker service rm bind >$TMP/out 2>&1 || true
 docker service create --no-resolve-image -d --name x --mount type=bogus,source=/y,target=/x pause
 docker service create --no-resolve-image -d --name x --publish 80:80:80 pause
 docker service create --no-resolve-image -d --name x --publish published=70000,target=80 pause
