@@ -33,9 +33,15 @@ static struct str raw(struct str doc, const char *path)
     return mp_path(doc, path, &s) ? s : STR("");
 }
 
-static uint64_t print_of(struct str doc)
+/* drained - nobody sends it anything any more, and it is to stop: it may. */
+static bool drained(const struct disp_keeper *k, struct str id, struct str doc)
 {
-    return disp_print(text(doc, "DesiredState"), text(doc, "TaskSpecID"), raw(doc, "Ports"));
+    return task_state_parse(text(doc, "DesiredState")) >= TASK_SHUTDOWN && dnet_task_drained(&k->net, id);
+}
+
+static uint64_t print_of(const struct disp_keeper *k, struct str id, struct str doc)
+{
+    return disp_print(text(doc, "DesiredState"), text(doc, "TaskSpecID"), raw(doc, "Ports")) + drained(k, id, doc);
 }
 
 /* to_tell - nodes hear of a task from the moment it is assigned until its record is deleted. */
@@ -48,7 +54,7 @@ void disp_note_task(struct disp_keeper *k, struct str id, struct str doc)
 {
     struct str node = text(doc, "NodeID");
     if (node.n && to_tell(doc))
-        disp_task(&k->core, node, id, print_of(doc));
+        disp_task(&k->core, node, id, print_of(k, id, doc));
 }
 
 static struct known *known_in(struct filling *f, struct known **list, struct str id, bool *ret_new)
@@ -127,10 +133,13 @@ static void tell(struct filling *f, struct disp_peer *p, struct str id, struct s
                               .Spec = spec->spec,
                               .Ports = raw(doc, "Ports"),
                               .LogDriver = spec->log_driver.n ? spec->log_driver : f->log_driver,
-                              .RegistryAuth = spec->auth };
+                              .RegistryAuth = spec->auth,
+                              .Drained = drained(f->k, id, doc),
+                              .DrainMs = dnet_drain_ms(&f->k->net, doc, text(doc, "ServiceID")) };
+    dnet_attachments(f->snap, doc, f->a, &a->Networks);
     (void)mp_get_u64(doc, "Rev", &a->Rev);
     (void)mp_get_u64(doc, "Slot", &a->Slot);
-    disp_tell(&f->k->core, p, id, print_of(doc));
+    disp_tell(&f->k->core, p, id, print_of(f->k, id, doc));
     f->k->assignments++;
 }
 

@@ -14,6 +14,11 @@ int main(int argc, char **argv)
         CONF_MS("flap_hold", &disp_conf.flap_hold_ms, "30s", 1000, 86400000,
                 "how long a flapping node is not ready; doubled each time"),
         CONF_MS("flap_hold_max", &disp_conf.flap_hold_max_ms, "10m", 1000, 86400000, "the longest of these times"),
+        CONF_MS("drain_wait", &disp_conf.drain_wait_ms, "2s", 0, 60000,
+                "how long a stopping task waits for all nodes to confirm that they send it nothing new"),
+        CONF_MS("drain_period", &disp_conf.drain_ms, "5s", 0, 86400000,
+                "how long open connections to a stopping task may take to end, if its service does not say; 0: stop at "
+                "once"),
         CONF_END,
     };
     static const struct probe probes[] = {

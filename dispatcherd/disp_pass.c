@@ -31,6 +31,7 @@ void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls)
     table_init(&k->holds, sizeof(int64_t));
     table_init(&k->best, sizeof(struct best));
     arena_init(&k->scratch, SCRATCH_BYTES);
+    disp_net_init(k);
 }
 
 static void free_wait(struct disp_wait *w)
@@ -61,6 +62,7 @@ void disp_keeper_done(struct disp_keeper *k)
         }
     for (struct table_pos pos = { 0 }; table_next(&k->core.peers, &pos, NULL, &p);)
         p->poll = NULL;
+    disp_net_done(k);
     disp_done(&k->core);
     marks_done(&k->lost);
     marks_done(&k->gone);
@@ -264,6 +266,9 @@ static void lose(struct disp_keeper *k, struct str node, enum disp_loss why)
 uint64_t disp_due(const struct disp_keeper *k)
 {
     uint64_t at = disp_next_ms(&k->core);
+    uint64_t net = dnet_due(&k->net, k->calls->now_ms());
+    if (net < at)
+        at = net;
     if (k->confirm_at_ms && k->confirm_at_ms < at)
         at = k->confirm_at_ms;
     for (const struct disp_wait *w = k->active ? NULL : k->queue; w; w = w->next)
@@ -290,12 +295,15 @@ uint64_t disp_tick(struct disp_keeper *k)
         log_warn("node=" STR_FMT " was silent for %" PRIu64 " ms: %s", STR_ARG(node), silent,
                  due == DISP_DUE_DOWN ? "down" : "unknown");
         k->nodes_lost += due == DISP_DUE_DOWN;
+        if (due == DISP_DUE_DOWN)
+            dnet_live(&k->net, node, false);
         lose(k, node, due == DISP_DUE_DOWN ? DISP_LOSS_SILENT : DISP_LOSS_UNKNOWN);
     }
     if (!k->active)
         drop_waits(k, overdue, &now, NOT_LEADING);
     if (k->confirm_at_ms <= now)
         confirm(k);
+    disp_net_tick(k);
     return disp_due(k);
 }
 
@@ -318,6 +326,8 @@ static void learn_node(struct disp_keeper *k, struct str id, struct str doc)
         table_del(&k->loss, id); /* it is stored */
     if (mp_get_str(doc, "Status.State", &state) && !str_is(state, "down"))
         disp_watch(&k->core, id, k->calls->now_ms());
+    const struct disp_peer *p = table_get(&k->core.peers, id);
+    dnet_live(&k->net, id, p && p->deadline_ms);
 }
 
 static void forget_node(struct disp_keeper *k, struct str id)
@@ -327,6 +337,9 @@ static void forget_node(struct disp_keeper *k, struct str id)
         k->calls->failed(p->poll, ERR_GONE, "the node was removed from the swarm");
         p->poll = NULL;
     }
+    void *call = dnet_withdraw(&k->net, id);
+    if (call)
+        k->calls->failed(call, ERR_NOT_FOUND, "the node was removed from the swarm");
     disp_forget(&k->core, id);
     table_del(&k->loss, id);
     table_del(&k->orphans, id);
@@ -367,10 +380,16 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     }
     for (store_each(snap, KIND_CLUSTER, &it); store_next(&it);)
         learn_period(k, it.doc);
-    for (store_each(snap, KIND_NODE, &it); store_next(&it);)
+    disp_net_reload(k, snap, meta->revision);
+    for (store_each(snap, KIND_NODE, &it); store_next(&it);) {
+        dnet_note_node(&k->net, it.id, it.doc);
         learn_node(k, it.id, it.doc);
-    for (store_each(snap, KIND_TASK, &it); store_next(&it);)
+    }
+    for (store_each(snap, KIND_TASK, &it); store_next(&it);) {
+        dnet_note_task(&k->net, it.id, it.doc, k->calls->now_ms());
         note_task(k, snap, it.id, it.doc);
+    }
+    dnet_loaded(&k->net);
 }
 
 static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct str id, char op)
@@ -379,28 +398,51 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     struct str doc;
     bool there = store_get(snap, kind, id, &doc) == 0;
     (void)op;
+    if (kind == KIND_NODE && !there)
+        forget_node(k, id);
+    disp_net_change(k, snap, kind, id, there ? doc : STR(""));
     if (kind == KIND_TASK && there)
         note_task(k, snap, id, doc);
     else if (kind == KIND_TASK)
         disp_task_gone(&k->core, id);
     else if (kind == KIND_NODE && there)
         learn_node(k, id, doc);
-    else if (kind == KIND_NODE)
-        forget_node(k, id);
     else if (kind == KIND_CLUSTER && there)
         learn_period(k, doc);
+}
+
+static void answer_hot(struct disp_keeper *k, struct store_snap *snap, uint64_t revision)
+{
+    struct disp_peer *p;
+    while ((p = disp_hot(&k->core))) {
+        enum disp_answer plan = p->poll ? disp_plan(p, p->poll_seq) : DISP_NOTHING;
+        if (plan != DISP_NOTHING)
+            answer_poll(k, snap, revision, p, plan);
+    }
+}
+
+void disp_answer_hot(struct disp_keeper *k)
+{
+    struct store_snap *snap;
+    struct store_meta m;
+    struct err e;
+    if (store_begin(controller_store(k->controller), &snap, &e) != 0)
+        return; /* the next turn answers */
+    if (store_meta(snap, &m, &e) == 0)
+        answer_hot(k, snap, m.revision);
+    store_end(snap);
 }
 
 static void on_seen(void *arg, struct store_snap *snap, const struct store_meta *meta)
 {
     struct disp_keeper *k = arg;
-    struct disp_peer *p;
+    struct str task;
     lead(k, meta);
-    while ((p = disp_hot(&k->core))) {
-        enum disp_answer plan = p->poll ? disp_plan(p, p->poll_seq) : DISP_NOTHING;
-        if (plan != DISP_NOTHING)
-            answer_poll(k, snap, meta->revision, p, plan);
-    }
+    disp_net_seen(k, snap, meta->revision);
+    k->net_turning = false;
+    while (dnet_drained(&k->net, &task))
+        disp_task_gone(&k->core, task); /* its node must hear of it */
+    answer_hot(k, snap, meta->revision);
 }
 
 /* ---- reports ---- */
@@ -546,6 +588,7 @@ static void open_session(struct disp_keeper *k, struct disp_wait *w)
     table_del(&k->loss, str_from(w->node));
     p = disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms(), jitter);
     p->held = w->held;
+    dnet_live(&k->net, str_from(w->node), true);
     log_info("node=%s opened a session%s", w->node, w->held ? "; it flaps, so it is not ready yet" : "");
     struct disp_session_reply rep = { .NodeID = str_from(w->node),
                                       .SessionID = str_from(w->id),
@@ -599,6 +642,8 @@ static void on_standby(void *arg)
     k->confirm_at_ms = 0;
     fail_polls(k, NOT_LEADING);
     drop_waits(k, any_wait, NULL, NOT_LEADING);
+    disp_net_fail(k, NOT_LEADING);
+    dnet_clear(&k->net);
     disp_clear(&k->core);
     marks_clear(&k->lost);
     marks_clear(&k->gone);

@@ -8,6 +8,7 @@
 #include "common/proto/msg_dispatcherd.h"
 #include "common/store/controller.h"
 #include "dispatcherd/disp_core.h"
+#include "dispatcherd/disp_network.h"
 
 /* A call that waits for a transaction; `req` lives until it is answered. */
 struct disp_wait {
@@ -29,6 +30,7 @@ struct disp_calls { /* what to do with calls */
     void (*opened)(void *call, const struct disp_session_reply *rep);
     void (*stored)(void *call, const struct disp_status_reply *rep);
     void (*assigned)(void *call, const struct disp_assignments_reply *rep);
+    void (*networks)(void *call, struct str body); /* struct disp_network_reply, encoded */
     void (*failed)(void *call, int code, const char *why);
     struct arena *(*arena)(void *call);
     uint64_t (*now_ms)(void); /* mono */
@@ -44,8 +46,20 @@ struct disp_lost { /* a node that fell silent */
     bool asked; /* before the barrier that is under way was asked for */
 };
 
+/* An answer about networks, encoded: most nodes are in the same position as others. */
+#define DISP_SHARED 4u
+struct disp_shared {
+    struct buf sign, body;
+};
+
 struct disp_keeper {
     struct disp core;
+    struct disp_net net;
+    struct arena net_arena;
+    struct disp_shared shared[DISP_SHARED];
+    unsigned shared_at;
+    bool net_turning; /* a change of this turn was noted */
+    uint64_t net_asks, net_answers, net_shared, net_fulls, net_bytes;
     const struct disp_calls *calls;
     struct controller *controller;
     bool active;        /* this manager leads */
@@ -84,6 +98,9 @@ void disp_report(struct disp_keeper *k, void *call, const struct disp_status *re
 /* disp_poll - answered at once when there is news, else when there is or at the end of req->WaitMs. */
 void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments *req, struct str node);
 
+/* disp_network - what a node's meshd must know; answered when there is news, a few nodes at a time. */
+void disp_network(struct disp_keeper *k, void *call, const struct disp_network *req, struct str node);
+
 /* disp_hint - gatewayd says that the link to a node came or went. */
 void disp_hint(struct disp_keeper *k, struct str node, bool up);
 
@@ -100,6 +117,19 @@ uint64_t disp_tick(struct disp_keeper *k);
 uint64_t disp_due(const struct disp_keeper *k);
 
 extern const struct controller_ops disp_ops; /* arg: struct disp_keeper */
+
+/* disp_answer_hot - agents whose tasks changed outside of a turn. */
+void disp_answer_hot(struct disp_keeper *k);
+
+/* ---- disp_netpass.c ---- */
+
+void disp_net_init(struct disp_keeper *k);
+void disp_net_done(struct disp_keeper *k);
+void disp_net_fail(struct disp_keeper *k, const char *why);
+void disp_net_reload(struct disp_keeper *k, struct store_snap *snap, uint64_t revision); /* nodes, tasks follow */
+void disp_net_change(struct disp_keeper *k, struct store_snap *snap, enum kind kind, struct str id, struct str doc);
+void disp_net_seen(struct disp_keeper *k, struct store_snap *snap, uint64_t revision);
+void disp_net_tick(struct disp_keeper *k);
 
 /* ---- disp_node.c: what is stored about nodes ---- */
 

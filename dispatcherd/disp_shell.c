@@ -33,6 +33,11 @@ static void call_assigned(void *call, const struct disp_assignments_reply *rep)
     rpc_reply(call, rep);
 }
 
+static void call_networks(void *call, struct str body)
+{
+    rpc_reply_raw(call, ERR_OK, STR(""), body);
+}
+
 static void call_failed(void *call, int code, const char *why)
 {
     rpc_fail(call, code, "%s", why);
@@ -73,7 +78,7 @@ static void ask_barrier(void *k, uint64_t round)
     rpc_send(raftd, &op_raftd_barrier, &(struct raftd_empty){ 0 }, BARRIER_MS, on_barrier, (void *)(uintptr_t)round);
 }
 
-static const struct disp_calls calls = { call_opened, call_stored, call_assigned, call_failed,
+static const struct disp_calls calls = { call_opened, call_stored, call_assigned, call_networks, call_failed,
                                          call_arena,  mono_now,    id_new,        ask_barrier };
 
 /* ---- requests ---- */
@@ -81,13 +86,13 @@ static const struct disp_calls calls = { call_opened, call_stored, call_assigned
 /*
  * caller - which node a call is for: the one that its certificate names, or this host's own.
  *
- * On this host's socket agentd speaks for the node, and gatewayd only brings what other nodes' agents ask.
+ * On this host's socket agentd and meshd speak for the node, and gatewayd only brings what other nodes' agents ask.
  */
-static bool caller(struct rpc_call *c, struct rpc_origin *ret)
+static bool caller(struct rpc_call *c, const char *daemon, struct rpc_origin *ret)
 {
     *ret = rpc_origin(c);
     if (ret->role == RPC_LOCAL)
-        return rpc_permit(c, daemon_user("agentd"), "agentd");
+        return rpc_permit(c, daemon_user(daemon), daemon);
     if (ret->role != RPC_NOBODY && ret->node.n) /* which of that node's daemons: its own affair, and gatewayd's */
         return true;
     rpc_fail(c, ERR_DENIED, "only the agents of nodes of this swarm may ask for this");
@@ -97,7 +102,7 @@ static bool caller(struct rpc_call *c, struct rpc_origin *ret)
 static void on_session(struct rpc_call *c, const void *req)
 {
     struct rpc_origin o;
-    if (!caller(c, &o))
+    if (!caller(c, "agentd", &o))
         return;
     /* A worker is where its link comes from. A manager says where it is reached. */
     disp_hello(&keeper, c, req, o.node, o.role == RPC_WORKER ? o.addr : STR(""));
@@ -107,16 +112,25 @@ static void on_session(struct rpc_call *c, const void *req)
 static void on_assignments(struct rpc_call *c, const void *req)
 {
     struct rpc_origin o;
-    if (!caller(c, &o))
+    if (!caller(c, "agentd", &o))
         return;
     disp_poll(&keeper, c, req, o.node);
+    arm();
+}
+
+static void on_network(struct rpc_call *c, const void *req)
+{
+    struct rpc_origin o;
+    if (!caller(c, "meshd", &o))
+        return;
+    disp_network(&keeper, c, req, o.node);
     arm();
 }
 
 static void on_status(struct rpc_call *c, const void *req)
 {
     struct rpc_origin o;
-    if (caller(c, &o))
+    if (caller(c, "agentd", &o))
         disp_report(&keeper, c, req, o.node);
 }
 
@@ -135,11 +149,9 @@ static void on_link(struct rpc_call *c, const void *req)
 }
 
 const struct route disp_routes[] = {
-    { &op_disp_session, on_session },
-    { &op_disp_assignments, on_assignments },
-    { &op_disp_status, on_status },
-    { &op_disp_link, on_link },
-    { 0 },
+    { &op_disp_session, on_session }, { &op_disp_assignments, on_assignments },
+    { &op_disp_status, on_status },   { &op_disp_network, on_network },
+    { &op_disp_link, on_link },       { 0 },
 };
 
 /* ---- the loop ---- */
@@ -171,6 +183,8 @@ int disp_shell_start(struct err *e)
     ops.done = done;
     disp_keeper_init(&keeper, &calls);
     keeper.core.suspect_ms = disp_conf.suspect_ms;
+    keeper.net.drain_wait_ms = disp_conf.drain_wait_ms;
+    keeper.net.drain_ms = disp_conf.drain_ms;
     keeper.orphan_after_ns = (int64_t)disp_conf.orphan_ms * 1000000;
     keeper.flap = (struct disp_flap_conf){ .max = disp_conf.flap_max,
                                            .window_ns = (int64_t)disp_conf.flap_window_ms * 1000000,
@@ -225,10 +239,20 @@ void disp_shell_metrics(struct buf *out)
     const struct {
         const char *name;
         uint64_t value;
-    } all[] = { { "reports", keeper.reports },         { "reports_ignored", keeper.ignored },
-                { "nodes_lost", keeper.nodes_lost },   { "nodes_damped", keeper.damped },
-                { "tasks_orphaned", keeper.orphaned }, { "answers", keeper.answers },
-                { "assignments", keeper.assignments } };
+    } all[] = { { "reports", keeper.reports },
+                { "reports_ignored", keeper.ignored },
+                { "nodes_lost", keeper.nodes_lost },
+                { "nodes_damped", keeper.damped },
+                { "tasks_orphaned", keeper.orphaned },
+                { "answers", keeper.answers },
+                { "assignments", keeper.assignments },
+                { "network_asks", keeper.net_asks },
+                { "network_answers", keeper.net_answers },
+                { "network_answers_shared", keeper.net_shared },
+                { "network_answers_full", keeper.net_fulls },
+                { "network_bytes", keeper.net_bytes },
+                { "drains", keeper.net.drains },
+                { "drains_late", keeper.net.late } };
     controller_metrics(controller, out);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         buf_printf(out, "# TYPE microswarm_dispatcherd_%s_total counter\nmicroswarm_dispatcherd_%s_total %" PRIu64 "\n",

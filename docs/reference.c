@@ -91,7 +91,7 @@ static void print_messages(void)
             &op_raftd_node_key, &op_raftd_backup, &op_raftd_restore } },
         { "gatewayd", { &op_gw_identity, &op_gw_setup, &op_gw_join, &op_gw_leave, &op_gw_unlock } },
         { "cad", { &op_cad_root, &op_cad_issue, &op_cad_tokens, &op_cad_rotate, &op_cad_unlock_key } },
-        { "dispatcherd", { &op_disp_session, &op_disp_assignments, &op_disp_status, &op_disp_link } },
+        { "dispatcherd", { &op_disp_session, &op_disp_assignments, &op_disp_status, &op_disp_network, &op_disp_link } },
         { "agentd",
           { &op_agent_logs, &op_agent_image_load, &op_agent_image_pull, &op_agent_image_list, &op_agent_image_inspect,
             &op_agent_image_remove, &op_agent_image_tag, &op_agent_image_resolve, &op_agent_info, &op_agent_containers,

@@ -8,10 +8,12 @@
 #include "common/util/check.h"
 
 static const struct op *const ops[] = {
-    &op_raftd_txn,        &op_raftd_bootstrap, &op_raftd_status,     &op_disp_session,       &op_disp_assignments,
-    &op_disp_status,      &op_agent_logs,      &op_agent_image_load, &op_agent_image_list,   &op_agent_image_inspect,
-    &op_agent_image_pull, &op_agent_image_tag, &op_agent_info,       &op_agent_image_remove, &op_mesh_up,
-    &op_mesh_ready,       &op_mesh_down,       &op_mesh_list,        &op_agent_containers,   &op_agent_volumes,
+    &op_raftd_txn,        &op_raftd_bootstrap,  &op_raftd_status,     &op_disp_session,
+    &op_disp_assignments, &op_disp_status,      &op_disp_network,     &op_disp_link,
+    &op_agent_logs,       &op_agent_image_load, &op_agent_image_list, &op_agent_image_inspect,
+    &op_agent_image_pull, &op_agent_image_tag,  &op_agent_info,       &op_agent_image_remove,
+    &op_mesh_up,          &op_mesh_ready,       &op_mesh_down,        &op_mesh_list,
+    &op_agent_containers, &op_agent_volumes,    &op_mesh_quiet,
 };
 
 static void round_trip(const struct field *table, size_t size, struct str in, enum fields_mode mode)

@@ -526,3 +526,17 @@ int store_changes(struct store_snap *snap, uint64_t since, store_change_fn *fn, 
     mdb_cursor_close(c);
     return r;
 }
+
+uint64_t store_log_start(struct store_snap *snap)
+{
+    struct part *p = &snap->s->state;
+    uint64_t start = snap_revision(snap);
+    MDB_cursor *c = NULL;
+    MDB_val k, v;
+    if (p->log == NO_DBI || mdb_cursor_open(p->txn, p->log, &c) != 0)
+        return start;
+    if (mdb_cursor_get(c, &k, &v, MDB_FIRST) == 0 && k.mv_size == STORE_LOG_KEY && log_key_revision(k.mv_data) <= start)
+        start = log_key_revision(k.mv_data) - 1;
+    mdb_cursor_close(c);
+    return start > snap->s->floor ? start : snap->s->floor;
+}

@@ -82,6 +82,9 @@ int store_resolve(struct store_snap *snap, enum kind kind, enum index ix, struct
 typedef void store_change_fn(void *arg, uint64_t revision, enum kind kind, struct str id, char op);
 int store_changes(struct store_snap *snap, uint64_t since, store_change_fn *fn, void *arg, struct err *e);
 
+/* store_log_start - the earliest `since` that store_changes() can tell about. */
+uint64_t store_log_start(struct store_snap *snap);
+
 /* Wake-ups: fn is called from the loop when raftd may have a newer revision (or new role). Repeated wakes are merged.
  * Also called once soon after opening and after each reconnect, so that nothing is missed. */
 struct store_wake;

@@ -18,9 +18,7 @@
 
 #include "allocatord/alloc_pass.h"
 #include "common/daemon/log.h"
-#include "common/object/views.h"
 #include "common/util/check.h"
-#include "common/util/cidr.h"
 #include "dispatcherd/disp_pass.h"
 #include "orchestratord/orch_pass.h"
 #include "raftd/authority.h"
@@ -134,14 +132,6 @@ struct declared { /* what the user wants; id "" none */
     char id[ID_SIZE], spec[ID_SIZE];
     unsigned replicas, version, order, parallelism;
     uint64_t port; /* 0 none, 1 automatic, else the number */
-    unsigned on;   /* bits: of sim.networks */
-    bool dnsrr;
-};
-
-#define NETWORKS_MAX 3
-struct declared_net {
-    char id[ID_SIZE];
-    bool small, six; /* few addresses; IPv6 as well */
 };
 
 static struct sim {
@@ -157,8 +147,6 @@ static struct sim {
     struct call *calls;
     struct agent agents[NODES];
     struct declared services[SERVICES_MAX];
-    struct declared_net networks[NETWORKS_MAX];
-    char ingress[ID_SIZE];
     bool faults;
     const char *availability[NODES];
     uint64_t txns, conflicts, kills, takeovers, late, cuts, offs, removals, applied_changes;
@@ -278,93 +266,6 @@ static int64_t amount_on(struct store_snap *snap, struct str node)
     return sum;
 }
 
-/* hold - an address is used by one service or task, which has it reserved. */
-static void hold(struct store_snap *snap, struct table *held, struct str net, struct str cidr, struct str owner)
-{
-    struct str doc, by;
-    char id[STORE_ID_MAX + 1];
-    bool fresh;
-    const char *slash = memchr(cidr.p, '/', cidr.n);
-    CHECK(slash != NULL);
-    int n = snprintf(id, sizeof id, "addr/" STR_FMT "/%.*s", STR_ARG(net), (int)(slash - cidr.p), cidr.p);
-    table_put(held, (struct str){ id, (size_t)n }, &fresh);
-    CHECK(fresh); /* nothing is given out twice */
-    CHECK(store_get(snap, KIND_RESERVATION, (struct str){ id, (size_t)n }, &doc) == 0);
-    CHECK(mp_get_str(doc, "OwnerID", &by) && str_eq(by, owner));
-}
-
-static size_t hold_task(struct store_snap *snap, struct table *held, const struct view_task *t)
-{
-    const struct view_task_network *net = t->NetworksAttachments.v;
-    size_t n = 0;
-    for (size_t i = 0; i < t->NetworksAttachments.n; i++)
-        for (size_t k = 0; k < net[i].Addresses.n; k++, n++)
-            hold(snap, held, net[i].NetworkID, net[i].Addresses.v[k], t->ID);
-    return n;
-}
-
-static size_t hold_service(struct store_snap *snap, struct table *held, const struct view_service *s)
-{
-    const struct view_vip *v = s->Endpoint.VirtualIPs.v;
-    for (size_t i = 0; i < s->Endpoint.VirtualIPs.n; i++)
-        hold(snap, held, v[i].NetworkID, v[i].Addr, s->ID);
-    return s->Endpoint.VirtualIPs.n;
-}
-
-/* check_addresses - of all tasks that may run and all services; returns how many there are. A task that has just ended
- * keeps its addresses until allocatord gets to it. */
-static size_t check_addresses(struct store_snap *snap)
-{
-    struct table held;
-    struct arena a;
-    struct store_iter it;
-    struct err e;
-    size_t n = 0;
-    table_init(&held, 0);
-    arena_init(&a, 16u << 20);
-    for (store_each(snap, KIND_TASK, &it); store_next(&it); arena_reset(&a)) {
-        struct view_task t;
-        CHECK(view_task(it.doc, &t, &a, &e) == 0);
-        enum task_state state = task_state_parse(t.Status.State);
-        bool never = t.NodeID.n == 0 && task_state_parse(t.DesiredState) > TASK_COMPLETE;
-        if (state > TASK_NEW && state <= TASK_RUNNING && !never)
-            n += hold_task(snap, &held, &t);
-    }
-    for (store_each(snap, KIND_SERVICE, &it); store_next(&it); arena_reset(&a)) {
-        struct view_service s;
-        CHECK(view_service(it.doc, &s, &a, &e) == 0);
-        n += hold_service(snap, &held, &s);
-    }
-    arena_done(&a);
-    table_done(&held);
-    return n;
-}
-
-/* check_networks - no two have the same VXLAN id, or subnets that overlap. */
-static void check_networks(struct store_snap *snap)
-{
-    struct cidr all[4 * (NETWORKS_MAX + 1)];
-    uint64_t vni[4 * (NETWORKS_MAX + 1)];
-    struct arena a;
-    struct store_iter it;
-    struct err e;
-    size_t n = 0;
-    arena_init(&a, 1u << 20);
-    for (store_each(snap, KIND_NETWORK, &it); store_next(&it);) {
-        struct view_network v;
-        CHECK(view_network(it.doc, &v, &a, &e) == 0);
-        const struct view_ipam_config *c = v.IPAM.Config.v;
-        for (size_t i = 0; v.State.VNI && i < v.IPAM.Config.n; i++) {
-            CHECK(n < sizeof all / sizeof *all && cidr_parse(c[i].Subnet, &all[n]));
-            vni[n] = v.State.VNI;
-            for (size_t k = 0; k < n; k++)
-                CHECK(!cidr_overlap(all[k], all[n]) && (vni[k] != vni[n] || k + i >= n));
-            n++;
-        }
-    }
-    arena_done(&a);
-}
-
 /* check_step - what must hold after every transaction. */
 static void check_step(void)
 {
@@ -373,8 +274,6 @@ static void check_step(void)
     CHECK(store_begin(leader()->store, &snap, &e) == 0);
     for (unsigned i = 0; i < NODES; i++)
         CHECK(amount_on(snap, str_from(sim.agents[i].node)) <= NODE_MEMORY);
-    (void)check_addresses(snap);
-    check_networks(snap);
     store_end(snap);
 }
 
@@ -1066,28 +965,6 @@ static void heal_agent(unsigned i)
 
 /* ---- users ---- */
 
-static void put_networks(struct buf *b, const struct declared *d)
-{
-    unsigned n = (unsigned)__builtin_popcount(d->on);
-    mp_cstr(b, "Networks");
-    mp_array(b, n);
-    for (unsigned i = 0; i < NETWORKS_MAX; i++)
-        if (d->on & 1u << i) {
-            mp_map(b, 1);
-            mp_kv_cstr(b, "Target", sim.networks[i].id);
-        }
-}
-
-/* some_networks - with few addresses only while there are faults: at last all tasks must get one. */
-static unsigned some_networks(void)
-{
-    unsigned on = 0;
-    for (unsigned i = 0; i < NETWORKS_MAX; i++)
-        if (sim.networks[i].id[0] && (sim.faults || !sim.networks[i].small) && chance(40))
-            on |= 1u << i;
-    return on;
-}
-
 static void put_spec(struct buf *b, const struct declared *d)
 {
     mp_cstr(b, "Spec");
@@ -1103,8 +980,7 @@ static void put_spec(struct buf *b, const struct declared *d)
     mp_kv_u64(b, "Parallelism", d->parallelism);
     mp_kv_cstr(b, "Order", d->order ? "start-first" : "stop-first");
     mp_cstr(b, "EndpointSpec");
-    mp_map(b, 2);
-    mp_kv_cstr(b, "Mode", d->dnsrr ? "dnsrr" : "vip");
+    mp_map(b, 1);
     mp_cstr(b, "Ports");
     mp_array(b, d->port != 0);
     if (d->port) {
@@ -1114,8 +990,7 @@ static void put_spec(struct buf *b, const struct declared *d)
             mp_kv_u64(b, "PublishedPort", d->port);
     }
     mp_cstr(b, "TaskTemplate");
-    mp_map(b, 4);
-    put_networks(b, d);
+    mp_map(b, 3);
     mp_kv_u64(b, "ForceUpdate", d->version);
     mp_cstr(b, "RestartPolicy");
     mp_map(b, 1);
@@ -1174,11 +1049,9 @@ static void declare(struct declared *d)
     *d = (struct declared){ .replicas = (unsigned)below(12),
                             .order = (unsigned)below(2),
                             .parallelism = (unsigned)below(4),
-                            .port = below(3),
-                            .on = some_networks() };
+                            .port = below(3) };
     if (d->port == 2)
         d->port = free_port();
-    d->dnsrr = d->port == 0 && chance(30);
     make_id(d->id);
     put_taskspec(d, &b);
     mp_map(&b, 3);
@@ -1194,8 +1067,6 @@ static void redeclare(struct declared *d, bool new_spec)
     struct buf b = BUF_INIT;
     if (new_spec) {
         d->version++;
-        if (chance(50))
-            d->on = some_networks();
         put_taskspec(d, &b);
     } else {
         d->replicas = (unsigned)below(12);
@@ -1264,57 +1135,12 @@ static void remove_node(unsigned i)
     a->gone = true;
 }
 
-static void create_network(char id[ID_SIZE], const char *subnet, bool six, bool ingress)
-{
-    struct buf b = BUF_INIT;
-    make_id(id);
-    mp_map(&b, 2);
-    mp_kv_cstr(&b, "ID", id);
-    mp_cstr(&b, "Spec");
-    mp_map(&b, 5);
-    mp_kv_cstr(&b, "Name", ingress ? "ingress" : id);
-    mp_kv_cstr(&b, "Driver", "overlay");
-    mp_kv_bool(&b, "Ingress", ingress);
-    mp_kv_bool(&b, "EnableIPv6", six);
-    mp_cstr(&b, "IPAM");
-    mp_map(&b, 1);
-    mp_cstr(&b, "Config");
-    mp_array(&b, subnet != NULL);
-    if (subnet) {
-        mp_map(&b, 1);
-        mp_kv_cstr(&b, "Subnet", subnet);
-    }
-    user_change("create", KIND_NETWORK, str_from(id), &b);
-    buf_done(&b);
-}
-
-/* change_network - makes one or removes it; as apid does, not while a service wants it. Two subnets are the same for
- * all, so that one has to wait for the other. */
-static void change_network(unsigned i)
-{
-    static const char *const subnets[] = { NULL, NULL, "10.0.3.0/29", "172.30.0.0/29" };
-    struct declared_net *n = &sim.networks[i];
-    unsigned k = (unsigned)below(4);
-    if (!n->id[0]) {
-        *n = (struct declared_net){ .small = k > 1, .six = chance(30) };
-        create_network(n->id, subnets[k], n->six, false);
-        return;
-    }
-    for (unsigned s = 0; s < SERVICES_MAX; s++)
-        if (sim.services[s].id[0] && sim.services[s].on & 1u << i)
-            return;
-    user_change("delete", KIND_NETWORK, str_from(n->id), NULL);
-    n->id[0] = 0;
-}
-
 static void user_acts(void)
 {
     static const char *const availability[] = { "active", "pause", "drain" };
     struct declared *d = &sim.services[below(SERVICES_MAX)];
     unsigned node = (unsigned)below(NODES);
-    if (chance(15))
-        change_network((unsigned)below(NETWORKS_MAX));
-    else if (!d->id[0])
+    if (!d->id[0])
         declare(d);
     else if (chance(15))
         user_change("delete", KIND_SERVICE, str_from(d->id), NULL), d->id[0] = 0, chance(50) ? declare(d) : (void)0;
@@ -1450,27 +1276,6 @@ static void step(void)
 }
 
 /* wrong - what is not as declared; NULL when all is. */
-/* attached_right - a running task is on the networks that its service wants, with an address of each family. */
-static bool attached_right(struct str doc, const struct declared *d)
-{
-    struct view_task t;
-    struct arena a;
-    struct err e;
-    arena_init(&a, 1u << 20);
-    CHECK(view_task(doc, &t, &a, &e) == 0);
-    const struct view_task_network *n = t.NetworksAttachments.v;
-    unsigned on = 0, addresses = d->port != 0, have = 0;
-    for (size_t i = 0; i < t.NetworksAttachments.n; i++) {
-        have += (unsigned)n[i].Addresses.n;
-        for (unsigned k = 0; k < NETWORKS_MAX; k++)
-            on |= str_is(n[i].NetworkID, sim.networks[k].id) ? 1u << k : 0;
-    }
-    for (unsigned k = 0; k < NETWORKS_MAX; k++)
-        addresses += d->on & 1u << k ? 1u + sim.networks[k].six : 0;
-    arena_done(&a);
-    return on == d->on && addresses == have;
-}
-
 static const char *wrong_task(struct str doc, const struct declared *d, uint64_t *slots, unsigned *running)
 {
     struct str state, desired, spec;
@@ -1486,8 +1291,6 @@ static const char *wrong_task(struct str doc, const struct declared *d, uint64_t
         return NULL;
     if (!str_is(spec, d->spec))
         return "a task has an old spec";
-    if (!attached_right(doc, d))
-        return "a task is not on its networks";
     if (slot < 64 && *slots & 1ull << slot)
         return "a slot runs twice";
     *slots |= slot < 64 ? 1ull << slot : 0;
@@ -1502,13 +1305,13 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     struct arena a;
     struct err e;
     struct str doc;
-    unsigned running = 0, specs = 0, ports = 0, vips = 0, want_vips = 0;
+    unsigned running = 0, specs = 0, ports = 0;
     uint64_t slots = 0;
     arena_init(&a, 1 << 20);
     if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || view_service(doc, &v, &a, &e) != 0)
         return "service is missing";
     bool updating = str_is(v.UpdateStatus.State, "updating");
-    size_t endpoint_ports = v.Endpoint.Ports.n, endpoint_vips = v.Endpoint.VirtualIPs.n;
+    size_t endpoint_ports = v.Endpoint.Ports.n;
     arena_done(&a);
     for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it);) {
         const char *what = wrong_task(it.doc, d, &slots, &running);
@@ -1519,32 +1322,15 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     }
     for (store_each_index(snap, IX_TASKSPEC_SERVICE, str_from(d->id), &it); store_next(&it);)
         specs++;
-    for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);) {
-        ports += str_starts(it.id, STR("port/"));
-        vips += str_starts(it.id, STR("addr/"));
-    }
-    for (unsigned i = 0; i < NETWORKS_MAX && !d->dnsrr; i++)
-        want_vips += d->on & 1u << i ? 1u + sim.networks[i].six : 0;
-    want_vips += d->port != 0;
+    for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);)
+        ports++;
     if (running != d->replicas)
         return "the number of running tasks is wrong";
     if (updating)
         return "the update does not end";
     if (ports != (d->port != 0) || endpoint_ports != ports)
         return "ports are wrong";
-    if (vips != want_vips || endpoint_vips != vips)
-        return "virtual addresses are wrong";
     return specs > 12 ? "taskspecs pile up" : NULL;
-}
-
-static bool owned(struct store_snap *snap, struct str reservation)
-{
-    struct str id, owner, kind = STR("service"), doc;
-    if (mp_get_str(reservation, "ID", &id) && str_starts(id, STR(STORE_TURN_PREFIX)))
-        return true;
-    (void)mp_get_str(reservation, "OwnerKind", &kind);
-    return mp_get_str(reservation, "OwnerID", &owner) &&
-           store_get(snap, kind_by_name(kind.p, kind.n), owner, &doc) == 0;
 }
 
 static const char *wrong(void)
@@ -1558,28 +1344,18 @@ static const char *wrong(void)
     for (unsigned i = 0; i < SERVICES_MAX && !what; i++)
         if (sim.services[i].id[0])
             what = wrong_service(snap, &sim.services[i]);
-    enum kind kinds[] = { KIND_TASK, KIND_TASKSPEC };
-    for (unsigned k = 0; k < 2 && !what; k++)
+    enum kind kinds[] = { KIND_TASK, KIND_TASKSPEC, KIND_RESERVATION };
+    for (unsigned k = 0; k < 3 && !what; k++)
         for (store_each(snap, kinds[k], &it); store_next(&it);) {
+            bool owner = mp_get_str(it.doc, kinds[k] == KIND_RESERVATION ? "OwnerID" : "ServiceID", &service);
             struct str doc;
-            if (!mp_get_str(it.doc, "ServiceID", &service) || store_get(snap, KIND_SERVICE, service, &doc) != 0)
-                what = kinds[k] == KIND_TASK ? "a task of a removed service is left"
-                                             : "a taskspec of a removed service is left";
+            if (kinds[k] == KIND_RESERVATION && str_starts(it.id, STR(STORE_TURN_PREFIX)))
+                continue;
+            if (!owner || store_get(snap, KIND_SERVICE, service, &doc) != 0)
+                what = kinds[k] == KIND_TASK       ? "a task of a removed service is left"
+                       : kinds[k] == KIND_TASKSPEC ? "a taskspec of a removed service is left"
+                                                   : "a port of a removed service is left";
         }
-    size_t addresses = 0;
-    for (store_each(snap, KIND_RESERVATION, &it); store_next(&it);) {
-        addresses += str_starts(it.id, STR("addr/"));
-        if (!what && !owned(snap, it.doc))
-            what = "a reservation of something removed is left";
-    }
-    if (!what && addresses != check_addresses(snap))
-        what = "an address is left";
-    for (store_each(snap, KIND_NETWORK, &it); store_next(&it);) {
-        uint64_t vni;
-        struct str error;
-        if (!what && !mp_get_u64(it.doc, "State.VNI", &vni) && !mp_get_str(it.doc, "State.Error", &error))
-            what = "a network has neither a VXLAN id nor a reason";
-    }
     store_end(snap);
     /* and the nodes agree */
     struct task_life *t;
@@ -1619,7 +1395,6 @@ static void begin(uint64_t seed)
     for (unsigned i = 0; i < MANAGERS; i++)
         boot_manager(i);
     take_over(0);
-    create_network(sim.ingress, NULL, false, true);
     for (unsigned i = 0; i < NODES; i++) {
         table_init(&sim.agents[i].tasks, sizeof(struct task_life));
         join(i);
