@@ -5,6 +5,7 @@
 
 #include "apid/api_addr.h"
 #include "apid/api_members.h"
+#include "apid/api_networks.h"
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
@@ -146,7 +147,7 @@ struct init {
     json_t *body;
     char cluster_id[ID_SIZE], node_id[ID_SIZE];
     struct swarm_addrs addrs;
-    struct buf cluster, node;
+    struct buf cluster, node, ingress;
     bool have_tokens, asking, again;
 };
 
@@ -157,6 +158,7 @@ static void init_free(void *p)
     json_decref(i->body);
     buf_done(&i->cluster);
     buf_done(&i->node);
+    buf_done(&i->ingress);
     free(i);
 }
 
@@ -386,17 +388,22 @@ static void bootstrap(struct req *r)
 {
     struct init *i = r->data;
     const char *avail = availability(r, i->body);
+    char ingress[ID_SIZE];
 
     CHECK(avail);
     pack_node(i, avail);
+    id_new(ingress);
+    buf_clear(&i->ingress);
+    network_ingress(&i->ingress, ingress);
     struct txn_change changes[] = {
         { .Op = STR("create"), .Kind = STR("cluster"), .ID = str_from(i->cluster_id), .Doc = buf_str(&i->cluster) },
         { .Op = STR("create"), .Kind = STR("node"), .ID = str_from(i->node_id), .Doc = buf_str(&i->node) },
+        { .Op = STR("create"), .Kind = STR("network"), .ID = str_from(ingress), .Doc = buf_str(&i->ingress) },
     };
     struct raftd_bootstrap in = { .ClusterID = str_from(i->cluster_id),
                                   .NodeID = str_from(i->node_id),
                                   .Addr = str_from(i->addrs.advertise),
-                                  .Changes = { changes, 2 } };
+                                  .Changes = { changes, 3 } };
     api_call(r, api.raftd, &op_raftd_bootstrap, &in, API_WRITE_DEADLINE_MS, bootstrapped);
 }
 
