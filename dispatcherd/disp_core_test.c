@@ -190,7 +190,7 @@ static void test_many_nodes(void **state)
             heard[i] = now;
         }
         while (disp_expire(d, now, &node, &silent) == DISP_DUE_DOWN) {
-            unsigned who = (unsigned)atoi(node.p + 1);
+            unsigned who = (unsigned)strtoul(node.p + 1, NULL, 10);
             assert_true(open[who]);
             assert_in_range(now, heard[who] + 15000, heard[who] + 15010);
             open[who] = false;

@@ -489,7 +489,7 @@ static int on_flush(sd_event_source *s, void *arg)
     int on = SD_EVENT_OFF;
     if (sd_event_source_get_enabled(c->hold, &on) >= 0 && on != SD_EVENT_OFF)
         return 0; /* it has been waiting for some time */
-    (void)sd_event_source_set_time_relative(c->hold, BATCH_HOLD_MS * 1000u);
+    (void)sd_event_source_set_time_relative(c->hold, BATCH_HOLD_MS * 1000ull);
     (void)sd_event_source_set_enabled(c->hold, SD_EVENT_ONESHOT);
     return 0;
 }
