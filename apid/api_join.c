@@ -19,6 +19,7 @@
 #define GATEWAY_TIMEOUT_MS 20000u
 #define STATUS_TIMEOUT_MS 3000u
 #define ROLE_TIMEOUT_MS 5000u
+#define LEAVE_BARRIER_MS 2000u
 #define UNLOCK_TIMEOUT_MS 3000u
 #define DESCRIBE_TIMEOUT_MS 2000u
 
@@ -779,7 +780,7 @@ static void leave_refused(struct req *r, const struct managers *m, const struct 
     api_error(r, 503, "%s%s%s", head, middle, tail);
 }
 
-static void role_wait(struct req *r, bool timed_out);
+static void leave_when_demoted(struct req *r, unsigned patience_ms);
 
 static void leave_as_manager(struct req *r, const struct managers *m, const struct err *e)
 {
@@ -789,14 +790,13 @@ static void leave_as_manager(struct req *r, const struct managers *m, const stru
     static const struct err fine = ERR_INIT;
     if (m->n == 1)
         e = &fine;
-    /* It was taken out of the group a moment ago: it is a worker as soon as it has the certificate. */
-    if (!managers_find(m, str_from(l->node)) && !l->again) {
-        l->again = true;
-        api_wait(r, role_wait, clock_mono().ms + ROLE_TIMEOUT_MS);
-        role_wait(r, false);
-        return;
-    }
-    if (!query_loose(&r->query, "force"))
+    bool force = query_loose(&r->query, "force");
+    if (!managers_find(m, str_from(l->node)) && !l->again) /* it was taken out of the group a moment ago */
+        leave_when_demoted(r, DEMOTE_TIMEOUT_MS);
+    else if (!force && e->code != 0 && !l->again &&
+             !state_leaderless()) /* perhaps just so, and is not talked to any more */
+        leave_when_demoted(r, ROLE_TIMEOUT_MS);
+    else if (!force)
         leave_refused(r, m, e);
     else if (e->code == 0 && m->n > 1 && managers_can_lose(m, str_from(l->node)))
         api_write(r, attempt_demote_self, demoting);
@@ -804,11 +804,44 @@ static void leave_as_manager(struct req *r, const struct managers *m, const stru
         leave_now(r);
 }
 
+static void own_id(char ret[ID_SIZE])
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct store_meta meta;
+    struct err e = ERR_INIT;
+
+    if (store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0)
+        (void)str_copy(ret, ID_SIZE, meta.node_id);
+}
+
+/* The role that is wanted for this node, in what the local map says. */
+static bool shall_be_worker(const struct leave *l)
+{
+    _cleanup_(store_endp) struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    struct str doc;
+
+    return store_begin(api.store, &snap, &e) == 0 && store_get(snap, KIND_NODE, str_from(l->node), &doc) == 0 &&
+           str_is(text_at(doc, "Spec.Role"), "worker");
+}
+
+/* What was decided on another manager a moment ago is known here now, unless there is no quorum. */
+static void leave_fresh(struct req *r, const void *rep, const struct err *e)
+{
+    struct leave *l = r->data;
+
+    (void)rep;
+    if (!l->again && (shall_be_worker(l) || e->code == ERR_DENIED))
+        leave_when_demoted(r, DEMOTE_TIMEOUT_MS);
+    else
+        managers_ask(r, leave_as_manager);
+}
+
 static void leave_as(struct req *r, enum swarm_state s)
 {
+    static const struct raftd_empty none;
     bool force = query_loose(&r->query, "force");
     struct leave *l = r->data;
-    struct str node;
 
     l->store = s == SWARM_MANAGER || comes_up(s) || s == SWARM_LOCKED;
     if (s == SWARM_INACTIVE) {
@@ -823,8 +856,11 @@ static void leave_as(struct req *r, enum swarm_state s)
                   "lose the consensus of your cluster. The only way to restore a swarm that has lost consensus is to "
                   "reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.");
     } else if (s == SWARM_MANAGER) {
-        (void)manager_is_up(&node, l->node);
-        managers_ask(r, leave_as_manager);
+        own_id(l->node);
+        if (force || l->again || state_leaderless())
+            managers_ask(r, leave_as_manager);
+        else
+            api_call(r, api.raftd, &op_raftd_barrier, &none, LEAVE_BARRIER_MS, leave_fresh);
     } else {
         leave_now(r);
     }
@@ -838,6 +874,27 @@ static void role_wait(struct req *r, bool timed_out)
         return;
     api_unwait(r);
     leave_as(r, state_now());
+}
+
+static void demotion_wait(struct req *r, bool timed_out)
+{
+    enum swarm_state s = state_now();
+
+    if (!timed_out && (s == SWARM_MANAGER || comes_up(s)))
+        return;
+    api_unwait(r);
+    leave_as(r, s);
+}
+
+/* Demoted, and on its way out of the group: it leaves as the worker that it will be in a moment. */
+static void leave_when_demoted(struct req *r, unsigned patience_ms)
+{
+    struct leave *l = r->data;
+
+    l->again = true;
+    api_wait(r, demotion_wait, clock_mono().ms + patience_ms);
+    if (r->wait.fn)
+        demotion_wait(r, false);
 }
 
 void swarm_leave(struct req *r)

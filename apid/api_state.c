@@ -41,8 +41,7 @@ enum swarm_state state_of(const struct state_facts *f)
         return SWARM_PENDING;
     if (f->known && str_is(f->gateway, "error"))
         return SWARM_ERROR;
-    /* raftd makes a map even outside of a swarm: without one, and without gatewayd's word, it is just not up. */
-    return f->known || f->map ? SWARM_INACTIVE : SWARM_BOOTING;
+    return f->known ? SWARM_INACTIVE : SWARM_BOOTING; /* without gatewayd's word it may well be a worker */
 }
 
 enum swarm_state state_now(void)
@@ -54,10 +53,8 @@ enum swarm_state state_now(void)
         .known = state.known, .gateway = state.id.State, .role = state.id.Role, .raftd = str_from(state.raftd)
     };
 
-    if (store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0) {
-        f.map = true;
+    if (store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0)
         f.initialized = meta.initialized;
-    }
     return state_of(&f);
 }
 
@@ -182,26 +179,40 @@ static void ask_raftd_again(void *arg)
         state_ask_raftd();
 }
 
-/* A wake-up without a new revision: raftd started, was opened, or has another role. */
-void state_turn(void)
+static void look(struct store_meta *ret, bool *ret_readable)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct err e = ERR_INIT;
-    struct store_meta meta = { .initialized = false };
 
-    bool readable = store_begin(api.store, &snap, &e) == 0 && store_meta(snap, &meta, &e) == 0;
-    if (!readable || !meta.initialized || meta.revision == state.revision)
-        state_ask_raftd();
-    state.revision = meta.revision;
-    if (!readable || !meta.initialized || meta.leader_id.n > 0)
+    *ret = (struct store_meta){ .initialized = false };
+    *ret_readable = store_begin(api.store, &snap, &e) == 0 && store_meta(snap, ret, &e) == 0;
+    if (!*ret_readable || !ret->initialized || ret->leader_id.n > 0)
         state.leaderless_ms = 0;
     else if (state.leaderless_ms == 0)
         state.leaderless_ms = clock_mono().ms;
 }
 
+/* A wake-up without a new revision: raftd started, was opened, or has another role. */
+void state_turn(void)
+{
+    struct store_meta meta;
+    bool readable;
+
+    look(&meta, &readable);
+    if (!readable || !meta.initialized || meta.revision == state.revision)
+        state_ask_raftd();
+    state.revision = meta.revision;
+}
+
 bool state_leaderless(void)
 {
-    return state.leaderless_ms != 0 && clock_mono().ms - state.leaderless_ms > LEADERLESS_MS;
+    struct store_meta meta;
+    bool readable;
+
+    if (state.leaderless_ms == 0 || clock_mono().ms - state.leaderless_ms <= LEADERLESS_MS)
+        return false;
+    look(&meta, &readable); /* the map may be ahead of the wake-up that tells of it */
+    return state.leaderless_ms != 0;
 }
 
 int state_open(struct err *e)

@@ -25,7 +25,7 @@ enum swarm_state {
 
 /* What state_of() decides from; pure, for the tests. */
 struct state_facts {
-    bool initialized, map;    /* store_meta; there is a map at all */
+    bool initialized;         /* store_meta */
     bool known;               /* gatewayd has answered */
     struct str gateway, role; /* its State and Role */
     struct str raftd;         /* raftd's State; empty: it has not answered */

@@ -14,10 +14,9 @@
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
 
-static enum swarm_state facts(bool map, bool initialized, const char *gateway, const char *role, const char *raftd)
+static enum swarm_state facts(bool initialized, const char *gateway, const char *role, const char *raftd)
 {
-    struct state_facts f = { .map = map,
-                             .initialized = initialized,
+    struct state_facts f = { .initialized = initialized,
                              .known = gateway != NULL,
                              .gateway = str_from(gateway),
                              .role = str_from(role),
@@ -28,28 +27,26 @@ static enum swarm_state facts(bool map, bool initialized, const char *gateway, c
 static void test_state(void **state)
 {
     (void)state;
-    /* A host where gatewayd has not answered: the map alone decides. */
-    assert_int_equal(facts(false, false, NULL, NULL, ""), SWARM_BOOTING);
-    assert_int_equal(facts(true, false, NULL, NULL, ""), SWARM_INACTIVE);
-    assert_int_equal(facts(true, true, NULL, NULL, ""), SWARM_MANAGER);
+    /* While gatewayd has not answered: the map tells of a manager only. */
+    assert_int_equal(facts(false, NULL, NULL, ""), SWARM_BOOTING);
+    assert_int_equal(facts(true, NULL, NULL, ""), SWARM_MANAGER);
     /* raftd need not run where no manager ever was. */
-    assert_int_equal(facts(false, false, "inactive", "", ""), SWARM_INACTIVE);
-    assert_int_equal(facts(false, false, "active", "worker", ""), SWARM_WORKER);
-    assert_int_equal(facts(true, false, "pending", "", "uninitialized"), SWARM_PENDING);
-    assert_int_equal(facts(true, false, "error", "", "uninitialized"), SWARM_ERROR);
+    assert_int_equal(facts(false, "inactive", "", ""), SWARM_INACTIVE);
+    assert_int_equal(facts(false, "active", "worker", ""), SWARM_WORKER);
+    assert_int_equal(facts(false, "pending", "", "uninitialized"), SWARM_PENDING);
+    assert_int_equal(facts(false, "error", "", "uninitialized"), SWARM_ERROR);
     /* A manager that joins has its certificate before its store. */
-    assert_int_equal(facts(true, false, "active", "manager", "joining"), SWARM_STARTING);
-    assert_int_equal(facts(true, false, "active", "manager", "uninitialized"), SWARM_STARTING);
+    assert_int_equal(facts(false, "active", "manager", "joining"), SWARM_STARTING);
+    assert_int_equal(facts(false, "active", "manager", "uninitialized"), SWARM_STARTING);
     /* One that starts again may be locked: that it is active nobody can know before raftd has said so. */
-    assert_int_equal(facts(false, false, "active", "manager", ""), SWARM_BOOTING);
-    assert_int_equal(facts(true, false, "active", "manager", ""), SWARM_BOOTING);
-    assert_int_equal(facts(true, false, "active", "manager", "follower"), SWARM_BOOTING);
-    assert_int_equal(facts(true, true, "active", "manager", "follower"), SWARM_MANAGER);
+    assert_int_equal(facts(false, "active", "manager", ""), SWARM_BOOTING);
+    assert_int_equal(facts(false, "active", "manager", "follower"), SWARM_BOOTING);
+    assert_int_equal(facts(true, "active", "manager", "follower"), SWARM_MANAGER);
     /* Demoted: the certificate may be behind, what counts is that it still reads the store. */
-    assert_int_equal(facts(true, true, "active", "worker", "follower"), SWARM_MANAGER);
+    assert_int_equal(facts(true, "active", "worker", "follower"), SWARM_MANAGER);
     /* Locked, whatever is left of the map of before. */
-    assert_int_equal(facts(true, true, "active", "manager", "locked"), SWARM_LOCKED);
-    assert_int_equal(facts(false, false, NULL, NULL, "locked"), SWARM_LOCKED);
+    assert_int_equal(facts(true, "active", "manager", "locked"), SWARM_LOCKED);
+    assert_int_equal(facts(false, NULL, NULL, "locked"), SWARM_LOCKED);
     assert_string_equal(state_name(SWARM_STARTING), "active");
     assert_string_equal(state_name(SWARM_BOOTING), "pending");
     assert_string_equal(state_name(SWARM_LOCKED), "locked");

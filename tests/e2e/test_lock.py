@@ -47,7 +47,7 @@ def whole(s, via="m1"):
 
 
 def locked(s, name):
-    st.settles(lambda: (state(s, name), raftd_state(s, name)), ("locked", "locked"), "%s is locked" % name)
+    st.settles(lambda: (state(s, name), raftd_state(s, name)), ("locked", "locked"), "%s is locked" % name, 40)
 
 
 def reboot(s, name):
