@@ -7,7 +7,7 @@
 /* XXRaw members stand for presence: the same field, read a second time as raw bytes. */
 #define FIELD_PRESENT(st, m, raw)                                                                                      \
     {                                                                                                                  \
-        .name = #m, .type = F_RAW, .off = offsetof(st, raw)                                                            \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_RAW, .off = offsetof(st, raw)                                   \
     }
 #define I64(st, m) FIELD_I64(st, m, INT64_MIN, INT64_MAX)
 #define U64(st, m) FIELD_U64(st, m, 0, UINT64_MAX)

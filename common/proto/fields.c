@@ -6,34 +6,48 @@
 
 #define PATH_MAX_TEXT 200
 
+/* Where the decoder is, for messages: outermost last. Made into text only when something is wrong. */
+struct step {
+    const struct step *up;
+    const char *name; /* NULL: an entry of a list */
+    size_t index;
+};
+
 struct decoder {
     enum fields_mode mode;
     struct arena *arena;
     struct err *e;
-    char path[PATH_MAX_TEXT];
+    const struct step *at;
 };
 
 static int decode_map(struct decoder *d, void *out, const struct field *table, struct mp_cursor *c, int depth);
 
+static size_t path_text(const struct step *s, char text[PATH_MAX_TEXT])
+{
+    size_t n = s->up ? path_text(s->up, text) : 0;
+    if (s->name)
+        snprintf(text + n, PATH_MAX_TEXT - n, "%s%s", n ? "." : "", s->name);
+    else
+        snprintf(text + n, PATH_MAX_TEXT - n, "[%zu]", s->index);
+    return n + strlen(text + n);
+}
+
+static int bad_code(struct decoder *d, int code, const char *what)
+{
+    char path[PATH_MAX_TEXT] = "message";
+    if (d->at)
+        path_text(d->at, path);
+    return err_set(d->e, code, "%s: %s", path, what);
+}
+
 static int bad(struct decoder *d, const char *what)
 {
-    return err_set(d->e, ERR_INVALID, "%s: %s", d->path[0] ? d->path : "message", what);
+    return bad_code(d, ERR_INVALID, what);
 }
 
-/* path_push - appends ".name" or "[i]"; returns the old length for path_pop(). */
-static size_t path_push(struct decoder *d, const char *name, size_t index)
+static int too_large(struct decoder *d)
 {
-    size_t n = strlen(d->path);
-    if (name)
-        snprintf(d->path + n, sizeof d->path - n, "%s%s", n ? "." : "", name);
-    else
-        snprintf(d->path + n, sizeof d->path - n, "[%zu]", index);
-    return n;
-}
-
-static void path_pop(struct decoder *d, size_t n)
-{
-    d->path[n] = '\0';
+    return bad_code(d, ERR_NOMEM, "too large");
 }
 
 static int decode_u64(struct decoder *d, const struct field *f, uint64_t *out, const struct mp_val *v)
@@ -92,14 +106,15 @@ static int decode_list(struct decoder *d, const struct field *f, struct list *ou
         return r;
     char *v = n ? arena_array(d->arena, n, f->sub_size) : NULL;
     if (n && !v)
-        return err_set(d->e, ERR_NOMEM, "%s: too large", d->path);
-    for (size_t i = 0; i < n; i++) {
-        size_t mark = path_push(d, NULL, i);
-        r = decode_map(d, v + i * f->sub_size, f->sub, c, depth + 1);
+        return too_large(d);
+    struct step step = { d->at, NULL, 0 };
+    d->at = &step;
+    for (; step.index < n; step.index++) {
+        r = decode_map(d, v + step.index * f->sub_size, f->sub, c, depth + 1);
         if (r < 0)
             return r;
-        path_pop(d, mark);
     }
+    d->at = step.up;
     *out = (struct list){ v, n };
     return 0;
 }
@@ -111,7 +126,7 @@ static int decode_strs(struct decoder *d, const struct field *f, struct strs *ou
         return r;
     struct str *v = n ? arena_array(d->arena, n, sizeof *v) : NULL;
     if (n && !v)
-        return err_set(d->e, ERR_NOMEM, "%s: too large", d->path);
+        return too_large(d);
     for (size_t i = 0; i < n; i++) {
         struct mp_val s;
         if (mp_next(c, &s) < 0 || s.type != MP_STR)
@@ -129,7 +144,7 @@ static int decode_strmap(struct decoder *d, const struct field *f, struct strmap
         return r;
     struct strpair *v = n ? arena_array(d->arena, n, sizeof *v) : NULL;
     if (n && !v)
-        return err_set(d->e, ERR_NOMEM, "%s: too large", d->path);
+        return too_large(d);
     for (size_t i = 0; i < n; i++) {
         struct mp_val key, val;
         if (mp_next(c, &key) < 0 || key.type != MP_STR || mp_next(c, &val) < 0 || val.type != MP_STR)
@@ -166,7 +181,7 @@ static int decode_container(struct decoder *d, const struct field *f, char *at, 
     if (f->type == F_PTR) {
         sub = arena_alloc(d->arena, f->sub_size);
         if (!sub)
-            return err_set(d->e, ERR_NOMEM, "%s: too large", d->path);
+            return too_large(d);
         *(void **)at = sub;
     }
     *c = before;
@@ -217,6 +232,15 @@ static int decode_value(struct decoder *d, const struct field *f, void *out, str
     }
 }
 
+static int unknown(struct decoder *d, struct str key)
+{
+    char name[64];
+    snprintf(name, sizeof name, STR_FMT, (int)(key.n < 60 ? key.n : 60), key.p);
+    struct step step = { d->at, name, 0 };
+    d->at = &step;
+    return bad(d, "unknown field");
+}
+
 /* One pair of the map. A name may stand twice in a table: a view wants both the value and its raw span. */
 static int decode_pair(struct decoder *d, void *out, const struct field *table, struct mp_cursor *c, uint64_t *seen,
                        int depth)
@@ -228,9 +252,10 @@ static int decode_pair(struct decoder *d, void *out, const struct field *table, 
     bool known = false;
     for (size_t i = 0; table[i].name; i++) {
         const struct field *f = &table[i];
-        if (!str_is(key.s, f->name))
+        if (key.s.n != f->name_n || memcmp(key.s.p, f->name, key.s.n) != 0)
             continue;
-        size_t mark = path_push(d, f->name, 0);
+        struct step step = { d->at, f->name, 0 };
+        d->at = &step;
         if (!known && d->mode == FIELDS_STRICT && i < 64 && (*seen >> i & 1))
             return bad(d, "given twice");
         if (i < 64)
@@ -239,18 +264,21 @@ static int decode_pair(struct decoder *d, void *out, const struct field *table, 
         int r = decode_value(d, f, out, c, depth);
         if (r < 0)
             return r;
-        path_pop(d, mark);
+        d->at = step.up;
         known = true;
     }
     if (known)
         return 0;
-    if (d->mode == FIELDS_STRICT) {
-        char name[64];
-        snprintf(name, sizeof name, STR_FMT, (int)(key.s.n < 60 ? key.s.n : 60), key.s.p);
-        path_push(d, name, 0);
-        return bad(d, "unknown field");
-    }
+    if (d->mode == FIELDS_STRICT)
+        return unknown(d, key.s);
     return mp_skip(c) < 0 ? bad(d, "malformed") : 0;
+}
+
+static int missing(struct decoder *d, const struct field *f)
+{
+    struct step step = { d->at, f->name, 0 };
+    d->at = &step;
+    return bad(d, "is missing");
 }
 
 static int decode_map(struct decoder *d, void *out, const struct field *table, struct mp_cursor *c, int depth)
@@ -266,12 +294,9 @@ static int decode_map(struct decoder *d, void *out, const struct field *table, s
         if (r < 0)
             return r;
     }
-    for (size_t i = 0; d->mode == FIELDS_STRICT && table[i].name; i++) {
-        if (table[i].required && i < 64 && !(seen >> i & 1)) {
-            path_push(d, table[i].name, 0);
-            return bad(d, "is missing");
-        }
-    }
+    for (size_t i = 0; d->mode == FIELDS_STRICT && table[i].name; i++)
+        if (table[i].required && i < 64 && !(seen >> i & 1))
+            return missing(d, &table[i]);
     return 0;
 }
 
@@ -401,7 +426,7 @@ void fields_encode(const void *in, const struct field *table, struct buf *out)
     for (const struct field *f = table; f->name; f++) {
         if (!f->required && is_empty(in, f))
             continue;
-        mp_cstr(out, f->name);
+        mp_str(out, (struct str){ f->name, f->name_n });
         encode_value(in, f, out);
     }
 }

@@ -50,6 +50,7 @@ struct strmap {
 
 struct field {
     const char *name; /* as on the wire; NULL ends the table */
+    size_t name_n;
     enum field_type type;
     bool required; /* FIELDS_STRICT refuses its absence */
     size_t off;
@@ -65,55 +66,61 @@ struct field {
 /* Names of the wire come from the struct's members: write members as they are spelled on the wire. */
 #define FIELD_STR(st, m, minlen, maxlen)                                                                               \
     {                                                                                                                  \
-        .name = #m, .type = F_STR, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen)  \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_STR, .required = (minlen) > 0, .off = offsetof(st, m),          \
+        .min = (minlen), .max = (maxlen)                                                                               \
     }
 #define FIELD_BIN(st, m, minlen, maxlen)                                                                               \
     {                                                                                                                  \
-        .name = #m, .type = F_BIN, .required = (minlen) > 0, .off = offsetof(st, m), .min = (minlen), .max = (maxlen)  \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_BIN, .required = (minlen) > 0, .off = offsetof(st, m),          \
+        .min = (minlen), .max = (maxlen)                                                                               \
     }
 #define FIELD_U64(st, m, lo, hi)                                                                                       \
     {                                                                                                                  \
-        .name = #m, .type = F_U64, .required = (lo) > 0, .off = offsetof(st, m), .min = (lo), .max = (hi)              \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_U64, .required = (lo) > 0, .off = offsetof(st, m), .min = (lo), \
+        .max = (hi)                                                                                                    \
     }
 #define FIELD_I64(st, m, lo, hi)                                                                                       \
     {                                                                                                                  \
-        .name = #m, .type = F_I64, .off = offsetof(st, m), .imin = (lo), .imax = (hi)                                  \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_I64, .off = offsetof(st, m), .imin = (lo), .imax = (hi)         \
     }
 #define FIELD_BOOL(st, m)                                                                                              \
     {                                                                                                                  \
-        .name = #m, .type = F_BOOL, .off = offsetof(st, m)                                                             \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_BOOL, .off = offsetof(st, m)                                    \
     }
 #define FIELD_F64(st, m)                                                                                               \
     {                                                                                                                  \
-        .name = #m, .type = F_F64, .off = offsetof(st, m)                                                              \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_F64, .off = offsetof(st, m)                                     \
     }
 #define FIELD_RAW(st, m)                                                                                               \
     {                                                                                                                  \
-        .name = #m, .type = F_RAW, .off = offsetof(st, m)                                                              \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_RAW, .off = offsetof(st, m)                                     \
     }
 #define FIELD_RAW_REQ(st, m)                                                                                           \
     {                                                                                                                  \
-        .name = #m, .type = F_RAW, .required = true, .off = offsetof(st, m)                                            \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_RAW, .required = true, .off = offsetof(st, m)                   \
     }
 #define FIELD_OBJ(st, m, table, subst)                                                                                 \
     {                                                                                                                  \
-        .name = #m, .type = F_OBJ, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst)                   \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_OBJ, .off = offsetof(st, m), .sub = (table),                    \
+        .sub_size = sizeof(subst)                                                                                      \
     }
 #define FIELD_PTR(st, m, table, subst)                                                                                 \
     {                                                                                                                  \
-        .name = #m, .type = F_PTR, .off = offsetof(st, m), .sub = (table), .sub_size = sizeof(subst)                   \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_PTR, .off = offsetof(st, m), .sub = (table),                    \
+        .sub_size = sizeof(subst)                                                                                      \
     }
 #define FIELD_LIST(st, m, table, subst, maxn)                                                                          \
     {                                                                                                                  \
-        .name = #m, .type = F_LIST, .off = offsetof(st, m), .max = (maxn), .sub = (table), .sub_size = sizeof(subst)   \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_LIST, .off = offsetof(st, m), .max = (maxn), .sub = (table),    \
+        .sub_size = sizeof(subst)                                                                                      \
     }
 #define FIELD_STRS(st, m, maxn)                                                                                        \
     {                                                                                                                  \
-        .name = #m, .type = F_STRS, .off = offsetof(st, m), .max = (maxn)                                              \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_STRS, .off = offsetof(st, m), .max = (maxn)                     \
     }
 #define FIELD_STRMAP(st, m, maxn)                                                                                      \
     {                                                                                                                  \
-        .name = #m, .type = F_STRMAP, .off = offsetof(st, m), .max = (maxn)                                            \
+        .name = #m, .name_n = sizeof #m - 1, .type = F_STRMAP, .off = offsetof(st, m), .max = (maxn)                   \
     }
 #define FIELD_END                                                                                                      \
     {                                                                                                                  \
