@@ -12,6 +12,9 @@
 #define WAKE_BURST 10u
 #define WAKE_EACH_MS 8u
 #define WAKE_EACH_STANDBY_MS 40u /* where nobody acts on it */
+/* A commit of the map costs as much as a dozen of small transactions in it. */
+#define LAZY_MS 10u
+#define LAZY_ENTRIES 512u
 #define TAIL_BYTES (1u << 20)
 #define TAIL_ENTRIES 4096u
 
@@ -19,8 +22,9 @@ static struct {
     uint64_t readers_checked_ms, opened_ms, opened_last;
     uint64_t woken; /* applied, as was told last */
     uint64_t wake_credit, wake_filled_ms;
-    struct timer *wake;
+    struct timer *wake, *lazy;
     bool wake_due;
+    uint64_t applied_ms;
     /* as META_* say it */
     bool told, leader;
     uint64_t term;
@@ -66,15 +70,23 @@ static void wake(void)
     }
 }
 
+static void on_lazy(void *arg)
+{
+    (void)arg;
+    node_turn();
+}
+
 int apply_init(struct err *e)
 {
-    return timer_open(&ap.wake, on_wake, NULL, e);
+    int r = timer_open(&ap.wake, on_wake, NULL, e);
+    return r == 0 ? timer_open(&ap.lazy, on_lazy, NULL, e) : r;
 }
 
 void apply_close(void)
 {
     ap.wake_due = false;
     ap.wake = timer_free(ap.wake);
+    ap.lazy = timer_free(ap.lazy);
 }
 
 void apply_open(void)
@@ -141,9 +153,28 @@ static bool apply_round(void)
     return true;
 }
 
+/* A follower of whose requests none waits gathers what is committed: for a first change after a while not at all, in a
+ * run of them for some milliseconds. Who wants to read more than this asks for a barrier. */
+static bool may_gather(uint64_t now)
+{
+    struct raft_status s;
+    if (now - ap.applied_ms >= LAZY_MS || node.commit - sm_applied(node.sm) >= LAZY_ENTRIES || node.role_changed ||
+        !sm_published(node.sm) || !requests_idle())
+        return false;
+    raft_status(node.core, &s);
+    return s.role == RAFT_FOLLOWER;
+}
+
 bool apply_some_rounds(void)
 {
-    uint64_t until = clock_mono().ms + APPLY_SLICE_MS;
+    uint64_t now = clock_mono().ms, until = now + APPLY_SLICE_MS;
+    if (sm_applied(node.sm) == node.commit)
+        return false;
+    if (may_gather(now)) {
+        timer_arm(ap.lazy, ap.applied_ms + LAZY_MS);
+        return false;
+    }
+    ap.applied_ms = now;
     while (sm_applied(node.sm) < node.commit) {
         if (clock_mono().ms >= until)
             return true;
