@@ -92,16 +92,17 @@ static void answer_poll(void)
                 removed[nr++] = str_from(t->id);
             continue;
         }
-        v[n++] = (struct assignment){ .ID = str_from(t->id),
-                                      .Rev = t->seq,
-                                      .ServiceID = STR("svc1"),
-                                      .ServiceName = STR("web"),
-                                      .Slot = 7,
-                                      .NodeID = STR("node1"),
-                                      .NodeHostname = STR("host1"),
-                                      .DesiredState = str_from(t->desired),
-                                      .Spec = buf_str(&t->spec),
-                                      .RegistryAuth = str_from(t->auth) };
+        v[n] = (struct assignment){ .ID = str_from(t->id),
+                                    .Rev = t->seq,
+                                    .ServiceID = STR("svc1"),
+                                    .ServiceName = STR("web"),
+                                    .Slot = 7,
+                                    .NodeID = STR("node1"),
+                                    .NodeHostname = STR("host1"),
+                                    .DesiredState = str_from(t->desired),
+                                    .Spec = buf_str(&t->spec),
+                                    .RegistryAuth = str_from(t->auth) };
+        n++;
     }
     rep.Tasks = (struct list){ v, n };
     rep.Removed = (struct strs){ removed, nr };

@@ -164,6 +164,7 @@ int proc_start(struct proc **ret, sd_event *loop, const struct proc_spec *spec, 
     p->err_fd = memfd_create("stderr", MFD_CLOEXEC);
     _cleanup_(closep) int in_fd = input_fd(spec->input);
     if (p->out_fd < 0 || p->err_fd < 0 || in_fd < 0)
+        /* cppcheck-suppress memleak */
         /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): p is freed */
         return err_errno(e, errno, "run %s: memory file", spec->argv[0]);
     int r = spawn(p, spec, in_fd);

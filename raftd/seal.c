@@ -211,10 +211,10 @@ void seal_node_key(const struct seal_key *data_key, char text[SEAL_NODE_KEY_SIZE
     CHECK(HMAC(EVP_sha256(), data_key->b, SEAL_KEY_SIZE, (const uint8_t *)label, sizeof label, mac, &n) != NULL &&
           n == sizeof mac);
     for (unsigned i = 0; i < n; i++) {
-        text[2 * i] = digits[mac[i] >> 4];
-        text[2 * i + 1] = digits[mac[i] & 15];
+        text[(size_t)2 * i] = digits[mac[i] >> 4];
+        text[(size_t)2 * i + 1] = digits[mac[i] & 15];
     }
-    text[2 * n] = '\0';
+    text[(size_t)2 * n] = '\0';
     OPENSSL_cleanse(mac, sizeof mac);
 }
 

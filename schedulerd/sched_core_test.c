@@ -72,14 +72,14 @@ static void put_generic(struct buf *b, const struct args *a)
             mp_map(b, 2);
             mp_cstr(b, "Kind");
             mp_str(b, (struct str){ a->words[i] + 5, (size_t)(eq - a->words[i]) - 5 });
-            mp_kv_i64(b, "Value", atoll(eq + 1));
+            mp_kv_i64(b, "Value", strtoll(eq + 1, NULL, 10));
         }
 }
 
 static void put_resources(struct buf *b, const struct args *a)
 {
     mp_map(b, 3);
-    mp_kv_i64(b, "NanoCPUs", (int64_t)(atof(arg(a, "cpu", "0")) * 1e9));
+    mp_kv_i64(b, "NanoCPUs", (int64_t)(strtod(arg(a, "cpu", "0"), NULL) * 1e9));
     mp_kv_i64(b, "MemoryBytes", amount(arg(a, "mem", "0")));
     mp_cstr(b, "GenericResources");
     put_generic(b, a);
@@ -226,7 +226,7 @@ static void add_task(struct scenario *sc, const char *id, const struct args *a)
                            .NodeID = str_from(arg(a, "node", "")),
                            .DesiredState = str_from(arg(a, "desired", "running")),
                            .Status = { .State = str_from(arg(a, "state", *arg(a, "node", "") ? "running" : "pending")),
-                                       .AppliedAt = NOW - (int64_t)(atof(arg(a, "ago", "0")) * 1e9) } };
+                                       .AppliedAt = NOW - (int64_t)(strtod(arg(a, "ago", "0"), NULL) * 1e9) } };
     sched_put_task(&sc->s, &t, NOW);
 }
 

@@ -154,6 +154,7 @@ static struct sched_node *place_one(struct group *g, struct sched_task *t, struc
         for (struct branch *c = b->children; c; c = c->next)
             if ((!best || c->tasks < best->tasks) && has_room(c))
                 best = c;
+        CHECK(best != NULL); /* else b had no room */
         b = best;
         b->tasks++;
     }

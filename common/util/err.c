@@ -76,7 +76,7 @@ static int code_of_errno(int errnum)
 
 int err_errno(struct err *e, int errnum, const char *fmt, ...)
 {
-    char text[sizeof e->msg];
+    char text[sizeof e->msg]; /* cppcheck-suppress ctunullpointer */
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);

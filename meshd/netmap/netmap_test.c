@@ -196,18 +196,19 @@ static void test_names_and_addresses(void **state)
     struct netmap_service *s;
     struct netmap_endpoint *ep;
     struct netmap_ip ip;
+    struct netmap_network *net;
     (void)state;
     usual();
-    struct netmap_network *n = netmap_network(&map, STR("n1"));
+    net = netmap_network(&map, STR("n1"));
     assert_int_equal(named("web"), 1);
     assert_int_equal(named("WEB"), 1);
     assert_int_equal(named("nobody"), 0);
     assert_true(netmap_ip_parse(STR("10.0.1.2"), &ip));
-    assert_true(netmap_by_address(n, &ip, &s, &ep));
+    assert_true(netmap_by_address(net, &ip, &s, &ep));
     assert_string_equal(s->id, "web");
     assert_null(ep);
     assert_true(netmap_ip_parse(STR("10.0.1.6"), &ip));
-    assert_true(netmap_by_address(n, &ip, &s, &ep));
+    assert_true(netmap_by_address(net, &ip, &s, &ep));
     assert_string_equal(ep->id, "t2");
     struct net_service again = service("web", "n1", "web2", "10.0.1.3");
     again.Aliases = strs("shop", NULL);
@@ -216,7 +217,7 @@ static void test_names_and_addresses(void **state)
     assert_int_equal(named("web2"), 1);
     assert_int_equal(named("shop"), 1);
     assert_true(netmap_ip_parse(STR("10.0.1.2"), &ip));
-    assert_false(netmap_by_address(n, &ip, &s, &ep));
+    assert_false(netmap_by_address(net, &ip, &s, &ep));
     assert_string_equal(backends("n1", "web"), "t1 "); /* who belongs to it is not forgotten with it */
     apply(&(struct disp_network_reply){ .Seq = 9, .GoneServices = strs("n1/web", NULL) });
     assert_int_equal(named("shop"), 0);

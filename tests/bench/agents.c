@@ -126,14 +126,16 @@ static pid_t start(const char *name)
 static double cpu_seconds(pid_t pid)
 {
     char path[64], line[1024];
-    unsigned long user, sys;
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     FILE *f = fopen(path, "re");
     if (!f || !fgets(line, sizeof line, f))
         fail("dispatcherd", STR("is gone"));
     fclose(f);
-    const char *p = strrchr(line, ')');
-    CHECK(p && sscanf(p, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &sys) == 2);
+    char *p = strrchr(line, ')'); /* the end of field 2; user and system time are 14 and 15, proc(5) */
+    for (int i = 2; p && i < 14; i++)
+        p = strchr(p + 1, ' ');
+    CHECK(p);
+    unsigned long user = strtoul(p, &p, 10), sys = strtoul(p, NULL, 10);
     return (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 }
 
@@ -322,7 +324,7 @@ static int on_step(sd_event_source *src, uint64_t at_us, void *arg)
         b.late_steps += b.measuring;
     else
         change_tasks(b.rate * STEP_MS / 1000, NULL);
-    due += STEP_MS * 1000;
+    due += STEP_MS * 1000ul;
     CHECK(sd_event_source_set_time(src, due > now ? due : now + 1000) >= 0);
     CHECK(sd_event_source_set_enabled(src, SD_EVENT_ONESHOT) >= 0);
     return 0;
