@@ -56,6 +56,29 @@ static unsigned shut(struct task_core *t, const struct task_event *ev)
     return clean(t);
 }
 
+static unsigned quiet(struct task_core *t)
+{
+    t->drain = DRAIN_QUIET;
+    return DO_QUIET;
+}
+
+static unsigned stop_now(struct task_core *t)
+{
+    t->drain = DRAIN_NONE;
+    return DO_STOP;
+}
+
+static unsigned stop(struct task_core *t)
+{
+    t->phase = TP_STOPPING;
+    if (!t->drains || t->removed) /* of a task that was forgotten, nobody will say that it is drained */
+        return DO_STORE | stop_now(t);
+    if (t->drained)
+        return DO_STORE | quiet(t);
+    t->drain = DRAIN_WAIT;
+    return DO_STORE | DO_DRAIN;
+}
+
 static unsigned prepare(struct task_core *t, const struct task_event *ev)
 {
     if (stop_wanted(t)) { /* never began */
@@ -88,13 +111,12 @@ static unsigned on_desired(struct task_core *t, const struct task_event *ev)
     case TP_READY:
         return maybe_start(t, ev);
     case TP_RUNNING:
-        if (!stop_wanted(t))
-            return DO_STORE;
-        t->phase = TP_STOPPING;
-        return DO_STORE | DO_STOP;
+        return stop_wanted(t) ? stop(t) : DO_STORE;
+    case TP_STOPPING:
+        return t->removed && t->drain != DRAIN_NONE ? DO_STORE | stop_now(t) : DO_STORE;
     case TP_DONE:
         return t->removed ? DO_FORGET : DO_STORE;
-    default: /* starting: its event decides; stopping, cleaning: under way */
+    default: /* starting: its event decides; cleaning: under way */
         return DO_STORE;
     }
 }
@@ -141,11 +163,7 @@ static unsigned started(struct task_core *t, const struct task_event *ev)
     if (t->state < TASK_RUNNING)
         enter(t, ev, TASK_RUNNING, "started");
     t->phase = TP_RUNNING;
-    if (stopping || stop_wanted(t)) {
-        t->phase = TP_STOPPING;
-        return DO_STORE | DO_STOP;
-    }
-    return DO_STORE;
+    return stopping || stop_wanted(t) ? stop(t) : DO_STORE;
 }
 
 static unsigned start_failed(struct task_core *t, const struct task_event *ev)
@@ -156,7 +174,7 @@ static unsigned start_failed(struct task_core *t, const struct task_event *ev)
         return shut(t, ev);
     t->exit_code = ev->exit_code;
     t->has_container = ev->exit_code != 0;
-    fail(t, ev, TASK_FAILED);
+    fail(t, ev, ev->reject ? TASK_REJECTED : TASK_FAILED);
     return clean(t);
 }
 
@@ -201,15 +219,27 @@ static unsigned resume(struct task_core *t, const struct task_event *ev)
     }
 }
 
+static unsigned assign(struct task_core *t, const struct task_event *ev)
+{
+    t->drains = ev->drains;
+    t->drained |= ev->drained;
+    if (ev->desired > t->desired || t->phase == TP_NEW) {
+        t->desired = ev->desired;
+        return on_desired(t, ev);
+    }
+    /* desired states never shrink; a repeated assignment is nothing new, unless it says that it may stop now */
+    return t->phase == TP_STOPPING && t->drain == DRAIN_WAIT && t->drained ? quiet(t) : 0;
+}
+
 unsigned task_step(struct task_core *t, const struct task_event *ev)
 {
     switch (ev->type) {
     case TE_ASSIGN:
-        if (ev->desired > t->desired || t->phase == TP_NEW)
-            t->desired = ev->desired;
-        else if (t->phase != TP_NEW && ev->desired <= t->desired)
-            return 0; /* desired states never shrink; a repeated assignment is nothing new */
-        return on_desired(t, ev);
+        return assign(t, ev);
+    case TE_DRAIN_OVER:
+        return t->phase == TP_STOPPING && t->drain == DRAIN_WAIT ? quiet(t) : 0;
+    case TE_QUIET:
+        return t->phase == TP_STOPPING && t->drain == DRAIN_QUIET ? stop_now(t) : 0;
     case TE_REMOVED:
         if (t->removed)
             return 0;
@@ -229,7 +259,7 @@ unsigned task_step(struct task_core *t, const struct task_event *ev)
     case TE_LOST:
         return lost(t, ev);
     case TE_GRACE_OVER:
-        return t->phase == TP_STOPPING ? DO_KILL : 0;
+        return t->phase == TP_STOPPING && t->drain == DRAIN_NONE ? DO_KILL : 0;
     case TE_CLEANED:
         return t->phase == TP_CLEANING ? done(t) : 0;
     case TE_RESUME:
@@ -244,6 +274,7 @@ void task_check(const struct task_core *t)
     CHECK((t->phase >= TP_CLEANING) == (t->state >= TASK_COMPLETE));
     CHECK(t->phase != TP_RUNNING || t->state == TASK_RUNNING);
     CHECK(t->phase < TP_RUNNING || t->phase >= TP_CLEANING || t->has_container);
+    CHECK(t->drain == DRAIN_NONE || t->drains || t->phase >= TP_STOPPING);
     CHECK(t->state != TASK_FAILED || t->err[0] != '\0');
     CHECK(t->state != TASK_REJECTED || t->err[0] != '\0');
 }

@@ -3,6 +3,9 @@
  *
  * What happens comes in as events; what to do goes out as a set of effects. The shell stores the new state before it
  * reports it, and answers each DO_PREPARE, DO_START and DO_CLEAN with exactly one event.
+ *
+ * A task that others connect to is stopped in three steps: no new connections on this node (DO_DRAIN); when the manager
+ * says that none come from other nodes either, those that are open may end (DO_QUIET); then comes the stop signal.
  */
 #pragma once
 
@@ -37,6 +40,9 @@ struct task_core {
     int64_t exit_code;
     uint64_t pid;
     bool has_container;
+    bool drains;  /* others connect to it: it is taken out everywhere before it is stopped */
+    bool drained; /* so says the manager */
+    enum { DRAIN_NONE, DRAIN_WAIT, DRAIN_QUIET } drain; /* while stopping, before the signal; not stored */
 };
 
 enum task_event_type {
@@ -45,19 +51,23 @@ enum task_event_type {
     TE_PREPARED,
     TE_PREPARE_FAILED, /* text */
     TE_STARTED,        /* pid */
-    TE_START_FAILED,   /* text, exit_code (126, 127, or 0 when there was none) */
+    TE_START_FAILED,   /* text, exit_code (126, 127, or 0 when there was none), reject */
     TE_EXITED,         /* exit_code, oom */
     TE_LOST,           /* text: the container is gone and nobody knows how it ended */
     TE_GRACE_OVER,
     TE_CLEANED,
-    TE_RESUME,  /* agentd has restarted and nothing of this task runs: go on from what is stored */
-    TE_ADOPTED, /* agentd has restarted and the container runs: pid */
+    TE_RESUME,     /* agentd has restarted and nothing of this task runs: go on from what is stored */
+    TE_ADOPTED,    /* agentd has restarted and the container runs: pid */
+    TE_DRAIN_OVER, /* nobody says that it is taken out everywhere: do without */
+    TE_QUIET,      /* nobody is connected to it any more, or its drain period is over */
 };
 
 struct task_event {
     enum task_event_type type;
     struct wall_ns now;
     enum task_state desired;
+    bool drains, drained; /* with it */
+    bool reject;          /* TE_START_FAILED: this node cannot do it at all */
     const char *text;
     int64_t exit_code;
     bool oom;
@@ -73,6 +83,8 @@ enum {
     DO_CANCEL = 32, /* stop preparing; its event still comes */
     DO_CLEAN = 64,
     DO_FORGET = 128, /* drop it from the store; the struct may go */
+    DO_DRAIN = 256,  /* no new connections here; answered by TE_DRAIN_OVER if nothing else happens */
+    DO_QUIET = 512,  /* the same if it was not done yet, and wait for those that are open: TE_QUIET */
 };
 
 void task_init(struct task_core *t);

@@ -11,10 +11,11 @@
 #include "common/util/check.h"
 #include "common/util/scenario.h"
 
-static const char *const event_names[] = { "assign",     "removed",      "prepared", "prepare-failed",
-                                           "started",    "start-failed", "exited",   "lost",
-                                           "grace-over", "cleaned",      "resume",   "adopted" };
-static const char *const effect_names[] = { "store", "prepare", "start", "stop", "kill", "cancel", "clean", "forget" };
+static const char *const event_names[] = { "assign",       "removed", "prepared",   "prepare-failed", "started",
+                                           "start-failed", "exited",  "lost",       "grace-over",     "cleaned",
+                                           "resume",       "adopted", "drain-over", "quiet" };
+static const char *const effect_names[] = { "store",  "prepare", "start",  "stop",  "kill",
+                                            "cancel", "clean",   "forget", "drain", "quiet" };
 static const char *const phase_names[] = { "new",     "preparing", "ready",    "starting",
                                            "running", "stopping",  "cleaning", "done" };
 
@@ -46,6 +47,12 @@ static void line(void *arg, char **words, unsigned n, struct buf *out)
             ev.pid = strtoull(v, NULL, 10);
         else if (strcmp(words[k], "oom") == 0)
             ev.oom = true;
+        else if (strcmp(words[k], "drains") == 0)
+            ev.drains = true;
+        else if (strcmp(words[k], "drained") == 0)
+            ev.drains = ev.drained = true;
+        else if (strcmp(words[k], "reject") == 0)
+            ev.reject = true;
         else
             ev.desired = task_state_parse(str_from(words[k]));
     }
@@ -75,13 +82,15 @@ static void test_scenarios(void **state)
 /* every sequence of up to five events keeps the invariants, never goes back, and asks for one thing at a time */
 static void walk(const struct task_core *from, unsigned depth, unsigned *pending)
 {
-    static const enum task_state desired[] = { TASK_READY, TASK_RUNNING, TASK_SHUTDOWN };
-    for (int type = TE_ASSIGN; type <= TE_ADOPTED; type++) {
-        for (size_t d = 0; d < (type == TE_ASSIGN ? 3 : 1); d++) {
+    static const enum task_state desired[] = { TASK_READY, TASK_RUNNING, TASK_SHUTDOWN, TASK_RUNNING, TASK_SHUTDOWN };
+    for (int type = TE_ASSIGN; type <= TE_QUIET; type++) {
+        for (size_t d = 0; d < (type == TE_ASSIGN ? 5 : 1); d++) {
             struct task_core t = *from;
             struct task_event ev = { .type = (enum task_event_type)type,
                                      .now = { 2 },
                                      .desired = desired[d],
+                                     .drains = d >= 3,
+                                     .drained = d == 4 && depth % 2,
                                      .text = "x",
                                      .exit_code = 1,
                                      .pid = 5 };
@@ -93,6 +102,8 @@ static void walk(const struct task_core *from, unsigned depth, unsigned *pending
             CHECK(t.desired >= from->desired || from->phase == TP_NEW);
             CHECK(!((todo & DO_PREPARE) && (todo & DO_START)));
             CHECK(!(todo & DO_FORGET) || t.removed);
+            CHECK(!!(todo & DO_STOP) + !!(todo & DO_DRAIN) + !!(todo & DO_QUIET) <= 1);
+            CHECK(!(todo & DO_QUIET) || from->drain != DRAIN_QUIET || type == TE_ADOPTED);
             ++*pending;
             if (depth > 1)
                 walk(&t, depth - 1, pending);

@@ -27,7 +27,7 @@ struct agent_dispatch {
     struct { /* as gatewayd says */
         uint64_t seq;
         bool active;
-        char node[64], addr[128];
+        char node[64], addr[128], data_addr[128];
         struct buf description; /* conf.description with TLSInfo */
     } self;
     char session[128]; /* "" while there is none */
@@ -204,7 +204,8 @@ static void session_open(struct agent_dispatch *d)
 {
     struct disp_session req = { .Hostname = str_from(d->conf.hostname),
                                 .Description = buf_str(&d->self.description),
-                                .Addr = str_from(d->self.addr) };
+                                .Addr = str_from(d->self.addr),
+                                .DataPathAddr = str_from(d->self.data_addr) };
     d->opening = true;
     rpc_send_via(d->gateway, leader(), "dispatcherd", &op_disp_session, &req, CALL_TIMEOUT_MS, on_session,
                  flight_new(d));
@@ -284,7 +285,7 @@ static void on_identity(void *arg, const void *rep, const struct err *e)
 {
     struct agent_dispatch *d = arg;
     const struct gw_identity_reply *r = rep;
-    char node[sizeof d->self.node], addr[sizeof d->self.addr];
+    char node[sizeof d->self.node], addr[sizeof d->self.addr], data_addr[sizeof d->self.data_addr];
     if (!r) {
         log_debug("identity: %s", e->msg);
         timer_arm(d->retry_identity, clock_mono().ms + BACKOFF_MIN_MS);
@@ -296,12 +297,16 @@ static void on_identity(void *arg, const void *rep, const struct err *e)
         node[0] = '\0';
     if (!str_copy(addr, sizeof addr, host_of(r->AdvertiseAddr)))
         addr[0] = '\0';
-    changed |= strcmp(node, d->self.node) != 0 || strcmp(addr, d->self.addr) != 0;
+    if (!str_copy(data_addr, sizeof data_addr, r->DataPathAddr))
+        data_addr[0] = '\0';
+    changed |=
+        strcmp(node, d->self.node) != 0 || strcmp(addr, d->self.addr) != 0 || strcmp(data_addr, d->self.data_addr) != 0;
     if (!active || strcmp(node, d->left) != 0)
         d->left[0] = '\0'; /* it may join again, under any name */
     if (active != d->self.active || changed) {
         memcpy(d->self.node, node, sizeof node);
         memcpy(d->self.addr, addr, sizeof addr);
+        memcpy(d->self.data_addr, data_addr, sizeof data_addr);
         d->self.active = active;
         log_info("node=%s: %s", node[0] ? node : "-", active ? "part of a swarm" : "in no swarm");
         session_end(d); /* the manager hears what has changed with a new one */

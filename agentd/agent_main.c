@@ -20,6 +20,8 @@ static const struct conf_item conf[] = {
     CONF_COUNT("log_files", &agent_conf.log_files, "3", 2, 20, "log files kept for a task, the current one included"),
     CONF_MS("backoff_max", &agent_conf.backoff_max_ms, "250ms", 10, 60000,
             "longest pause between tries to reach the managers"),
+    CONF_MS("drain_wait", &agent_conf.drain_wait_ms, "4s", 0, 60000,
+            "how long a task that is to stop waits for the managers' word that nobody sends it anything new"),
     CONF_END,
 };
 

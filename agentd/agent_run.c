@@ -32,6 +32,7 @@
 #define SUBPATHS_MAX 256u /* of volumes, for one task */
 #define MESH_TIMEOUT_MS 10000u
 #define MESH_DRAIN_MS 300u
+#define MESH_QUIET_MS 1000u /* more than what meshd was given to wait */
 #define MESH_PAUSE_MIN_MS 20
 #define MESH_PAUSE_MAX_MS 1000
 #define MEMORY_MIN (6ll << 20) /* Docker's: with less, the runtime itself is killed while it makes the container */
@@ -254,6 +255,14 @@ static void slot_release(struct atask *t)
     CHECK(t->ag->starting > 0);
     t->ag->starting--;
     slots_run(t->ag);
+}
+
+/* rejected - no other try on this node can do better, so the text is the reason as it is */
+static void rejected(struct atask *t, const struct err *e)
+{
+    t->run_no++;
+    task_event(t, (struct task_event){ .type = TE_START_FAILED, .text = e->msg, .reject = true });
+    slot_release(t);
 }
 
 static void start_failed(struct atask *t, const struct err *e, int exit_code)
@@ -615,6 +624,8 @@ static void on_timer(void *arg)
     t->timer_for = TIMER_NONE;
     if (what == TIMER_GRACE)
         task_event(t, (struct task_event){ .type = TE_GRACE_OVER });
+    else if (what == TIMER_DRAIN)
+        task_event(t, (struct task_event){ .type = TE_DRAIN_OVER });
     else if (what == TIMER_MESH_UP)
         mesh_up_send(t);
     else if (what == TIMER_MESH_DOWN)
@@ -679,6 +690,8 @@ static void on_mesh_up(void *arg, const void *rep, const struct err *e)
         start_go_on(t);
     } else if (task_stop_wanted(t)) {
         start_failed(t, &cancelled, 0);
+    } else if (!rep && e->code == ERR_UNIMPLEMENTED) { /* such as encryption that this kernel lacks */
+        rejected(t, e);
     } else if (rep || !passing(e)) {
         struct err nomem = { ERR_NOMEM, "network: out of memory" };
         start_failed(t, rep ? &nomem : e, 0);
@@ -728,16 +741,32 @@ static struct list port_list(struct str raw, struct arena *a)
     return ret;
 }
 
+static struct str hostname_of(const struct atask *t)
+{
+    const struct tspec_container *c = t->spec.ContainerSpec;
+    if (c->Hostname.n)
+        return c->Hostname;
+    return str_is(net_mode(t), "host") ? str_from(t->ag->host.hostname) : (struct str){ t->container_id, 12 };
+}
+
 static void mesh_up_send(struct atask *t)
 {
     const struct tspec_container *c = t->spec.ContainerSpec;
     struct err cancelled = { ERR_UNAVAILABLE, "cancelled" };
     struct strpair *sysctls;
+    struct tmpl_ctx ctx;
     if (task_stop_wanted(t) && t->mesh_pause_ms) {
         start_failed(t, &cancelled, 0);
         return;
     }
-    struct mesh_up req = { .TaskID = str_from(t->id), .ServiceID = t->a.ServiceID, .Mode = net_mode(t) };
+    tmpl_context(t, &t->run, &ctx);
+    struct mesh_up req = { .TaskID = str_from(t->id),
+                           .ServiceID = t->a.ServiceID,
+                           .Mode = net_mode(t),
+                           .Networks = t->a.Networks,
+                           .ServiceName = t->a.ServiceName,
+                           .TaskName = ctx.task_name,
+                           .Hostname = hostname_of(t) };
     req.Ports = port_list(t->a.Ports, &t->run);
     if (c->DNSConfig) {
         req.Nameservers = c->DNSConfig->Nameservers;
@@ -901,10 +930,7 @@ static int write_config(struct atask *t, struct err *e)
                          .cgroup2 = oci_cgroup2(t->ag->oci),
                          .swap_limit = oci_swap_limit(t->ag->oci) };
     in.netns = t->netns.n && str_copy(netns, sizeof netns, t->netns) ? netns : NULL;
-    bool host_net = str_is(net_mode(t), "host");
-    in.hostname = c->Hostname.n ? c->Hostname
-                  : host_net    ? str_from(t->ag->host.hostname)
-                                : (struct str){ t->container_id, 12 };
+    in.hostname = hostname_of(t);
     in.init_path = wants_init(c) ? agent_conf.init : NULL;
     int r = image_conf_of(t, &t->run, &ic, e);
     _cleanup_(closep) int root = open(rootfs, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -969,7 +995,9 @@ static void on_ctr_started(void *arg, const struct err *e)
         return;
     }
     struct mesh_ready req = { .TaskID = str_from(t->id), .Ready = true };
-    bool wait = port_list(t->a.Ports, &t->run).n > 0; /* who sees "running" may connect at once */
+    /* who sees "running" may connect at once */
+    bool wait = t->a.Networks.n > 0 || port_list(t->a.Ports, &t->run).n > 0;
+    t->taken_out = false;
     rpc_send(t->ag->mesh, &op_mesh_ready, &req, MESH_TIMEOUT_MS, on_mesh_ready, mesh_call_new(t));
     if (!wait)
         started(t);
@@ -1141,13 +1169,8 @@ static int stop_signal(struct atask *t)
     return sig ? sig : SIGTERM;
 }
 
-static void on_drained(void *arg, const void *rep, const struct err *e)
+static void signal_stop(struct atask *t)
 {
-    struct atask *t = mesh_call_end(arg);
-    (void)rep;
-    (void)e;
-    if (!t || !t->ctr || t->core.phase != TP_STOPPING)
-        return;
     int64_t grace = t->spec.ContainerSpec ? tspec_grace_ns(t->spec.ContainerSpec) : TSPEC_GRACE_DEFAULT_NS;
     int r = ctr_signal(t->ctr, grace == 0 ? SIGKILL : stop_signal(t));
     if (r < 0 && r != -ESRCH)
@@ -1155,10 +1178,66 @@ static void on_drained(void *arg, const void *rep, const struct err *e)
     timer_set(t, TIMER_GRACE, (uint64_t)(grace / 1000000));
 }
 
-void run_stop(struct atask *t)
+static void on_out_then_stop(void *arg, const void *rep, const struct err *e)
+{
+    struct atask *t = mesh_call_end(arg);
+    (void)rep;
+    (void)e;
+    if (t && t->ctr && t->core.phase == TP_STOPPING)
+        signal_stop(t);
+}
+
+static void on_out(void *arg, const void *rep, const struct err *e)
+{
+    struct atask *t = mesh_call_end(arg);
+    if (t && !rep)
+        log_warn("task=%s: meshd: no new connections: %s", t->id, e->msg);
+}
+
+static void take_out(struct atask *t, rpc_done_fn *done)
 {
     struct mesh_ready req = { .TaskID = str_from(t->id), .Ready = false };
-    rpc_send(t->ag->mesh, &op_mesh_ready, &req, MESH_DRAIN_MS, on_drained, mesh_call_new(t));
+    t->taken_out = true;
+    rpc_send(t->ag->mesh, &op_mesh_ready, &req, MESH_DRAIN_MS, done, mesh_call_new(t));
+}
+
+void run_stop(struct atask *t)
+{
+    timer_set(t, TIMER_NONE, 0);
+    if (!t->taken_out)
+        take_out(t, on_out_then_stop);
+    else if (t->ctr)
+        signal_stop(t);
+}
+
+void run_drain(struct atask *t)
+{
+    if (!t->taken_out)
+        take_out(t, on_out);
+    timer_set(t, TIMER_DRAIN, agent_conf.drain_wait_ms);
+}
+
+static void on_quiet(void *arg, const void *rep, const struct err *e)
+{
+    struct atask *t = mesh_call_end(arg);
+    const struct mesh_quiet_reply *r = rep;
+    if (!t)
+        return;
+    if (!r)
+        log_warn("task=%s: meshd: quiet: %s", t->id, e->msg);
+    else if (!r->Quiet)
+        log_info("task=%s: its drain period is over with %" PRIu64 " connections open", t->id, r->Connections);
+    task_event(t, (struct task_event){ .type = TE_QUIET });
+}
+
+void run_quiet(struct atask *t)
+{
+    struct mesh_quiet req = { .TaskID = str_from(t->id), .WaitMs = t->a.DrainMs };
+    uint64_t timeout = t->a.DrainMs + MESH_QUIET_MS;
+    timer_set(t, TIMER_NONE, 0);
+    if (!t->taken_out)
+        take_out(t, on_out);
+    rpc_send(t->ag->mesh, &op_mesh_quiet, &req, (unsigned)timeout, on_quiet, mesh_call_new(t));
 }
 
 void run_kill(struct atask *t)

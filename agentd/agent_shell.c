@@ -219,6 +219,10 @@ void task_event(struct atask *t, struct task_event ev)
         run_prepare(t);
     if (todo & DO_START)
         run_start(t);
+    if (todo & DO_DRAIN)
+        run_drain(t);
+    if (todo & DO_QUIET)
+        run_quiet(t);
     if (todo & DO_STOP)
         run_stop(t);
     if (todo & DO_KILL)
@@ -255,7 +259,11 @@ static void assign(struct agent *ag, const struct assignment *a)
         t->await_auth = false;
         task_event(t, (struct task_event){ .type = TE_RESUME });
     }
-    task_event(t, (struct task_event){ .type = TE_ASSIGN, .desired = task_state_parse(a->DesiredState) });
+    t->a.DrainMs = a->DrainMs;
+    task_event(t, (struct task_event){ .type = TE_ASSIGN,
+                                       .desired = task_state_parse(a->DesiredState),
+                                       .drains = a->DrainMs != 0,
+                                       .drained = a->Drained });
 }
 
 static bool mentioned(const struct disp_assignments_reply *rep, const char *id)
@@ -364,6 +372,7 @@ static void load_record(void *arg, struct str id, struct str record)
     t->core.state = (enum task_state)r.State;
     t->core.desired = (enum task_state)r.Desired;
     t->core.removed = r.Removed;
+    t->core.drains = t->a.DrainMs != 0;
     t->has_auth = r.HasAuth;
     t->core.has_container = r.HasContainer;
     t->core.since.ns = r.Since;

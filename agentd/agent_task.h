@@ -49,6 +49,7 @@ struct atask {
     struct ctr *ctr;
     bool has_slot, in_queue, redo;
     bool mesh_asked, mesh_there, rootfs_there, root_mounted;
+    bool taken_out; /* meshd was told: no new connections */
     struct str netns, resolv_conf;
     struct strs addresses, volumes;
     struct list ports; /* struct task_port */
@@ -58,8 +59,8 @@ struct atask {
     size_t ncopies, copied;
     struct proc *proc; /* a copy or a removal */
     uint64_t mesh_pause_ms;
-    struct timer *timer; /* grace period, or the pause before asking meshd again */
-    enum { TIMER_NONE, TIMER_GRACE, TIMER_MESH_UP, TIMER_MESH_DOWN } timer_for;
+    struct timer *timer; /* grace period, drain, or the pause before asking meshd again */
+    enum { TIMER_NONE, TIMER_GRACE, TIMER_DRAIN, TIMER_MESH_UP, TIMER_MESH_DOWN } timer_for;
     unsigned clean_left; /* parts of cleaning that are under way */
     unsigned calls;      /* answers of meshd that will still come: the struct must stay */
     unsigned run_no;     /* of the start: answers to an older one are ignored */
@@ -101,6 +102,8 @@ void run_prepare(struct atask *t);
 void run_cancel(struct atask *t);
 void run_start(struct atask *t);
 void run_stop(struct atask *t);
+void run_drain(struct atask *t);
+void run_quiet(struct atask *t);
 void run_kill(struct atask *t);
 void run_clean(struct atask *t);
 void run_recover(struct atask *t);    /* agentd has restarted: what is there of it? */

@@ -1,4 +1,5 @@
 /* disp_netfill.c - what is said about networks, read from the documents. */
+#include <arpa/inet.h>
 #include <inttypes.h>
 
 #include "common/util/check.h"
@@ -246,18 +247,30 @@ static void put_endpoint(struct filling *f, const struct dnet_entry *e)
 
 /* ---- nodes ---- */
 
+#define HOSTNAME_BYTES 255u
+
+/* is_address - a node says itself where it is: what one makes up must not spoil the answer for all others. */
+static bool is_address(struct str s)
+{
+    char s0[INET6_ADDRSTRLEN];
+    struct in6_addr a;
+    return str_copy(s0, sizeof s0, s) && (inet_pton(AF_INET, s0, &a) == 1 || inet_pton(AF_INET6, s0, &a) == 1);
+}
+
 static void put_node(struct filling *f, const struct dnet_entry *e)
 {
-    struct str doc, addr;
+    struct str doc, addr, hostname;
     if (store_get(f->snap, KIND_NODE, str_from(e->id), &doc) != 0) {
         add_str(f, &f->rep->GoneNodes, GONE_NODES, str_from(e->id));
         return;
     }
     addr = text(doc, "DataPathAddr");
+    addr = addr.n ? addr : text(doc, "Status.Addr");
+    hostname = text(doc, "Description.Hostname");
     struct net_node *out = one_more(f, &f->rep->Nodes, NODES, sizeof *out);
     *out = (struct net_node){ .ID = str_from(e->id),
-                              .Addr = addr.n ? addr : text(doc, "Status.Addr"),
-                              .Hostname = text(doc, "Description.Hostname") };
+                              .Addr = is_address(addr) ? addr : STR(""),
+                              .Hostname = hostname.n <= HOSTNAME_BYTES ? hostname : STR("") };
 }
 
 /* ---- the answer ---- */
