@@ -45,7 +45,10 @@ void system_version(struct req *r);
 void system_info(struct req *r);
 void networks_list(struct req *r);
 void networks_inspect(struct req *r);
+void networks_create(struct req *r);
 void networks_remove(struct req *r);
+void networks_prune(struct req *r);
+void networks_attach(struct req *r); /* connect, disconnect */
 void volumes_list(struct req *r);
 void volumes_inspect(struct req *r);
 void volumes_other(struct req *r);

@@ -1,6 +1,7 @@
 /* /services: list, create, inspect, update (and rollback), remove. */
 #include <stdio.h>
 
+#include "apid/api_networks.h"
 #include "apid/api_ref.h"
 #include "apid/api_resources.h"
 #include "apid/api_spec.h"
@@ -310,13 +311,15 @@ static int check_objects(struct req *r, struct store_snap *snap, json_t *list, e
     return 0;
 }
 
-static int check_references(struct req *r, struct store_snap *snap, struct change *c)
+static int check_references(struct req *r, struct store_snap *snap, struct txn *t, struct change *c)
 {
     json_t *container = json_object_get(json_object_get(c->spec, "TaskTemplate"), "ContainerSpec");
 
     if (check_objects(r, snap, json_object_get(container, "Secrets"), KIND_SECRET, "SecretID", "SecretName") < 0)
         return -1;
-    return check_objects(r, snap, json_object_get(container, "Configs"), KIND_CONFIG, "ConfigID", "ConfigName");
+    if (check_objects(r, snap, json_object_get(container, "Configs"), KIND_CONFIG, "ConfigID", "ConfigName") < 0)
+        return -1;
+    return networks_require(r, snap, t, c->spec);
 }
 
 static void put_credential(struct txn *t, struct change *c, struct buf *b)
@@ -387,7 +390,7 @@ static int attempt_create(struct req *r, struct txn *t, struct err *e)
     if (store_find_name(snap, IX_SERVICE_NAME, name, &other) == 0)
         return api_rpc_refuse(
             r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT " already exists", STR_ARG(name));
-    if (check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0)
+    if (check_ports(r, snap, c) < 0 || check_references(r, snap, t, c) < 0)
         return -1;
     take_ports(r, t, snap, c, &b);
     if (c->auth.n > 0)
@@ -421,9 +424,10 @@ void services_create(struct req *r)
 
     if (api_snap(r, &snap, NULL) < 0)
         return;
-    store_end(snap);
     struct change *c = read_change(r);
-    if (!c)
+    bool ok = c && networks_resolve(r, snap, c->spec) == 0;
+    store_end(snap);
+    if (!ok)
         return;
     if (!json_object_get(c->spec, "Name")) {
         random_bytes(seed, sizeof seed);
@@ -560,7 +564,22 @@ static void put_update(struct req *r, struct txn *t, struct store_snap *snap, st
     buf_done(&b);
 }
 
-static int check_update(struct req *r, struct store_snap *snap, struct str doc, struct change *c)
+/* check_previous - what a rollback goes back to may have been on a network that is gone. */
+static int check_previous(struct req *r, struct store_snap *snap, struct txn *t, struct str spec)
+{
+    struct err e = ERR_INIT;
+    json_t *o = NULL;
+
+    if (obj_unpack(&obj_service_spec, spec, &o, &e) < 0) {
+        api_fail(r, &e);
+        return -1;
+    }
+    int rc = networks_require(r, snap, t, o);
+    json_decref(o);
+    return rc;
+}
+
+static int check_update(struct req *r, struct store_snap *snap, struct txn *t, struct str doc, struct change *c)
 {
     const char *name = json_string_value(json_object_get(c->spec, "Name"));
     struct str mode = { NULL, 0 };
@@ -577,8 +596,8 @@ static int check_update(struct req *r, struct store_snap *snap, struct str doc, 
         return api_rpc_refuse(r, RPC_PRECONDITION, "service %s does not have a previous spec", c->id);
     }
     if (c->rollback)
-        return 0;
-    return check_ports(r, snap, c) < 0 || check_references(r, snap, c) < 0 ? -1 : 0;
+        return check_previous(r, snap, t, part(doc, "PreviousSpec"));
+    return check_ports(r, snap, c) < 0 || check_references(r, snap, t, c) < 0 ? -1 : 0;
 }
 
 static int attempt_update(struct req *r, struct txn *t, struct err *e)
@@ -600,7 +619,7 @@ static int attempt_update(struct req *r, struct txn *t, struct err *e)
             return 0;
         return api_out_of_sequence(r);
     }
-    if (check_update(r, snap, doc, c) < 0)
+    if (check_update(r, snap, t, doc, c) < 0)
         return -1;
     put_update(r, t, snap, doc, c->rollback ? part(doc, "PreviousSpec") : buf_str(&c->packed));
     return 1;
@@ -642,6 +661,8 @@ void services_update(struct req *r)
         return;
     struct change *c = read_change(r);
     if (!c || read_update_query(r, c) < 0 || api_find(r, snap, KIND_SERVICE, r->params[0], &id, NULL) < 0)
+        return;
+    if (networks_resolve(r, snap, c->spec) < 0)
         return;
     c->version = version;
     if (!str_copy(c->id, sizeof c->id, id)) {

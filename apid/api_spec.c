@@ -458,23 +458,10 @@ int spec_check(json_t *spec, struct spec_fault *f)
 
 int spec_unbuilt(json_t *spec, struct spec_fault *f)
 {
-    static const char *const predefined[] = { "bridge", "host", "none", NULL };
     const char *mode = spec_mode(spec);
-    json_t *n;
-    size_t i;
 
     if (strcmp(mode, "Replicated") != 0)
         return fault(f, FAULT_UNIMPLEMENTED, "service mode %s is not supported by this version of microswarm", mode);
-    json_array_foreach (at(at(spec, "TaskTemplate"), "Networks"), i, n) {
-        const char *target = text(n, "Target");
-        if (strcmp(target, "ingress") == 0)
-            return fault(f, FAULT_INVALID, "Service cannot be explicitly attached to the ingress network \"ingress\"");
-        if (!one_of(target, predefined)) {
-            (void)fault(f, FAULT_PLAIN, "network %s not found", target);
-            f->status = 500;
-            return -1;
-        }
-    }
     return 0;
 }
 

@@ -1,6 +1,5 @@
 /* /_ping, /version, /info, and what other engines have beside a swarm: answered truthfully, or refused. */
 #include <ctype.h>
-#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -169,95 +168,6 @@ void system_info(struct req *r)
 {
     static const struct agent_empty none;
     api_call(r, api.agentd, &op_agent_info, &none, AGENT_INFO_TIMEOUT_MS, info_reply);
-}
-
-/* ---- networks: the three that every engine has; a swarm's own come with their issue ---- */
-
-static const struct {
-    const char *name, *driver;
-} predefined[] = { { "bridge", "bridge" }, { "host", "host" }, { "none", "null" } };
-
-static void network_id(size_t k, char hex[65])
-{
-    unsigned char md[SHA256_DIGEST_LENGTH];
-
-    SHA256((const unsigned char *)predefined[k].name, strlen(predefined[k].name), md);
-    for (size_t i = 0; i < sizeof md; i++)
-        (void)snprintf(hex + 2 * i, 3, "%02x", md[i]);
-}
-
-static void put_network(struct buf *b, size_t k, bool containers)
-{
-    char hex[65];
-
-    network_id(k, hex);
-    buf_printf(
-        b,
-        "{\"Name\":\"%s\",\"Id\":\"%s\",\"Created\":\"0001-01-01T00:00:00Z\",\"Scope\":\"local\",\"Driver\":\"%s\","
-        "\"EnableIPv4\":true,\"EnableIPv6\":false,\"IPAM\":{\"Driver\":\"default\",\"Options\":null,\"Config\":[]},"
-        "\"Internal\":false,\"Attachable\":false,\"Ingress\":false,\"ConfigFrom\":{\"Network\":\"\"},"
-        "\"ConfigOnly\":false,%s\"Options\":{},\"Labels\":{}}",
-        predefined[k].name, hex, predefined[k].driver, containers ? "\"Containers\":{}," : "");
-}
-
-static bool network_matches(const struct filters *f, size_t k)
-{
-    char hex[65];
-
-    network_id(k, hex);
-    return filters_substr(f, "name", str_from(predefined[k].name)) && filters_prefix(f, "id", str_from(hex)) &&
-           filters_exact(f, "driver", str_from(predefined[k].driver)) && filters_exact(f, "type", STR("builtin")) &&
-           filters_exact(f, "scope", STR("local")) && filters_labels(f, "label", (struct str){ NULL, 0 }) &&
-           !(filters_get(f, "dangling") && filters_exact(f, "dangling", STR("true")));
-}
-
-void networks_list(struct req *r)
-{
-    static const char *const known[] = { "id", "name", "driver", "type", "scope", "label", "dangling", NULL };
-    struct filters *f = arena_alloc(&r->arena, sizeof *f);
-    bool any = false;
-
-    CHECK(f);
-    if (api_filters(r, f, known) < 0)
-        return;
-    buf_putc(&r->out, '[');
-    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++)
-        if (network_matches(f, k)) {
-            buf_puts(&r->out, any ? "," : "");
-            put_network(&r->out, k, false);
-            any = true;
-        }
-    buf_puts(&r->out, "]\n");
-    api_reply(r, 200);
-}
-
-void networks_inspect(struct req *r)
-{
-    struct str ref = r->params[0], scope = query_get(&r->query, "scope");
-    char hex[65];
-
-    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++) {
-        network_id(k, hex);
-        if (!str_is(ref, predefined[k].name) && !(ref.n >= 12 && str_starts(str_from(hex), ref)))
-            continue;
-        if (scope.n > 0 && !str_is(scope, "local"))
-            break;
-        put_network(&r->out, k, true);
-        buf_putc(&r->out, '\n');
-        api_reply(r, 200);
-        return;
-    }
-    api_error(r, 404, "network " STR_FMT " not found", STR_ARG(ref));
-}
-
-void networks_remove(struct req *r)
-{
-    for (size_t k = 0; k < sizeof predefined / sizeof *predefined; k++)
-        if (str_is(r->params[0], predefined[k].name)) {
-            api_error(r, 403, "%s is a pre-defined network and cannot be removed", predefined[k].name);
-            return;
-        }
-    api_error(r, 404, "network " STR_FMT " not found", STR_ARG(r->params[0]));
 }
 
 /* ---- volumes: made by tasks, kept by agentd ---- */

@@ -1,6 +1,7 @@
 /* /tasks. */
 #include <stdio.h>
 
+#include "apid/api_networks.h"
 #include "apid/api_resources.h"
 #include "common/util/check.h"
 
@@ -45,13 +46,21 @@ static void put_spec(struct buf *b, struct store_snap *snap, struct str task)
 
 static int emit_task(struct req *r, struct store_snap *snap, struct str doc, struct buf *patch)
 {
+    struct str attached;
+    bool on_networks = mp_find(doc, "NetworksAttachments", &attached);
+
     buf_clear(patch);
-    mp_map(patch, NTASK_OURS + 1);
+    mp_map(patch, NTASK_OURS + 1 + on_networks);
     for (size_t i = 0; i < NTASK_OURS; i++) {
         mp_cstr(patch, task_ours[i]);
         mp_nil(patch);
     }
     put_spec(patch, snap, doc);
+    if (on_networks) {
+        mp_cstr(patch, "NetworksAttachments");
+        if (!network_attachments(patch, snap, doc))
+            mp_nil(patch);
+    }
     return api_emit(r, &obj_task, doc, buf_str(patch));
 }
 
