@@ -134,9 +134,9 @@ static void start_over(struct req *r)
     buf_clear(&r->out);
 }
 
-static void dispatch(struct req *r)
+static void dispatch(struct req *r, enum swarm_state now)
 {
-    if (!(r->route->flags & (ROUTE_READS | ROUTE_WRITES)) || state_now() != SWARM_MANAGER) {
+    if (!(r->route->flags & (ROUTE_READS | ROUTE_WRITES)) || now != SWARM_MANAGER) {
         r->route->handler(r);
         return;
     }
@@ -164,13 +164,16 @@ static void settle_wait(struct req *r, bool timed_out)
         return;
     api_unwait(r);
     api_timer(r, UINT64_MAX, NULL);
-    dispatch(r);
+    dispatch(r, state_now());
 }
 
 void api_dispatch(struct req *r)
 {
-    if (state_settled() || !(r->route->flags & (ROUTE_STATE | ROUTE_READS | ROUTE_WRITES))) {
-        dispatch(r);
+    bool asks = r->route->flags & (ROUTE_STATE | ROUTE_READS | ROUTE_WRITES);
+    enum swarm_state now = asks ? state_now() : SWARM_INACTIVE;
+
+    if (now != SWARM_BOOTING) {
+        dispatch(r, now);
         return;
     }
     state_ask_raftd();

@@ -18,9 +18,18 @@
 #define IGNORED_BODY_MAX (64u << 10)
 #define STREAM_BLOCK_BYTES (32u << 10)
 
+/* A client's connection, over all its requests. */
+struct api_sock {
+    struct api_conn *now;
+    sd_event_source *hup; /* while there is a request that may have to wait */
+    bool lost;            /* the client has gone */
+    bool asked, daemon;   /* known who it is; one of the daemons */
+};
+
 /* The transport's side of a request. */
 struct api_conn {
     struct req *r;
+    struct api_sock *sock;
     struct MHD_Connection *mhd;
     struct api_conn *next, **pprev; /* all that are open */
     char *uri;
@@ -28,7 +37,7 @@ struct api_conn {
     bool begun, dispatched, queued, suspended, lost;
     bool paused; /* on_body took less than it was offered */
     size_t body_seen, sent;
-    sd_event_source *hup;
+    uint64_t body_got, body_want; /* handed to us; announced, UINT64_MAX: not said */
 };
 
 static struct {
@@ -48,24 +57,6 @@ static void kick(void)
         (void)sd_event_source_set_enabled(http.kick, SD_EVENT_ONESHOT);
 }
 
-static int on_hup(sd_event_source *s, int fd, uint32_t events, void *arg);
-
-static void watch(struct api_conn *c)
-{
-    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-
-    /* HUP only: a client may close its sending side and still read the answer. */
-    if (i && !c->hup && sd_event_add_io(daemon_loop(), &c->hup, i->connect_fd, EPOLLHUP, on_hup, c) >= 0)
-        (void)sd_event_source_set_enabled(c->hup, SD_EVENT_ONESHOT);
-}
-
-static void suspend(struct api_conn *c)
-{
-    MHD_suspend_connection(c->mhd);
-    c->suspended = true;
-    watch(c);
-}
-
 static void resume(struct api_conn *c)
 {
     if (!c->suspended)
@@ -75,14 +66,52 @@ static void resume(struct api_conn *c)
     kick();
 }
 
+static void suspend(struct api_conn *c)
+{
+    MHD_suspend_connection(c->mhd);
+    c->suspended = true;
+    if (c->sock->lost) {
+        c->lost = true;
+        resume(c);
+    }
+}
+
+/* HUP only: a client may close its sending side and still read the answer. What has not come to waiting yet is done all
+ * the same. */
 static int on_hup(sd_event_source *s, int fd, uint32_t events, void *arg)
 {
-    struct api_conn *c = arg;
+    struct api_sock *k = arg;
+    struct api_conn *c = k->now;
 
     (void)s, (void)fd, (void)events;
-    c->lost = true;
-    resume(c);
+    k->lost = true;
+    if (c && (c->suspended || c->r->streaming)) {
+        c->lost = true;
+        resume(c);
+    }
     return 0;
+}
+
+static int fd_of(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    return i ? i->connect_fd : -1;
+}
+
+/* Edge-triggered: it is told once, and costs nothing until then. */
+static struct api_sock *sock_new(struct MHD_Connection *mhd)
+{
+    struct api_sock *k = calloc(1, sizeof *k);
+
+    CHECK(k);
+    (void)sd_event_add_io(daemon_loop(), &k->hup, fd_of(mhd), EPOLLHUP | EPOLLET, on_hup, k);
+    return k;
+}
+
+static void sock_free(struct api_sock *k)
+{
+    sd_event_source_disable_unref(k->hup);
+    free(k);
 }
 
 /* ---- requests ---- */
@@ -138,7 +167,8 @@ static void conn_free(struct api_conn *c)
 {
     struct req *r = c->r;
 
-    sd_event_source_disable_unref(c->hup);
+    if (c->sock->now == c)
+        c->sock->now = NULL;
     if ((*c->pprev = c->next))
         c->next->pprev = c->pprev;
     free(c->uri);
@@ -155,9 +185,12 @@ static void conn_free(struct api_conn *c)
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
 {
     struct api_conn *c = calloc(1, sizeof *c);
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
     (void)cls;
-    CHECK(c);
+    CHECK(c && i && i->socket_context);
+    c->sock = i->socket_context;
+    c->sock->now = c;
     c->r = req_new();
     c->r->conn = c;
     c->mhd = mhd;
@@ -198,13 +231,16 @@ static struct str origin_form(const char *uri)
  */
 static bool is_daemon(struct api_conn *c)
 {
-    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct api_sock *k = c->sock;
     struct ucred peer;
     socklen_t n = sizeof peer;
 
-    if (!i || getsockopt(i->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
-        return true; /* nobody we know */
-    return peer.uid != 0 && peer.uid != geteuid() && peer.gid == getegid();
+    if (k->asked)
+        return k->daemon;
+    k->asked = true;
+    k->daemon = getsockopt(fd_of(c->mhd), SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0 || /* nobody we know */
+                (peer.uid != 0 && peer.uid != geteuid() && peer.gid == getegid());
+    return k->daemon;
 }
 
 /* Path, query, version and route out of the request line; on error the request is answered. */
@@ -360,7 +396,7 @@ static enum MHD_Result queue(struct api_conn *c)
     c->queued = true;
     if (r->streaming) {
         (void)MHD_set_connection_option(c->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 0u); /* a reader may pause */
-        watch(c);
+        c->lost |= c->sock->lost;
     }
     enum MHD_Result ok = MHD_queue_response(c->mhd, r->status, m);
     MHD_destroy_response(m);
@@ -441,10 +477,9 @@ void api_body_more(struct req *r)
  */
 static void read_again_at_end(struct api_conn *c)
 {
-    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     char byte;
 
-    if (i && recv(i->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
+    if (c->body_got < c->body_want && recv(fd_of(c->mhd), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0) {
         suspend(c);
         resume(c);
     }
@@ -461,14 +496,19 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
     if (!c || c->lost || http.closing)
         return MHD_NO;
     if (!c->begun) {
+        const char *length = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+        if (!length || !str_u64(str_from(length), &c->body_want))
+            c->body_want = UINT64_MAX;
         c->begun = true;
         begin(c, method);
         return MHD_YES;
     }
     struct req *r = c->r;
     if (*size > 0) {
+        size_t offered = *size;
         if (!take_body(c, data, size))
             return MHD_NO;
+        c->body_got += offered - *size;
         if (c->paused)
             suspend(c);
         else
@@ -497,9 +537,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
  * nothing else may happen that makes us call it. */
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **ctx, enum MHD_ConnectionNotificationCode code)
 {
-    (void)cls, (void)mhd, (void)ctx;
-    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
-        kick();
+    (void)cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *ctx = sock_new(mhd);
+        return;
+    }
+    if (*ctx)
+        sock_free(*ctx);
+    *ctx = NULL;
+    kick();
 }
 
 static void run(void)

@@ -8,8 +8,6 @@
 #include "common/util/check.h"
 #include "common/util/id.h"
 
-#define PORTS_MAX 4096u
-
 /* ---- reading ---- */
 
 static bool has(struct str doc, const char *path)
@@ -240,7 +238,8 @@ static struct change *read_change(struct req *r)
         return NULL;
     }
     id_new(c->taskspec_id);
-    id_new(c->credential_id);
+    if (c->auth.n > 0)
+        id_new(c->credential_id);
     return c;
 }
 
@@ -257,11 +256,21 @@ static int pack_change(struct req *r, struct change *c)
     return -1;
 }
 
+/* The ports that are named, in the request's arena; most services have none. */
+static struct spec_port *named_ports(struct req *r, struct change *c, size_t *ret_n)
+{
+    size_t max = json_array_size(json_object_get(json_object_get(c->spec, "EndpointSpec"), "Ports"));
+    struct spec_port *v = max > 0 ? arena_array(&r->arena, max, sizeof *v) : NULL;
+
+    *ret_n = v ? spec_ports(c->spec, v, max) : 0;
+    return v;
+}
+
 /* Do others' published ports leave room for ours? Reservations decide in the end (allocatord); this is the early no. */
 static int check_ports(struct req *r, struct store_snap *snap, struct change *c)
 {
-    struct spec_port *ours = arena_array(&r->arena, PORTS_MAX, sizeof *ours);
-    size_t n = ours ? spec_ports(c->spec, ours, PORTS_MAX) : 0;
+    size_t n;
+    struct spec_port *ours = named_ports(r, c, &n);
     struct arena tmp;
     struct store_iter it;
     struct err e = ERR_INIT;
@@ -356,8 +365,8 @@ static void put_taskspec(struct txn *t, struct change *c, struct str spec, struc
  */
 static void take_ports(struct req *r, struct txn *t, struct store_snap *snap, struct change *c, struct buf *b)
 {
-    struct spec_port *p = arena_array(&r->arena, PORTS_MAX, sizeof *p);
-    size_t n = p ? spec_ports(c->spec, p, PORTS_MAX) : 0;
+    size_t n;
+    struct spec_port *p = named_ports(r, c, &n);
 
     for (size_t i = 0; i < n; i++) {
         struct str doc, id = str_from(arena_printf(&t->arena, "port/" STR_FMT "/%llu", STR_ARG(p[i].protocol),

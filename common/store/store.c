@@ -19,8 +19,7 @@ struct part {
     char dir[PATH_MAX_];
     bool secret;
     MDB_env *env; /* NULL: not open */
-    dev_t dev;    /* of data.mdb, to notice that it was replaced */
-    ino_t ino;
+    bool opened;  /* once, at least */
     MDB_txn *txn; /* kept between snapshots (mdb_txn_reset), so that the reader slot stays ours */
     MDB_dbi kind[KIND_COUNT], index[IX_COUNT], log, meta;
     bool missing; /* some database isn't there yet: a newer raftd may make it */
@@ -131,27 +130,33 @@ static int part_open(struct part *p, struct err *e)
     return 0;
 }
 
+/* in_place - is the map that is open still the one at the path? One that was replaced or removed has lost its name,
+ * which takes no walk along the path to see. */
+static bool in_place(const struct part *p)
+{
+    struct stat st;
+    int fd;
+    return p->env != NULL && mdb_env_get_fd(p->env, &fd) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0;
+}
+
 /* part_follow - opens the map that is at the path now; *ret_replaced when another one was open before. */
 static int part_follow(struct part *p, bool *ret_replaced, struct err *e)
 {
     char path[PATH_MAX_ + sizeof STORE_DATA_FILE + 1];
     struct stat st;
+    if (in_place(p))
+        return 0;
     snprintf(path, sizeof path, "%s/%s", p->dir, STORE_DATA_FILE);
     if (stat(path, &st) < 0) {
         int saved = errno;
         part_close(p); /* it may be gone for good: don't pin its memory */
         return err_set(e, ERR_UNAVAILABLE, "no state map: %s: %s", path, strerror(saved));
     }
-    if (p->env != NULL && st.st_dev == p->dev && st.st_ino == p->ino)
-        return 0;
-    *ret_replaced = p->dev != 0 || p->ino != 0;
+    *ret_replaced = p->opened;
     part_close(p);
     int r = part_open(p, e);
-    if (r < 0)
-        return r;
-    p->dev = st.st_dev;
-    p->ino = st.st_ino;
-    return 0;
+    p->opened |= r == 0;
+    return r;
 }
 
 static int part_get(struct part *p, MDB_dbi dbi, struct str key, struct str *ret)
