@@ -61,11 +61,12 @@ struct net_node {
     struct str Hostname;
 };
 
-/* Shared keys of the data plane, newest first; made and rotated by cad. Secret. */
+/* Shared keys of the data plane, newest first; made and rotated by cad. Secret. All open; the second newest seals (the
+ * newest may still be on its way to somebody), or the only one. */
 struct net_key {
     struct str Purpose; /* "gossip", "esp" */
     uint64_t Epoch;     /* grows with each rotation */
-    struct str Key;     /* bytes */
+    struct str Key;     /* 32 bytes */
 };
 
 extern const struct field net_subnet_fields[], net_network_fields[], net_attachment_fields[], net_port_fields[],

@@ -256,6 +256,23 @@ bool netmap_usable(const struct netmap *m, const struct netmap_endpoint *ep)
            !table_get(&m->withdrawn, str_from(ep->id));
 }
 
+const struct netmap_key *netmap_key_use(const struct netmap *m, const char *purpose)
+{
+    const struct netmap_key *newest = NULL, *second = NULL;
+    for (size_t i = 0; i < m->nkeys; i++) {
+        const struct netmap_key *k = &m->keys[i];
+        if (strcmp(k->purpose, purpose) != 0)
+            continue;
+        if (!newest || k->epoch > newest->epoch) {
+            second = newest;
+            newest = k;
+        } else if (!second || k->epoch > second->epoch) {
+            second = k;
+        }
+    }
+    return second ? second : newest;
+}
+
 static int by_endpoint(const void *a, const void *b)
 {
     return strcmp((*(struct netmap_endpoint *const *)a)->id, (*(struct netmap_endpoint *const *)b)->id);

@@ -152,6 +152,10 @@ bool netmap_usable(const struct netmap *m, const struct netmap_endpoint *ep);
 size_t netmap_backends(const struct netmap *m, const struct netmap_network *n, const struct netmap_service *s,
                        struct arena *a, struct netmap_endpoint ***ret);
 
+/* netmap_key_use - the key to seal with: the second newest of its purpose, which every node has by now; the only one
+ * when there is one. All of them open. NULL: there is none. */
+const struct netmap_key *netmap_key_use(const struct netmap *m, const char *purpose);
+
 /* netmap_by_name - the services of a network that go by this name or alias (compared without case), by ID. */
 size_t netmap_by_name(const struct netmap_network *n, struct str name, struct arena *a, struct netmap_service ***ret);
 
