@@ -57,7 +57,7 @@ static int default_subnet(struct net_job *j, uint8_t family, struct subnet *s, s
             if (cidr_parse(c.DefaultAddrPool.v[i], &pools[n]) && pools[n].ip.family == 4)
                 n++;
         if (n == 0)
-            (void)cidr_parse(STR("10.0.0.0/8"), &pools[n++]);
+            n = cidr_parse(STR("10.0.0.0/8"), pools);
     }
     if (!subnets_next(&sp->subnets, pools, n, len, *cursor, &s->net))
         return err_set(e, ERR_CONFLICT,

@@ -21,7 +21,7 @@ check-asan:
 
 # Threads: the unit tests under TSan.
 check-tsan:
-	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=thread B=$(B)-thread unit-tests test-tools
+	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZE=thread B=$(B)-thread all unit-tests
 	@tests/run -t 8 -b $(B)-thread unit
 
 # The same docker commands to dockerd and to a node: see tests/compat/run.

@@ -295,7 +295,7 @@ static int decode_map(struct decoder *d, void *out, const struct field *table, s
             return r;
     }
     for (size_t i = 0; d->mode == FIELDS_STRICT && table[i].name; i++)
-        if (table[i].required && i < 64 && !(seen >> i & 1))
+        if (i < 64 && table[i].required && !(seen >> i & 1))
             return missing(d, &table[i]);
     return 0;
 }

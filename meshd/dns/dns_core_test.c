@@ -119,7 +119,8 @@ static const char *ask_raw(struct str q, bool tcp)
         assert_int_equal(ldns_rr_ttl(ldns_rr_list_rr(l, i)), DNS_TTL_S);
         v_[n++] = ldns_rdf2str(ldns_rr_rdf(ldns_rr_list_rr(l, i), 0));
     }
-    qsort(v_, n, sizeof *v_, cmp);
+    if (n)
+        qsort(v_, n, sizeof *v_, cmp);
     size_t at = (size_t)snprintf(text, sizeof text, "%s%s", rcode, ldns_pkt_tc(r) ? " TC" : "");
     for (size_t i = 0; i < n; i++) {
         at += (size_t)snprintf(text + at, sizeof text - at, " %s", v_[i]);

@@ -219,7 +219,7 @@ static int ports_sync(struct overlay *o, struct overlay_net *n, const struct ove
 /* net_look - the kernel's side of a network is what it is; from now on it is known, and right as far as links go. */
 static int net_look(struct overlay *o, struct overlay_net *n, bool ports, struct err *e)
 {
-    struct overlay_seen s;
+    struct overlay_seen s = { 0 };
     int r = overlay_ns_look(&n->ns, &s, e);
     if (r == 0 && s.br_ok && s.br_mtu)
         n->mtu = s.br_mtu; /* what the interfaces have */

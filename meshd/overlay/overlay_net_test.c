@@ -240,8 +240,8 @@ static void test_other_port(void **state)
     stage.port = 7789;
     tell_all();
     assert_true(ping(&t[0], "10.0.1.13"));
-    struct overlay_net **n = table_get(&stage.hosts[0].ov.nets, STR("net1"));
-    assert_int_equal((*n)->vx.port, 7789);
+    struct overlay_net **net = table_get(&stage.hosts[0].ov.nets, STR("net1"));
+    assert_int_equal((*net)->vx.port, 7789);
 }
 
 /* ---- crashes and interference ---- */
@@ -360,8 +360,8 @@ static void test_encrypted(void **state)
     enter(stage.hosts[0].ns);
     if (overlay_esp(&stage.hosts[0].ov.host)) {
         task_up(t);
-        struct overlay_net **n = table_get(&stage.hosts[0].ov.nets, STR("enc"));
-        assert_int_equal((*n)->vx.port, 4790);
+        struct overlay_net **net = table_get(&stage.hosts[0].ov.nets, STR("enc"));
+        assert_int_equal((*net)->vx.port, 4790);
         return;
     }
     assert_int_equal(task_try_up(t, &e), -ERR_PRECONDITION);
