@@ -81,6 +81,7 @@ static const struct cmd top_cmds[] = {
       .run = run_version },
     { .name = "completion", .help = "Generate the autocompletion script for a shell", .sub = completion_cmds },
     { .name = "image", .help = "Manage images", .sub = image_cmds },
+    { .name = "network", .help = "Manage networks", .sub = network_cmds },
     { .name = "node", .help = "Manage Swarm nodes", .sub = node_cmds },
     { .name = "service", .help = "Manage Swarm services", .sub = service_cmds },
     { .name = "swarm", .help = "Manage Swarm", .sub = swarm_cmds },

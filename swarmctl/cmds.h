@@ -3,7 +3,8 @@
 
 #include "swarmctl/cli.h"
 
-extern const struct cmd service_cmds[], node_cmds[], swarm_cmds[], image_cmds[], system_cmds[], completion_cmds[];
+extern const struct cmd service_cmds[], node_cmds[], swarm_cmds[], image_cmds[], network_cmds[], system_cmds[],
+    completion_cmds[];
 
 /* Rows that several commands have. */
 extern const struct flag filter_flags[], format_flags[], no_trunc_flags[], quiet_id_flags[], progress_flags[];
