@@ -42,6 +42,8 @@ struct ftask {
     char id[64], desired[16], auth[256];
     uint64_t seq;
     bool removed;
+    bool networked, drained;
+    uint64_t drain_ms;
     struct buf spec;
     /* as reported */
     char state[16], message[64], err[400], container[80];
@@ -65,6 +67,11 @@ static struct {
     struct rpc_call *poll;
     uint64_t poll_seq;
     bool usable, mesh_fails;
+    /* what meshd was asked about tasks with networks: u(p), r(eady), o(ut), q(uiet) */
+    char mesh_asked[64], mesh_up_text[512];
+    bool mesh_unable, mesh_holds, quiet_holds;
+    struct rpc_call *mesh_held, *quiet_held;
+    uint64_t quiet_ms;
     /* the last answer of agentd */
     bool answered;
     struct err answer;
@@ -74,6 +81,15 @@ static struct {
 } f;
 
 /* ---- dispatcherd's part ---- */
+
+static struct str address = { "10.0.1.5/24", 11 }, outside = { "10.0.0.5/24", 11 }, alias = { "www", 3 };
+static struct net_attachment attachments[] = {
+    { .Network = { .ID = { "net1", 4 }, .Name = { "front", 5 }, .VNI = 4097 },
+      .Addresses = { &address, 1 },
+      .Aliases = { &alias, 1 } },
+    { .Network = { .ID = { "net0", 4 }, .Name = { "ingress", 7 }, .VNI = 4096, .Ingress = true },
+      .Addresses = { &outside, 1 } },
+};
 
 static void answer_poll(void)
 {
@@ -102,6 +118,11 @@ static void answer_poll(void)
                                     .DesiredState = str_from(t->desired),
                                     .Spec = buf_str(&t->spec),
                                     .RegistryAuth = str_from(t->auth) };
+        if (t->networked) {
+            v[n].Networks = (struct list){ attachments, 2 };
+            v[n].DrainMs = t->drain_ms;
+            v[n].Drained = t->drained;
+        }
         n++;
     }
     rep.Tasks = (struct list){ v, n };
@@ -118,7 +139,7 @@ static void on_session(struct rpc_call *c, const void *req)
     uint64_t cpus = 0;
     assert_true(mp_get_u64(s->Description, "Resources.NanoCPUs", &cpus) && cpus > 0);
     assert_true(mp_get_str(s->Description, "TLSInfo.TrustRoot", &root) && str_starts(root, STR("-----BEGIN")));
-    assert_true(str_is(s->Addr, "10.0.0.7"));
+    assert_true(str_is(s->Addr, "10.0.0.7") && str_is(s->DataPathAddr, "10.7.7.7"));
     assert_true(rpc_origin(c).role == RPC_WORKER && str_is(rpc_origin(c).node, "node1"));
     f.sessions++;
     rpc_reply(c, &rep);
@@ -180,6 +201,7 @@ static void on_identity(struct rpc_call *c, const void *req)
                                      .ClusterID = STR("cluster1"),
                                      .Role = STR("worker"),
                                      .AdvertiseAddr = STR("10.0.0.7:2377"),
+                                     .DataPathAddr = STR("10.7.7.7"),
                                      .TrustRoot = STR("-----BEGIN CERTIFICATE-----"),
                                      .CertIssuerSubject = STR("subject"),
                                      .CertIssuerPublicKey = STR("key") };
@@ -215,10 +237,37 @@ static const struct route gateway_routes[] = { { &op_gw_identity, on_identity },
 
 /* ---- meshd's part ---- */
 
+static void mesh_note(struct str task, char what)
+{
+    size_t n = strlen(f.mesh_asked);
+    if (str_starts(task, STR("t-net")) && n + 1 < sizeof f.mesh_asked)
+        f.mesh_asked[n] = what;
+}
+
+static void note_up(const struct mesh_up *r)
+{
+    const struct net_attachment *a = r->Networks.v;
+    int n = snprintf(f.mesh_up_text, sizeof f.mesh_up_text, STR_FMT " " STR_FMT " " STR_FMT, STR_ARG(r->ServiceName),
+                     STR_ARG(r->TaskName), STR_ARG(r->Hostname));
+    for (size_t i = 0; i < r->Networks.n; i++)
+        n += snprintf(f.mesh_up_text + n, sizeof f.mesh_up_text - (size_t)n, " " STR_FMT "%s=" STR_FMT "+%zu",
+                      STR_ARG(a[i].Network.Name), a[i].Network.Ingress ? "!" : "", STR_ARG(a[i].Addresses.v[0]),
+                      a[i].Aliases.n);
+    mesh_note(r->TaskID, 'u');
+}
+
 static void on_mesh_up(struct rpc_call *c, const void *req)
 {
     static struct str addr = { "10.9.8.7/24", 11 };
-    (void)req;
+    note_up(req);
+    if (f.mesh_holds) {
+        f.mesh_held = c;
+        return;
+    }
+    if (f.mesh_unable) {
+        rpc_fail(c, ERR_UNIMPLEMENTED, "network front: this kernel cannot encrypt");
+        return;
+    }
     struct mesh_up_reply rep = { .ResolvConf = STR("nameserver 9.9.9.9\n"), .Addresses = { &addr, 1 } };
     f.mesh_up++;
     if (f.mesh_fails)
@@ -227,10 +276,22 @@ static void on_mesh_up(struct rpc_call *c, const void *req)
         rpc_reply(c, &rep);
 }
 
-static void on_mesh_ok(struct rpc_call *c, const void *req)
+static void on_mesh_ready(struct rpc_call *c, const void *req)
 {
-    (void)req;
+    const struct mesh_ready *r = req;
+    mesh_note(r->TaskID, r->Ready ? 'r' : 'o');
     rpc_reply(c, NULL);
+}
+
+static void on_mesh_quiet(struct rpc_call *c, const void *req)
+{
+    const struct mesh_quiet *r = req;
+    mesh_note(r->TaskID, 'q');
+    f.quiet_ms = r->WaitMs;
+    if (f.quiet_holds)
+        f.quiet_held = c;
+    else
+        rpc_reply(c, &(struct mesh_quiet_reply){ .Quiet = true });
 }
 
 static void on_mesh_down(struct rpc_call *c, const void *req)
@@ -250,11 +311,9 @@ static void on_mesh_list(struct rpc_call *c, const void *req)
 static const struct route disp_routes[] = {
     { &op_disp_session, on_session }, { &op_disp_assignments, on_poll }, { &op_disp_status, on_status }, { 0 }
 };
-static const struct route mesh_routes[] = { { &op_mesh_up, on_mesh_up },
-                                            { &op_mesh_ready, on_mesh_ok },
-                                            { &op_mesh_down, on_mesh_down },
-                                            { &op_mesh_list, on_mesh_list },
-                                            { 0 } };
+static const struct route mesh_routes[] = { { &op_mesh_up, on_mesh_up },       { &op_mesh_ready, on_mesh_ready },
+                                            { &op_mesh_quiet, on_mesh_quiet }, { &op_mesh_down, on_mesh_down },
+                                            { &op_mesh_list, on_mesh_list },   { 0 } };
 
 /* ---- driving ---- */
 
@@ -960,6 +1019,108 @@ static void cut_off(void **state)
     drop("t-ends");
 }
 
+static struct ftask *add_networked(const char *id, uint64_t drain_ms)
+{
+    json_t *j = json_loads("{\"ContainerSpec\":{\"Image\":\"busybox\",\"Hostname\":\"host-a\","
+                           "\"StopSignal\":\"KILL\"}}",
+                           0, NULL);
+    struct ftask *t = &f.tasks[f.ntasks++];
+    assert_true(f.ntasks < MAX_TASKS);
+    snprintf(t->id, sizeof t->id, "%s", id);
+    t->networked = true;
+    t->drain_ms = drain_ms;
+    test_json_pack(&t->spec, j);
+    json_decref(j);
+    memset(f.mesh_asked, 0, sizeof f.mesh_asked);
+    desire(id, "running");
+    return t;
+}
+
+/* A task that others connect to: out of the way at once, then the managers' word, then quiet, then the signal. */
+static void drains(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    struct ftask *t = add_networked("t-net1", 7000);
+    wait_state(t, "running");
+    assert_string_equal(f.mesh_asked, "ur");
+    assert_string_equal(f.mesh_up_text, "web web.7.t-net1 host-a front=10.0.1.5/24+1 ingress!=10.0.0.5/24+0");
+    desire("t-net1", "shutdown");
+    WAIT(strcmp(f.mesh_asked, "uro") == 0);
+    assert_int_equal(kill((pid_t)t->pid, 0), 0);
+    f.quiet_holds = true;
+    t->drained = true;
+    desire("t-net1", "shutdown");
+    WAIT(f.quiet_held != NULL);
+    assert_string_equal(f.mesh_asked, "uroq");
+    assert_int_equal(f.quiet_ms, 7000);
+    assert_int_equal(kill((pid_t)t->pid, 0), 0); /* it still serves what is open */
+    assert_string_equal(t->state, "running");
+    rpc_reply(TAKE(f.quiet_held), &(struct mesh_quiet_reply){ .Connections = 3 });
+    f.quiet_holds = false;
+    wait_state(t, "shutdown");
+    drop("t-net1");
+    /* no manager says anything: after drain_wait it goes on */
+    t = add_networked("t-net2", 7000);
+    wait_state(t, "running");
+    desire("t-net2", "shutdown");
+    wait_state(t, "shutdown");
+    assert_string_equal(f.mesh_asked, "uroq");
+    drop("t-net2");
+    /* nobody connects to it: no questions */
+    t = add_networked("t-net3", 0);
+    wait_state(t, "running");
+    desire("t-net3", "shutdown");
+    wait_state(t, "shutdown");
+    assert_string_equal(f.mesh_asked, "uro");
+    drop("t-net3");
+    /* it ends by itself while it waits */
+    t = add_networked("t-net4", 7000);
+    wait_state(t, "running");
+    desire("t-net4", "shutdown");
+    WAIT(strcmp(f.mesh_asked, "uro") == 0);
+    kill((pid_t)t->pid, SIGKILL);
+    wait_state(t, "shutdown");
+    drop("t-net4");
+}
+
+/* What a node cannot do at all is rejected, with the reason. */
+static void network_is_refused(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    f.mesh_unable = true;
+    struct ftask *t = add_networked("t-net5", 0);
+    wait_state(t, "rejected");
+    assert_string_equal(t->err, "network front: this kernel cannot encrypt");
+    assert_string_equal(t->container, "");
+    f.mesh_unable = false;
+    drop("t-net5");
+}
+
+/* Without any manager, a restarted agentd knows the networks of what it had begun. */
+static void networks_are_kept(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    f.mesh_holds = true;
+    struct ftask *t = add_networked("t-net6", 50);
+    WAIT(f.mesh_held != NULL && strcmp(t->state, "starting") == 0); /* reported, so stored */
+    kill_agentd(SIGKILL);
+    rpc_fail(TAKE(f.mesh_held), ERR_UNAVAILABLE, "nobody waits for this");
+    f.cut = true;
+    f.mesh_holds = false;
+    f.mesh_up_text[0] = '\0';
+    start_agentd();
+    WAIT(f.mesh_up_text[0] != '\0');
+    assert_string_equal(f.mesh_up_text, "web web.7.t-net6 host-a front=10.0.1.5/24+1 ingress!=10.0.0.5/24+0");
+    f.cut = false;
+    wait_state(t, "running");
+    kill((pid_t)t->pid, SIGKILL);
+    wait_state(t, "failed");
+    drop("t-net6");
+}
+
 static void logs_rotate(void **state)
 {
     (void)state;
@@ -1048,6 +1209,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(survives_restart),
         cmocka_unit_test(cut_off),
+        cmocka_unit_test(drains),
+        cmocka_unit_test(network_is_refused),
+        cmocka_unit_test(networks_are_kept),
         cmocka_unit_test(logs_rotate),
         cmocka_unit_test(one_after_the_other),
         cmocka_unit_test(many_at_once),
