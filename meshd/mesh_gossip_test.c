@@ -32,10 +32,13 @@ static struct {
     unsigned changes;
 } nodes[NODES];
 
-static void run(const char *fmt, int i)
+static void __attribute__((format(printf, 1, 2))) run(const char *fmt, ...)
 {
     char cmd[400];
-    snprintf(cmd, sizeof cmd, fmt, i, i, i, i);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(cmd, sizeof cmd, fmt, ap);
+    va_end(ap);
     if (system(cmd) != 0)
         fail_msg("failed: %s", cmd);
 }
@@ -56,18 +59,18 @@ static int stage(void **state)
         return 0;
     if (!mkdtemp(dir) || unshare(CLONE_NEWNET | CLONE_NEWNS) != 0)
         return -1;
-    run("mount --make-rprivate /", 0);
+    run("mount --make-rprivate /");
     home = mesh_ns_self();
     assert_int_equal(mesh_ns_dir(dir, &e), 0);
-    run("ip link add br0 type bridge && ip link set br0 up && ip link set lo up", 0);
+    run("ip link add br0 type bridge && ip link set br0 up && ip link set lo up");
     for (int i = 0; i < NODES; i++) {
         assert_int_equal(mesh_ns_make(pin(i), &e), 0);
-        run("ip link set lo up", 0);
+        run("ip link set lo up");
         char cmd[300];
         snprintf(cmd, sizeof cmd, "ip link add up%d type veth peer name e%d netns /proc/%d/fd/%d", i, i, getpid(),
                  home);
-        run(cmd, 0);
-        run("ip addr add 10.99.0.1%d/24 dev up%d && ip link set up%d up", i);
+        run("%s", cmd);
+        run("ip addr add 10.99.0.1%d/24 dev up%d && ip link set up%d up", i, i, i);
         mesh_ns_back(home);
         run("ip link set e%d master br0 up", i);
     }
