@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "common/util/check.h"
-#include "common/util/clock.h"
 
 #define OLD_MAX 100000u
 #define LOOK_BACK                                                                                                      \
@@ -638,26 +637,18 @@ static void old_add(struct disp_net *d, uint64_t rev, enum kind kind, struct str
     CHECK(str_copy(d->old[d->nold++].id, ID_SIZE, id));
 }
 
-/* The period is a label of the service: a Go duration, "0" for none. apid refuses others. */
-#define DRAIN_LABEL "microswarm.drain-period"
-#define DRAIN_MAX_MS 86400000ll
-
 static uint64_t drain_period(const struct disp_net *d, struct str doc)
 {
     struct mp_cursor c = mp_cursor(raw(doc, "Spec.Labels"));
     struct mp_val v;
     struct str key, val, label = { NULL, 0 };
-    int64_t ns;
+    uint64_t ms;
     if (raw(doc, "Spec.Labels").n == 0 || mp_next(&c, &v) != 0 || v.type != MP_MAP)
         return d->drain_ms;
     for (size_t i = 0; i < v.n && mp_span(&c, &key) == 0 && mp_span(&c, &val) == 0; i++) /* its key has a dot */
-        if (mp_as_str(key, &key) && str_is(key, DRAIN_LABEL))
+        if (mp_as_str(key, &key) && str_is(key, VIEW_DRAIN_LABEL))
             (void)mp_as_str(val, &label);
-    if (str_is(label, "0"))
-        return 0;
-    if (label.n == 0 || !duration_parse(label, &ns) || ns > DRAIN_MAX_MS * 1000000)
-        return d->drain_ms;
-    return (uint64_t)((ns + 999999) / 1000000);
+    return view_drain_period(label, &ms) ? ms : d->drain_ms;
 }
 
 void dnet_note_service(struct disp_net *d, struct str id, struct str doc)
@@ -866,7 +857,7 @@ void dnet_note_node(struct disp_net *d, struct str id, struct str doc)
             node_gone(d, n);
         return;
     }
-    uint64_t print = mix(mix(PRINT, node_addr(doc)), text(doc, "Description.Hostname"));
+    uint64_t print = mix(mix(mix(PRINT, node_addr(doc)), text(doc, "Description.Hostname")), text(doc, "BootID"));
     n = table_put(&d->nodes, id, &fresh);
     if (fresh) {
         CHECK(str_copy(n->id, sizeof n->id, id));

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "common/object/object_priv.h"
+#include "common/object/views.h"
 
 #define MEMORY_MIN_BYTES (4ll << 20)
 #define NS_PER_MS 1000000
@@ -459,14 +460,24 @@ static bool is_job(const json_t *spec)
     return json_object_get(mode, "ReplicatedJob") != NULL || json_object_get(mode, "GlobalJob") != NULL;
 }
 
+static int drain_label(const json_t *labels, const char *path, struct err *e)
+{
+    const json_t *label = json_object_get(labels, VIEW_DRAIN_LABEL);
+    char buf[300];
+    uint64_t ms;
+    if (!label || view_drain_period(str_from(json_string_value(label)), &ms))
+        return 0;
+    return err_set(e, ERR_INVALID, "%s[\"%s\"]: must be a duration of at most 24h, such as 30s, or 0",
+                   at(buf, path, "Labels"), VIEW_DRAIN_LABEL);
+}
+
 int obj_rules_service(json_t *obj, const char *path, struct err *e)
 {
-    (void)path;
     if (is_job(obj) && json_object_get(obj, "UpdateConfig") != NULL)
         return invalid(e, "Jobs may not have an update config");
     if (json_object_get(obj, "TaskTemplate") == NULL)
         return invalid(e, "mismatched Runtime and *Spec fields");
-    return 0;
+    return drain_label(json_object_get(obj, "Labels"), path, e);
 }
 
 int obj_rules_mode(json_t *obj, const char *path, struct err *e)

@@ -440,6 +440,27 @@ static void images(void **state)
     }
 }
 
+static void drain_periods(void **state)
+{
+    static const char *const good[] = { "0", "0s", "5s", "1m30s", "250ms", "24h" }, *const bad[] = { "", "5", "-1s",
+                                                                                                     "long", "25h" };
+    char text[300];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good + sizeof bad / sizeof *bad; i++) {
+        bool ok = i < sizeof good / sizeof *good;
+        snprintf(text, sizeof text,
+                 "{\"Name\":\"w\",\"Labels\":{\"microswarm.drain-period\":\"%s\"},\"TaskTemplate\":"
+                 "{\"ContainerSpec\":{\"Image\":\"a\"}}}",
+                 ok ? good[i] : bad[i - sizeof good / sizeof *good]);
+        if (ok)
+            json_decref(parse(&obj_service_spec, text));
+        else
+            expect_error(&obj_service_spec, text,
+                         "Labels[\"microswarm.drain-period\"]: must be a duration of at most 24h, such as "
+                         "30s, or 0");
+    }
+}
+
 /* ---- defaults and differences ---- */
 
 static void defaults_are_filled_in(void **state)
@@ -530,6 +551,7 @@ int main(void)
         cmocka_unit_test(secrets_stay_in),
         cmocka_unit_test(overlay_adds_what_is_not_stored),
         cmocka_unit_test(malformed_documents_are_refused),
+        cmocka_unit_test(drain_periods),
         cmocka_unit_test(errors_of_a_service_spec),
         cmocka_unit_test(errors_of_other_specs),
         cmocka_unit_test(errors_of_json),

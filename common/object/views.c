@@ -1,6 +1,8 @@
 /* views.c - the field tables of the controllers' views, and Docker's defaults for what a spec leaves out. */
 #include "common/object/views.h"
 
+#include "common/util/clock.h"
+
 #define TEXT_MAX 65536u
 #define MANY FIELD_LIST_MAX
 
@@ -439,4 +441,13 @@ int64_t view_history_limit(const struct view_cluster *c)
 {
     const struct view_orchestration *o = &c->Spec.Orchestration;
     return present(o->TaskHistoryRetentionLimitRaw) ? o->TaskHistoryRetentionLimit : 5;
+}
+
+bool view_drain_period(struct str text, uint64_t *ret_ms)
+{
+    int64_t ns = 0;
+    if (!duration_parse(text, &ns) || ns > (int64_t)VIEW_DRAIN_MAX_MS * 1000000)
+        return false;
+    *ret_ms = (uint64_t)((ns + 999999) / 1000000);
+    return true;
 }

@@ -303,3 +303,9 @@ uint64_t view_replicas(const struct view_service *s);        /* 1 when absent */
 int64_t view_restart_delay_ns(const struct view_restart *r); /* 5 s when absent */
 int64_t view_stop_grace_ns(const struct view_container *c);  /* 10 s when absent */
 int64_t view_history_limit(const struct view_cluster *c);    /* 5 when absent */
+
+/* How long the open connections of a stopping task may take to end: a label of its service. */
+#define VIEW_DRAIN_LABEL "microswarm.drain-period"
+#define VIEW_DRAIN_MAX_MS 86400000u
+/* view_drain_period - its value: "0", or a Go duration up to 24h; false for anything else. Rounded up. */
+bool view_drain_period(struct str text, uint64_t *ret_ms);
