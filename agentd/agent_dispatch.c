@@ -205,7 +205,8 @@ static void session_open(struct agent_dispatch *d)
     struct disp_session req = { .Hostname = str_from(d->conf.hostname),
                                 .Description = buf_str(&d->self.description),
                                 .Addr = str_from(d->self.addr),
-                                .DataPathAddr = str_from(d->self.data_addr) };
+                                .DataPathAddr = str_from(d->self.data_addr),
+                                .BootID = str_from(d->conf.boot_id) };
     d->opening = true;
     rpc_send_via(d->gateway, leader(), "dispatcherd", &op_disp_session, &req, CALL_TIMEOUT_MS, on_session,
                  flight_new(d));

@@ -31,6 +31,7 @@ struct dispatch_ops {
 struct dispatch_conf {
     const char *run_dir;
     const char *hostname;
+    const char *boot_id;    /* borrowed for good */
     struct str description; /* raw map; borrowed for good; TLSInfo is added here */
     uint64_t backoff_max_ms;
 };

@@ -1,5 +1,6 @@
 /* agent_shell.c - see agent_shell.h. */
 #include "agentd/agent_shell.h"
+#include "agentd/fsutil.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -484,8 +485,24 @@ static int on_first_turn(sd_event_source *s, void *userdata)
     return 0;
 }
 
+/* read_boot_id - kept in the run folder, which is empty after a boot, as is what the kernel holds for this node */
+static int read_boot_id(const char *run_dir, char id[ID_SIZE], struct err *e)
+{
+    _cleanup_(buf_done) struct buf b = BUF_INIT;
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/boot-id", run_dir);
+    if (access(path, F_OK) == 0 && fs_read(path, ID_SIZE, &b, e) == 0 && b.n == ID_LEN && id_ok(buf_str(&b))) {
+        (void)str_copy(id, ID_SIZE, buf_str(&b));
+        return 0;
+    }
+    id_new(id);
+    return fs_write_atomic(path, str_from(id), 0600, e);
+}
+
 int agent_start(struct err *e)
 {
+    static char boot_id[ID_SIZE];
     struct agent *ag = &agent;
     static const struct dispatch_ops ops = { on_assignments, on_session, on_removed, collect, sent };
     struct str b64;
@@ -500,6 +517,8 @@ int agent_start(struct err *e)
     if (r == 0 && (r = sd_event_add_defer(ag->loop, NULL, on_first_turn, NULL)) < 0)
         r = err_errno(e, -r, "event loop");
     if (r == 0)
+        r = read_boot_id(ag->run_dir, boot_id, e);
+    if (r == 0)
         r = open_parts(ag, e);
     if (r == 0)
         r = agent_db_each(ag->db, load_record, ag, e);
@@ -510,6 +529,7 @@ int agent_start(struct err *e)
         run_recover(t);
     struct dispatch_conf dc = { .run_dir = ag->run_dir,
                                 .hostname = ag->host.hostname,
+                                .boot_id = boot_id,
                                 .description = buf_str(&ag->description),
                                 .backoff_max_ms = agent_conf.backoff_max_ms };
     setfsgid(getegid());

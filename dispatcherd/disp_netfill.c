@@ -259,7 +259,7 @@ static bool is_address(struct str s)
 
 static void put_node(struct filling *f, const struct dnet_entry *e)
 {
-    struct str doc, addr, hostname;
+    struct str doc, addr, hostname, boot;
     if (store_get(f->snap, KIND_NODE, str_from(e->id), &doc) != 0) {
         add_str(f, &f->rep->GoneNodes, GONE_NODES, str_from(e->id));
         return;
@@ -267,10 +267,12 @@ static void put_node(struct filling *f, const struct dnet_entry *e)
     addr = text(doc, "DataPathAddr");
     addr = addr.n ? addr : text(doc, "Status.Addr");
     hostname = text(doc, "Description.Hostname");
+    boot = text(doc, "BootID");
     struct net_node *out = one_more(f, &f->rep->Nodes, NODES, sizeof *out);
     *out = (struct net_node){ .ID = str_from(e->id),
                               .Addr = is_address(addr) ? addr : STR(""),
-                              .Hostname = hostname.n <= HOSTNAME_BYTES ? hostname : STR("") };
+                              .Hostname = hostname.n <= HOSTNAME_BYTES ? hostname : STR(""),
+                              .BootID = boot.n <= NET_BOOT_ID_MAX ? boot : STR("") };
 }
 
 /* ---- the answer ---- */

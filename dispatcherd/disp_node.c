@@ -86,19 +86,23 @@ void disp_take_hello(struct disp_keeper *k, struct controller_pass *p, struct di
     struct str addr = text(doc, "Status.Addr"), new_addr = w->addr[0] ? str_from(w->addr) : addr;
     struct str data_addr = w->session->DataPathAddr;
     bool other_data = !str_eq(text(doc, "DataPathAddr"), data_addr);
+    bool other_boot = !str_eq(text(doc, "BootID"), w->session->BootID);
     (void)mp_find(doc, "Description", &stored);
     if (str_is(text(doc, "Status.State"), state) && str_is(text(doc, "Status.Message"), message) &&
-        life.orphan_at_ns == 0 && str_eq(stored, w->session->Description) && str_eq(addr, new_addr) && !other_data)
+        life.orphan_at_ns == 0 && str_eq(stored, w->session->Description) && str_eq(addr, new_addr) && !other_data &&
+        !other_boot)
         return;
     bool was_down = life.orphan_at_ns != 0 || (life.held_until_ns != 0 && !w->held);
     life.orphan_at_ns = 0;
     if (!w->held)
         life.held_until_ns = 0;
     buf_clear(b);
-    mp_map(b, 2 + was_down + other_data);
+    mp_map(b, 2 + was_down + other_data + other_boot);
     mp_kv_raw(b, "Description", w->session->Description);
     if (other_data)
         mp_kv_str(b, "DataPathAddr", data_addr);
+    if (other_boot)
+        mp_kv_str(b, "BootID", w->session->BootID);
     put_status(b, state, message, new_addr);
     if (was_down)
         put_life(b, &life);

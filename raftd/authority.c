@@ -55,7 +55,7 @@ static const struct right rights[] = {
     { WHO_SCHEDULERD, KIND_TASK, 0, " NodeID Status " },
     /* What the nodes say. */
     { WHO_DISPATCHERD, KIND_TASK, 0, " Status " },
-    { WHO_DISPATCHERD, KIND_NODE, 0, " Description Status Liveness DataPathAddr " },
+    { WHO_DISPATCHERD, KIND_NODE, 0, " Description Status Liveness DataPathAddr BootID " },
 };
 
 unsigned authority_who(const struct authority *a, uid_t uid)

@@ -35,6 +35,7 @@ static const struct field session_fields[] = {
     FIELD_RAW_REQ(struct disp_session, Description),
     FIELD_STR(struct disp_session, Addr, 0, 128),
     FIELD_STR(struct disp_session, DataPathAddr, 0, 128),
+    FIELD_STR(struct disp_session, BootID, 0, NET_BOOT_ID_MAX),
     FIELD_END,
 };
 static const struct field session_reply_fields[] = {

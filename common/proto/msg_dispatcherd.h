@@ -14,6 +14,7 @@ struct disp_session {
     struct str Description;  /* raw map: Node.Description as Docker spells it (Platform, Resources, Engine) */
     struct str Addr;         /* the node's address as it knows it; may be empty */
     struct str DataPathAddr; /* where its overlay packets come from; empty: Addr */
+    struct str BootID;       /* another one each time that the node's run folder, and what is in its kernel, is new */
 };
 struct disp_session_reply {
     struct str NodeID;

@@ -57,6 +57,7 @@ const struct field net_node_fields[] = {
     FIELD_STR(struct net_node, ID, 1, ID_MAX),
     FIELD_STR(struct net_node, Addr, 0, ADDRESS_MAX),
     FIELD_STR(struct net_node, Hostname, 0, NAME_MAX_),
+    FIELD_STR(struct net_node, BootID, 0, NET_BOOT_ID_MAX),
     FIELD_END,
 };
 const struct field net_key_fields[] = {

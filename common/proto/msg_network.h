@@ -59,6 +59,7 @@ struct net_node {
     struct str ID;
     struct str Addr; /* of the data path: where its VXLAN packets come from and go to */
     struct str Hostname;
+    struct str BootID; /* as in struct disp_session; keys of its encrypted packets follow from it; may be empty */
 };
 
 /* Shared keys of the data plane, newest first; made and rotated by cad. Secret. All open; the second newest seals (the
@@ -74,4 +75,5 @@ extern const struct field net_subnet_fields[], net_network_fields[], net_attachm
 
 #define NET_PER_TASK_MAX 1000u /* networks of one task */
 #define NET_SUBNETS_MAX 100u
+#define NET_BOOT_ID_MAX 64u
 #define NET_NAMES_MAX 1000u /* aliases */

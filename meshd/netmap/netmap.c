@@ -728,7 +728,9 @@ static void put_node(struct netmap *m, const struct net_node *in)
         n->addr = (struct netmap_ip){ 0 };
     else
         (void)netmap_ip_parse(in->Addr, &n->addr);
-    if (is_new || !netmap_ip_eq(&old.addr, &n->addr))
+    if (!str_copy(n->boot, sizeof n->boot, in->BootID))
+        n->boot[0] = 0;
+    if (is_new || !netmap_ip_eq(&old.addr, &n->addr) || strcmp(old.boot, n->boot) != 0)
         push_node(m, in->ID, &old.addr);
 }
 

@@ -42,6 +42,7 @@ struct netmap_subnet {
 struct netmap_node {
     char id[ID_SIZE];
     char hostname[256];
+    char boot[NET_BOOT_ID_MAX + 1];
     struct netmap_ip addr;
 };
 struct netmap_endpoint {
