@@ -103,9 +103,9 @@ static void tell(int i, uint64_t seq, unsigned key, unsigned nkeys)
 {
     static struct net_network n = { .ID = STR("n1"), .Name = STR("net") };
     static struct str ip[NODES] = { STR("10.0.0.10"), STR("10.0.0.11"), STR("10.0.0.12") };
-    struct net_node v[NODES] = { { STR("node0"), STR("10.99.0.10"), STR("") },
-                                 { STR("node1"), STR("10.99.0.11"), STR("") },
-                                 { STR("node2"), STR("10.99.0.12"), STR("") } };
+    struct net_node v[NODES] = { { .ID = STR("node0"), .Addr = STR("10.99.0.10") },
+                                 { .ID = STR("node1"), .Addr = STR("10.99.0.11") },
+                                 { .ID = STR("node2"), .Addr = STR("10.99.0.12") } };
     struct net_endpoint ep[NODES] = {
         { STR("t0"), STR("n1"), STR("s"), STR("node0"), STR(""), STR("ready"), { &ip[0], 1 } },
         { STR("t1"), STR("n1"), STR("s"), STR("node1"), STR(""), STR("ready"), { &ip[1], 1 } },

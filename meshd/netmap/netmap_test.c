@@ -73,7 +73,8 @@ static struct net_endpoint endpoint(const char *id, const char *net, const char 
 
 static struct net_node node(const char *id, const char *addr)
 {
-    return (struct net_node){ str_from(id), str_from(addr), str_from(id) };
+    return (
+        struct net_node){ .ID = str_from(id), .Addr = str_from(addr), .Hostname = str_from(id), .BootID = STR("b1") };
 }
 
 static void apply(const struct disp_network_reply *r)
@@ -270,6 +271,10 @@ static void test_node_moves(void **state)
     assert_true(netmap_next(&map, &c));
     assert_int_equal(c.kind, NETMAP_NODE);
     assert_string_equal(netmap_ip_text(&c.ips[0], text), "10.77.0.1");
+    n.BootID = STR("b2"); /* it was rebooted */
+    apply(&(struct disp_network_reply){ .Seq = 10, .Nodes = { &n, 1 } });
+    assert_string_equal(told(), "node:a ");
+    assert_string_equal(netmap_node(&map, STR("a"))->boot, "b2");
 }
 
 static void test_keys(void **state)
