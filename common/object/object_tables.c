@@ -231,7 +231,7 @@ static const struct obj_field container_f[] = {
     F("DNSConfig", OT_OBJ, K, SUB(dns), .def = "{}", .doc = "for /etc/resolv.conf"),
     F("Secrets", OT_LIST, 0, SUB(secret_ref), .max = 1000, .doc = "files in a tmpfs"),
     F("Configs", OT_LIST, 0, SUB(config_ref), .max = 1000, .doc = "read-only files"),
-    F("Isolation", OT_STR, A, .def = "\"default\"", .doc = "Windows only"),
+    F("Isolation", OT_STR, 0, .def = "\"default\"", .doc = "Windows only"),
     F("Sysctls", OT_STRMAP, 0, .max = 1000, .doc = "namespaced kernel settings"),
     F("CapabilityAdd", OT_STRS, 0, .max = 200, .doc = "beyond the default set"),
     F("CapabilityDrop", OT_STRS, 0, .max = 200, .doc = "taken from the default set"),
@@ -581,6 +581,8 @@ static const struct obj_field node_f[] = {
     F("Certificate", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("Role", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("Liveness", OT_ANY, OBJ_INTERNAL, .doc = NULL),
+    F("DataPathAddr", OT_ANY, OBJ_INTERNAL, .doc = NULL),
+    F("BootID", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 const struct obj_type obj_node = { "Node", node_f, NULL };
