@@ -148,7 +148,7 @@ int main(void)
 {
     char dir[] = "/tmp/mesh-bench-XXXXXX", cmd[300];
     struct err e = ERR_INIT;
-    struct mesh_conf conf = { .bridge = "msbr0",
+    struct mesh_conf conf = { .link = "msgw0",
                               .subnet = "auto",
                               .resolv_conf = "/etc/resolv.conf",
                               .mtu = 1500,

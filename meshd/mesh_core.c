@@ -123,21 +123,28 @@ static struct str port_key(uint8_t proto, uint16_t port, char key[PORT_KEY_SIZE]
 
 void mesh_core_init(struct mesh_core *c)
 {
-    *c = (struct mesh_core){ .seq = 1 };
+    *c = (struct mesh_core){ .seq = 1, .local_weight = 1 };
     table_init(&c->sandboxes, sizeof(struct mesh_sandbox));
     table_init(&c->ports, sizeof(struct mesh_entry));
+    table_init(&c->services, sizeof(struct mesh_service));
 }
 
 void mesh_core_done(struct mesh_core *c)
 {
     struct mesh_sandbox *sb;
     struct mesh_entry *p;
+    struct mesh_service *s;
     for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
         free(sb->ports);
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, NULL, &p);)
         free(p->slots);
+    for (struct table_pos pos = { 0 }; table_next(&c->services, &pos, NULL, &s);) {
+        free(s->ports);
+        free(s->backends);
+    }
     table_done(&c->sandboxes);
     table_done(&c->ports);
+    table_done(&c->services);
     free(c->addr_used);
     *c = (struct mesh_core){ 0 };
 }
@@ -206,7 +213,7 @@ uint16_t mesh_core_port_next(struct mesh_core *c, uint8_t proto, uint16_t after,
     for (unsigned tries = (unsigned)(hi - lo) + 1; tries > 0; tries--) {
         port = port < lo || port >= hi ? lo : port + 1;
         struct mesh_entry *p = mesh_core_port(c, proto, (uint16_t)port);
-        if (!p || p->members == 0)
+        if (!p || p->members + p->services == 0)
             return (uint16_t)port;
     }
     return 0;
@@ -239,11 +246,21 @@ static const struct mesh_sandbox *owner_live(struct mesh_core *c, const struct m
     return NULL;
 }
 
+static const struct mesh_publish *service_port(const struct mesh_service *s, uint8_t proto, uint16_t port)
+{
+    for (size_t i = 0; s && i < s->nports; i++)
+        if (s->ports[i].published == port && s->ports[i].proto == proto)
+            return &s->ports[i];
+    return NULL;
+}
+
 static void port_own(struct mesh_entry *p, const struct mesh_sandbox *sb, const struct mesh_publish *pub)
 {
+    p->dirty = true;
+    if (p->services)
+        return;
     p->host_mode = pub->host_mode;
     snprintf(p->owner, sizeof p->owner, "%s", owner_of(sb, pub->host_mode));
-    p->dirty = true;
 }
 
 /* port_reown - the owner's last sandbox is gone: the port goes back to whoever else publishes it. */
@@ -251,6 +268,8 @@ static void port_reown(struct mesh_core *c, struct mesh_entry *p)
 {
     struct mesh_sandbox *sb, *best = NULL;
     const struct mesh_publish *best_pub = NULL;
+    if (p->services)
+        return;
     for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);) {
         if (publishes(sb, p))
             return;
@@ -282,8 +301,11 @@ int mesh_core_check(struct mesh_core *c, const struct mesh_sandbox *sb, struct e
     for (size_t i = 0; r == 0 && i < sb->nports; i++) {
         const struct mesh_publish *pub = &sb->ports[i];
         const struct mesh_entry *p = pub->published ? mesh_core_port(c, pub->proto, pub->published) : NULL;
-        if (!p || p->members == 0 || (!pub->host_mode && !p->host_mode))
+        if (!p || p->members + p->services == 0 || (!pub->host_mode && !p->host_mode))
             continue;
+        if (p->services)
+            return err_set(e, ERR_CONFLICT, "ingress port %u/%s is already in use in the swarm by service %s", p->port,
+                           mesh_proto_name(p->proto), p->owner);
         const struct mesh_sandbox *other = owner_live(c, p);
         if (other)
             return err_set(e, ERR_CONFLICT, "%s port %u/%s is already in use on this node by task %s",
@@ -359,6 +381,81 @@ int mesh_core_set_ready(struct mesh_core *c, struct mesh_sandbox *sb, bool ready
     return 0;
 }
 
+/* ---- services ---- */
+
+/* service_claims - another service that publishes the port; it is rare that there is one. */
+static void service_claims(struct mesh_core *c, struct mesh_entry *p)
+{
+    struct mesh_service *s;
+    struct str id;
+    for (struct table_pos pos = { 0 }; table_next(&c->services, &pos, &id, &s);)
+        if (service_port(s, p->proto, p->port))
+            str_copy(p->owner, sizeof p->owner, id);
+}
+
+static void service_ports(struct mesh_core *c, struct str id, const struct mesh_publish *ports, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct mesh_entry *p = port_make(c, ports[i].proto, ports[i].published);
+        p->services++;
+        p->host_mode = false;
+        p->dirty = true;
+        str_copy(p->owner, sizeof p->owner, id);
+    }
+}
+
+static void service_unports(struct mesh_core *c, const struct mesh_publish *ports, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct mesh_entry *p = mesh_core_port(c, ports[i].proto, ports[i].published);
+        CHECK(p && p->services > 0);
+        p->dirty = true;
+        if (--p->services > 0)
+            service_claims(c, p);
+        else if (p->members > 0)
+            port_reown(c, p);
+    }
+}
+
+static bool same_ports(const struct mesh_service *s, const struct mesh_publish *ports, size_t n)
+{
+    if (s->nports != n)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (s->ports[i].proto != ports[i].proto || s->ports[i].published != ports[i].published)
+            return false;
+    return true;
+}
+
+void mesh_core_service(struct mesh_core *c, struct str id, struct mesh_publish *ports, size_t nports,
+                       struct mesh_backend *backends, size_t nbackends)
+{
+    struct mesh_service *s = table_get(&c->services, id);
+    struct mesh_publish *old = s ? s->ports : NULL;
+    size_t nold = s ? s->nports : 0;
+    if (!s && nports)
+        s = table_put(&c->services, id, NULL);
+    if (s) {
+        bool same = same_ports(s, ports, nports);
+        free(s->backends);
+        *s = (struct mesh_service){ nports, nbackends, ports, backends };
+        if (nports == 0)
+            table_del(&c->services, id);
+        if (same) {
+            for (size_t i = 0; i < nports; i++)
+                mesh_core_port(c, ports[i].proto, ports[i].published)->dirty = true;
+        } else {
+            service_ports(c, id, ports, nports); /* before the old ones go, so that what stays is not handed around */
+            service_unports(c, old, nold);
+        }
+        free(old);
+    }
+    if (nports == 0) {
+        free(ports);
+        free(backends);
+    }
+}
+
 /* ---- plans ---- */
 
 static void edit(struct mesh_edits *es, struct mesh_edit ed)
@@ -383,44 +480,128 @@ static bool slot_eq(struct mesh_slot a, struct mesh_slot b)
     return a.addr == b.addr && a.port == b.port;
 }
 
+/* Slots in the kernel keep their order, new ones come behind in the order in which they were listed. */
 struct wanted {
     struct mesh_slot to;
-    uint64_t rank; /* slots in the kernel keep their order, new ones come behind in the order of becoming ready */
+    uint32_t rank;
+};
+struct wanteds {
+    struct wanted *v;
+    uint32_t n, cap;
 };
 
-static int wanted_cmp(const void *a, const void *b)
+static int slot_cmp(struct mesh_slot a, struct mesh_slot b)
+{
+    if (a.addr != b.addr)
+        return a.addr < b.addr ? -1 : 1;
+    return (a.port > b.port) - (a.port < b.port);
+}
+
+static int wanted_by_slot(const void *a, const void *b)
+{
+    const struct wanted *x = a, *y = b;
+    int d = slot_cmp(x->to, y->to);
+    return d ? d : (x->rank > y->rank) - (x->rank < y->rank);
+}
+
+static int wanted_by_rank(const void *a, const void *b)
 {
     const struct wanted *x = a, *y = b;
     return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
-static uint64_t slot_rank(const struct mesh_entry *p, struct mesh_slot s, uint64_t ready_seq)
+static void want(struct wanteds *w, struct mesh_slot s)
 {
+    if (w->n == MESH_SLOTS_MAX)
+        return;
+    if (w->n == w->cap) {
+        w->cap = w->cap * 2 + 16;
+        w->v = realloc(w->v, w->cap * sizeof *w->v);
+        CHECK(w->v != NULL);
+    }
+    w->v[w->n] = (struct wanted){ s, MESH_SLOTS_MAX + w->n };
+    w->n++;
+}
+
+static int sandbox_by_seq(const void *a, const void *b)
+{
+    const struct mesh_sandbox *const *x = a, *const *y = b;
+    return ((*x)->ready_seq > (*y)->ready_seq) - ((*x)->ready_seq < (*y)->ready_seq);
+}
+
+/* withdrawn - the managers say that it gets nothing new, whatever its sandbox says. One they have not heard of yet, or
+ * only as starting, is ready when this node says so. */
+static bool withdrawn(const struct mesh_service *s, const char *task)
+{
+    for (size_t i = 0; s && i < s->nbackends; i++)
+        if (strcmp(s->backends[i].task, task) == 0)
+            return !s->backends[i].usable;
+    return false;
+}
+
+/* want_local - the ready sandboxes of this node, in the order in which they became so. */
+static void want_local(struct mesh_core *c, const struct mesh_entry *p, const struct mesh_service *s, unsigned weight,
+                       struct wanteds *w)
+{
+    _cleanup_(freep) struct mesh_sandbox **v = calloc(c->sandboxes.count + 1, sizeof(struct mesh_sandbox *));
+    struct mesh_sandbox *sb;
+    size_t n = 0;
+    CHECK(v != NULL);
+    for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
+        if (sb->state == MESH_READY && sb->addr && publishes(sb, p) && !withdrawn(p->host_mode ? NULL : s, sb->task))
+            v[n++] = sb;
+    qsort(v, n, sizeof(struct mesh_sandbox *), sandbox_by_seq);
+    for (size_t i = 0; i < n; i++)
+        for (unsigned k = 0; k < weight; k++)
+            want(w, (struct mesh_slot){ v[i]->addr, publishes(v[i], p)->target });
+}
+
+static void want_remote(const struct mesh_entry *p, const struct mesh_service *s, struct wanteds *w)
+{
+    const struct mesh_publish *pub = service_port(s, p->proto, p->port);
+    for (size_t i = 0; pub && i < s->nbackends; i++)
+        if (!s->backends[i].here && s->backends[i].usable && s->backends[i].addr)
+            want(w, (struct mesh_slot){ s->backends[i].addr, pub->target });
+}
+
+/* rank_kept - gives what is in the kernel already the rank that it has there; the same slot may be there several times.
+ */
+static void rank_kept(const struct mesh_entry *p, struct wanteds *w)
+{
+    _cleanup_(freep) struct wanted *have = calloc(p->nslots + 1, sizeof *have);
+    CHECK(have != NULL);
     for (uint32_t i = 0; i < p->nslots; i++)
-        if (slot_eq(p->slots[i], s))
-            return i;
-    return ready_seq + MESH_SLOTS_MAX;
+        have[i] = (struct wanted){ p->slots[i], i };
+    qsort(have, p->nslots, sizeof *have, wanted_by_slot);
+    qsort(w->v, w->n, sizeof *w->v, wanted_by_slot);
+    for (uint32_t i = 0, j = 0; i < w->n && j < p->nslots;) {
+        int d = slot_cmp(w->v[i].to, have[j].to);
+        if (d == 0)
+            w->v[i].rank = have[j].rank;
+        i += d <= 0;
+        j += d >= 0;
+    }
+    qsort(w->v, w->n, sizeof *w->v, wanted_by_rank);
 }
 
 /* port_want - the slots p should have, in order. Given, malloc'd; *ret_n of them. */
 static struct mesh_slot *port_want(struct mesh_core *c, const struct mesh_entry *p, uint32_t *ret_n)
 {
-    _cleanup_(freep) struct wanted *w = calloc(c->sandboxes.count + 1, sizeof *w);
-    struct mesh_slot *v = calloc(c->sandboxes.count + 1, sizeof *v);
-    struct mesh_sandbox *sb;
-    uint32_t n = 0;
-    CHECK(w && v);
-    for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);) {
-        const struct mesh_publish *pub = sb->state == MESH_READY && sb->addr ? publishes(sb, p) : NULL;
-        if (!pub || n == MESH_SLOTS_MAX)
-            continue;
-        struct mesh_slot s = { sb->addr, pub->target };
-        w[n++] = (struct wanted){ s, slot_rank(p, s, sb->ready_seq) };
-    }
-    qsort(w, n, sizeof *w, wanted_cmp);
-    for (uint32_t i = 0; i < n; i++)
-        v[i] = w[i].to;
-    *ret_n = n;
+    const struct mesh_service *s = p->host_mode ? NULL : table_get(&c->services, str_from(p->owner));
+    struct wanteds w = { 0 }, remote = { 0 };
+    want_remote(p, s, &remote);
+    want_local(c, p, s, remote.n ? c->local_weight : 1, &w);
+    for (uint32_t i = 0; i < remote.n; i++)
+        want(&w, remote.v[i].to);
+    if (w.n)
+        rank_kept(p, &w);
+    struct mesh_slot *v = calloc(w.n + 1, sizeof *v);
+    CHECK(v != NULL);
+    for (uint32_t i = 0; i < w.n; i++)
+        v[i] = w.v[i].to;
+    *ret_n = w.n;
+    free(w.v);
+    free(remote.v);
     return v;
 }
 
@@ -428,6 +609,8 @@ static struct mesh_slot *port_want(struct mesh_core *c, const struct mesh_entry 
 static bool has_port(struct mesh_core *c, const struct mesh_entry *p)
 {
     struct mesh_sandbox *sb;
+    if (p->services)
+        return true;
     if (p->members == 0)
         return false;
     for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
@@ -464,11 +647,11 @@ static void plan_port(struct mesh_core *c, struct mesh_entry *p, struct mesh_pla
         return;
     }
     uint32_t n, same = 0;
-    struct mesh_slot *want = port_want(c, p, &n);
-    while (same < n && same < p->nslots && slot_eq(want[same], p->slots[same]))
+    struct mesh_slot *wanted = port_want(c, p, &n);
+    while (same < n && same < p->nslots && slot_eq(wanted[same], p->slots[same]))
         same++;
     if (p->in_kernel && same == n && same == p->nslots) {
-        free(want);
+        free(wanted);
         return;
     }
     uint8_t half = p->half;
@@ -479,7 +662,7 @@ static void plan_port(struct mesh_core *c, struct mesh_entry *p, struct mesh_pla
     } else {
         plan_slots(p, MESH_SLOT_DEL, half, p->slots, same, p->nslots, &out->later);
     }
-    plan_slots(p, MESH_SLOT_ADD, half, want, same, n, &out->now);
+    plan_slots(p, MESH_SLOT_ADD, half, wanted, same, n, &out->now);
     edit(&out->now, (struct mesh_edit){ .type = MESH_PORT_SET,
                                         .proto = p->proto,
                                         .port = p->port,
@@ -487,7 +670,7 @@ static void plan_port(struct mesh_core *c, struct mesh_entry *p, struct mesh_pla
                                         .half = half,
                                         .replaces = p->in_kernel });
     free(p->slots);
-    p->slots = want;
+    p->slots = wanted;
     p->nslots = n;
     p->half = half;
     p->in_kernel = true;
@@ -500,7 +683,7 @@ void mesh_core_plan(struct mesh_core *c, struct mesh_plan *out)
     for (struct table_pos pos = { 0 }; table_next(&c->ports, &pos, &key, &p);) {
         if (p->dirty)
             plan_port(c, p, out);
-        if (p->members == 0 && !p->in_kernel)
+        if (p->members + p->services == 0 && !p->in_kernel)
             table_del(&c->ports, key);
     }
 }
@@ -602,8 +785,9 @@ void mesh_core_verify(struct mesh_core *c)
 {
     struct mesh_sandbox *sb, *other;
     struct mesh_entry *p;
+    struct mesh_service *s;
     for (struct table_pos a = { 0 }; table_next(&c->sandboxes, &a, NULL, &sb);) {
-        CHECK((sb->addr != 0) == (sb->mode == MESH_BRIDGE));
+        CHECK(sb->addr == 0 || sb->mode == MESH_BRIDGE);
         for (struct table_pos b = { 0 }; table_next(&c->sandboxes, &b, NULL, &other);)
             CHECK(sb == other || sb->addr == 0 || sb->addr != other->addr);
         for (size_t i = 0; i < sb->nports; i++)
@@ -615,6 +799,10 @@ void mesh_core_verify(struct mesh_core *c)
             for (size_t i = 0; i < sb->nports; i++)
                 members += sb->ports[i].published == p->port && sb->ports[i].proto == p->proto;
         CHECK(members == p->members);
+        unsigned services = 0;
+        for (struct table_pos a = { 0 }; table_next(&c->services, &a, NULL, &s);)
+            services += service_port(s, p->proto, p->port) != NULL;
+        CHECK(services == p->services);
         CHECK(p->in_kernel || p->nslots == 0);
     }
 }

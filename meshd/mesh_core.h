@@ -9,9 +9,11 @@
  *     port's verdict is switched, all in one transaction (plan.now);
  *   - slots no longer drawn are deleted in a transaction of their own afterwards (plan.later).
  *
- * Only what one node can do alone is here. Where the rest goes: overlay networks give a sandbox a second interface
- * (mesh_nl), service addresses become entries of the same slot form in the sandbox's own namespace (mesh_nft), tasks of
- * other nodes become slots of the same ports (this file), DNS answers and gossip are daemon parts of their own.
+ * Slots come from two sources. Of its own sandboxes this node knows best: one counts from the moment it is ready. What
+ * runs elsewhere, and which service has a port, is the managers' word (struct mesh_service). Where both are there, a
+ * local task is drawn local_weight times as often as a remote one: it costs half as much.
+ *
+ * Overlay networks and service addresses inside of sandboxes are parts of their own (meshd/overlay, meshd/vip).
  */
 #pragma once
 
@@ -26,7 +28,7 @@
 
 #define MESH_ID_SIZE (ID_TEXT_MAX + 1)
 #define MESH_HALF 0x10000u     /* first slot number of the other half */
-#define MESH_SLOTS_MAX 0x8000u /* tasks behind one port of one node */
+#define MESH_SLOTS_MAX 0x8000u /* of one port */
 
 enum mesh_mode { MESH_BRIDGE, MESH_NONE, MESH_HOST };
 enum mesh_state { MESH_STARTING, MESH_READY, MESH_DRAINING };
@@ -72,10 +74,24 @@ struct mesh_sandbox {
     char task[MESH_ID_SIZE], service[MESH_ID_SIZE];
     enum mesh_mode mode;
     enum mesh_state state;
-    uint32_t addr;      /* host byte order; 0 unless mode is bridge */
+    uint32_t addr;      /* host byte order; 0 unless mode is bridge, and when it has no way out */
+    uint8_t given;      /* the managers' address, with this prefix; 0: one of the node's own subnet */
     uint64_t ready_seq; /* order of becoming ready */
     size_t nports;
     struct mesh_publish *ports; /* malloc'd */
+};
+
+/* A service that publishes ports in ingress mode, as the managers have it. */
+struct mesh_backend {
+    char task[MESH_ID_SIZE];
+    uint32_t addr; /* host byte order */
+    bool here;     /* runs on this node: its sandbox says whether it is ready */
+    bool usable;
+};
+struct mesh_service {
+    size_t nports, nbackends;
+    struct mesh_publish *ports;
+    struct mesh_backend *backends;
 };
 
 struct mesh_slot {
@@ -90,6 +106,7 @@ struct mesh_entry {
     bool host_mode;
     char owner[MESH_ID_SIZE]; /* host mode: the task; ingress: the service (the task when it has none) */
     unsigned members;         /* sandboxes that publish it, of any owner */
+    unsigned services;        /* that publish it, as the managers have it: at most one, but for a moment */
     bool dirty;
     bool in_kernel;
     uint8_t half; /* 0 or 1: where the kernel's slots start */
@@ -102,7 +119,9 @@ struct mesh_core {
     uint32_t addr_last; /* the address given out last: the next search starts behind it */
     uint64_t *addr_used;
     uint64_t seq;
+    unsigned local_weight;  /* 1: local tasks are drawn as often as others */
     struct table sandboxes; /* task -> struct mesh_sandbox */
+    struct table services;  /* ID -> struct mesh_service */
     struct table ports;     /* "tcp/8080" -> struct mesh_entry */
 };
 
@@ -144,8 +163,9 @@ uint16_t mesh_core_port_next(struct mesh_core *c, uint8_t proto, uint16_t after,
 /*
  * mesh_core_check - may this sandbox be added? -ERR_CONFLICT names the port and who has it.
  *
- * A host-mode port belongs to one task, until that task drains. An ingress port goes to the service that asked last:
- * the managers see to it that it is one at a time, so an older owner is one that is on its way out.
+ * A host-mode port belongs to one task, until that task drains. An ingress port belongs to the service that the
+ * managers name; as long as they have not, to the one that asked last: the managers see to it that it is one at a time,
+ * so an older owner is one that is on its way out.
  */
 int mesh_core_check(struct mesh_core *c, const struct mesh_sandbox *sb, struct err *e);
 
@@ -155,6 +175,11 @@ void mesh_core_del(struct mesh_core *c, struct mesh_sandbox *sb);
 
 /* mesh_core_set_ready - -ERR_CONFLICT when a host-mode port has gone to another task while this one drained. */
 int mesh_core_set_ready(struct mesh_core *c, struct mesh_sandbox *sb, bool ready, struct err *e);
+
+/* mesh_core_service - what a service publishes and who is behind it from now on; takes both arrays. Without ports it is
+ * gone. A backend counts when it is usable; one that is here, when its sandbox is ready besides. */
+void mesh_core_service(struct mesh_core *c, struct str id, struct mesh_publish *ports, size_t nports,
+                       struct mesh_backend *backends, size_t nbackends);
 
 /* mesh_core_plan - the edits for everything that is dirty. The core then takes them as done: when they fail, the
  * kernel's state is unknown: read it back with mesh_core_load(), or start anew with mesh_core_plan_all(). */

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
@@ -29,6 +30,7 @@ struct entry {
     uint32_t reply_src_be, orig_dst_be;
     uint16_t orig_dport_be;
     uint8_t proto;
+    uint8_t tcp_state;
     uint32_t status;
     const struct nlattr *reply;
 };
@@ -54,17 +56,45 @@ static void parse_tuple(const struct nlattr *tuple, bool reply, struct entry *en
             parse_field(mnl_attr_get_type(a), b, reply, en);
 }
 
+static int addr_cmp(const void *a, const void *b)
+{
+    const struct mesh_ct_addr *x = a, *y = b;
+    return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+static bool at_its_end(const struct entry *en)
+{
+    return en->proto == IPPROTO_TCP &&
+           (en->tcp_state == TCP_CONNTRACK_TIME_WAIT || en->tcp_state == TCP_CONNTRACK_CLOSE ||
+            en->tcp_state == TCP_CONNTRACK_LAST_ACK);
+}
+
 static bool matches(const struct mesh_ct *c, const struct entry *en)
 {
-    for (size_t i = 0; i < c->naddrs; i++)
-        if (en->reply_src_be == htonl(c->addrs[i]))
-            return true;
-    if (en->proto != IPPROTO_UDP || (en->status & IPS_DST_NAT) || en->reply_src_be != en->orig_dst_be)
+    struct mesh_ct_addr key = { .addr = ntohl(en->reply_src_be) };
+    const struct mesh_ct_addr *a = c->naddrs ? bsearch(&key, c->addrs, c->naddrs, sizeof key, addr_cmp) : NULL;
+    if (a && ((a->what & MESH_CT_ALL) || ((a->what & MESH_CT_UDP) && en->proto == IPPROTO_UDP) ||
+              ((a->what & MESH_CT_CLOSED) && at_its_end(en))))
+        return true;
+    if (en->proto != IPPROTO_UDP)
+        return false;
+    bool as_it_was = !(en->status & IPS_DST_NAT) && en->reply_src_be == en->orig_dst_be;
+    if (!as_it_was && !(c->gate && en->reply_src_be == htonl(c->gate)))
         return false;
     for (size_t i = 0; i < c->nports; i++)
         if (en->orig_dport_be == htons(c->ports[i]))
             return true;
     return false;
+}
+
+static uint8_t tcp_state(const struct nlattr *info)
+{
+    const struct nlattr *a, *b;
+    for (struct mesh_attrs it = mesh_attrs_in(info); mesh_attrs_next(&it, &a);)
+        for (struct mesh_attrs in = mesh_attrs_in(a); mesh_attrs_next(&in, &b);)
+            if (mnl_attr_get_type(a) == CTA_PROTOINFO_TCP && mnl_attr_get_type(b) == CTA_PROTOINFO_TCP_STATE)
+                return mnl_attr_get_u8(b);
+    return 0;
 }
 
 static void found(const struct nlmsghdr *h, void *arg)
@@ -77,6 +107,8 @@ static void found(const struct nlmsghdr *h, void *arg)
             parse_tuple(a, false, &en);
         else if (mnl_attr_get_type(a) == CTA_TUPLE_REPLY)
             parse_tuple(en.reply = a, true, &en);
+        else if (mnl_attr_get_type(a) == CTA_PROTOINFO)
+            en.tcp_state = tcp_state(a);
         else if (mnl_attr_get_type(a) == CTA_STATUS)
             en.status = ntohl(mnl_attr_get_u32(a));
     }
@@ -121,7 +153,7 @@ static int list(struct mesh_msg *nf, struct forget *f, struct err *e)
 {
     int errnum = 0, r;
     if (f->what->naddrs == 1 && f->what->nports == 0) {
-        put_filter(put(nf, IPCTNL_MSG_CT_GET, NLM_F_DUMP), f->what->addrs[0]);
+        put_filter(put(nf, IPCTNL_MSG_CT_GET, NLM_F_DUMP), f->what->addrs[0].addr);
         r = mesh_msg_dump(nf, "list connections", found, f, &errnum, e);
         if (errnum != EOPNOTSUPP && errnum != EINVAL)
             return r;
@@ -133,6 +165,8 @@ static int list(struct mesh_msg *nf, struct forget *f, struct err *e)
 int mesh_ct_forget(struct mesh_ct *c, struct mesh_msg *nf, unsigned *ret_count, struct err *e)
 {
     struct forget f = { .what = c };
+    if (c->naddrs > 1)
+        qsort(c->addrs, c->naddrs, sizeof *c->addrs, addr_cmp);
     int r = list(nf, &f, e);
     unsigned i = 0;
     for (size_t off = 0; off < f.n;) {
@@ -150,11 +184,16 @@ int mesh_ct_forget(struct mesh_ct *c, struct mesh_msg *nf, unsigned *ret_count, 
     return r;
 }
 
-void mesh_ct_addr(struct mesh_ct *c, uint32_t addr)
+void mesh_ct_addr(struct mesh_ct *c, uint32_t addr, enum mesh_ct_what what)
 {
+    for (size_t i = 0; i < c->naddrs; i++)
+        if (c->addrs[i].addr == addr) {
+            c->addrs[i].what |= what;
+            return;
+        }
     c->addrs = realloc(c->addrs, (c->naddrs + 1) * sizeof *c->addrs);
     CHECK(c->addrs != NULL);
-    c->addrs[c->naddrs++] = addr;
+    c->addrs[c->naddrs++] = (struct mesh_ct_addr){ addr, what };
 }
 
 void mesh_ct_port(struct mesh_ct *c, uint16_t port)
@@ -168,5 +207,5 @@ void mesh_ct_done(struct mesh_ct *c)
 {
     free(c->addrs);
     free(c->ports);
-    *c = (struct mesh_ct){ 0 };
+    *c = (struct mesh_ct){ .gate = c->gate };
 }

@@ -13,6 +13,7 @@
 #define RECORD_MAX (1u << 20)
 #define ARENA_MAX (16u << 20)
 #define PORTS_MAX 65536u
+#define MODE_GIVEN "ingress" /* a bridge whose address the managers gave */
 
 struct record {
     struct str TaskID, ServiceID, Mode, State;
@@ -34,7 +35,7 @@ static const struct field record_fields[] = {
     FIELD_STR(struct record, State, 1, 16),
     FIELD_U64(struct record, Address, 0, UINT32_MAX),
     FIELD_U64(struct record, Base, 0, UINT32_MAX),
-    FIELD_U64(struct record, Prefix, 0, 29),
+    FIELD_U64(struct record, Prefix, 0, 32),
     FIELD_LIST(struct record, Ports, port_fields, struct mesh_port, PORTS_MAX),
     FIELD_END,
 };
@@ -92,6 +93,11 @@ void mesh_record_encode(const struct mesh_sandbox *sb, struct mesh_subnet subnet
                           .Address = sb->addr,
                           .Base = sb->addr ? subnet.base : 0,
                           .Prefix = sb->addr ? subnet.prefix : 0 };
+    if (sb->given) {
+        rec.Mode = STR(MODE_GIVEN);
+        rec.Prefix = sb->given;
+        rec.Base = sb->addr & (uint32_t)(0xffffffffull << (32 - sb->given));
+    }
     if (!mesh_ports_out(sb, a, &rec.Ports))
         out->failed = true;
     fields_encode(&rec, record_fields, out);
@@ -101,14 +107,17 @@ static int record_check(const struct record *rec, struct mesh_sandbox *sb, struc
 {
     if (!id_ok(rec->TaskID))
         return err_set(e, ERR_CORRUPT, "TaskID: not an identifier");
-    if (!mesh_mode_parse(rec->Mode, &sb->mode) || !mesh_state_parse(rec->State, &sb->state))
+    bool given = str_is(rec->Mode, MODE_GIVEN);
+    if (!mesh_mode_parse(given ? STR("bridge") : rec->Mode, &sb->mode) || !mesh_state_parse(rec->State, &sb->state))
         return err_set(e, ERR_CORRUPT, "Mode, State: unknown");
-    bool inside = rec->Prefix >= 16 && rec->Address > rec->Base && rec->Address - rec->Base < 1u << (32 - rec->Prefix);
-    if (sb->mode == MESH_BRIDGE ? !inside : rec->Address != 0)
+    bool inside = rec->Prefix >= (given ? 1 : 16) && rec->Prefix <= 32 && rec->Address >= rec->Base + !given &&
+                  rec->Address - rec->Base < 1ull << (32 - rec->Prefix);
+    if (rec->Address != 0 && (sb->mode != MESH_BRIDGE || !inside))
         return err_set(e, ERR_CORRUPT, "Address: not in its subnet");
     str_copy(sb->task, sizeof sb->task, rec->TaskID);
     str_copy(sb->service, sizeof sb->service, rec->ServiceID);
     sb->addr = (uint32_t)rec->Address;
+    sb->given = given ? (uint8_t)rec->Prefix : 0;
     return 0;
 }
 
@@ -130,7 +139,9 @@ int mesh_record_decode(struct str in, struct arena *a, struct mesh_sandbox *ret,
         return r;
     }
     *ret = sb;
-    *ret_subnet = (struct mesh_subnet){ (uint32_t)rec.Base, (uint8_t)rec.Prefix };
+    *ret_subnet = (struct mesh_subnet){ 0 };
+    if (!sb.given)
+        *ret_subnet = (struct mesh_subnet){ (uint32_t)rec.Base, (uint8_t)rec.Prefix };
     return 0;
 }
 

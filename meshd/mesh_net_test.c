@@ -43,7 +43,8 @@ static char dir[] = "/tmp/mesh-test-XXXXXX";
 static int host_ns = -1, out_ns = -1;
 static bool have_root;
 static struct mesh_node node;
-static struct mesh_conf conf = { .bridge = "msbr0",
+static struct netmap view; /* empty: a node of no swarm */
+static struct mesh_conf conf = { .link = "msgw0",
                                  .subnet = "auto",
                                  .fallback_dns = "9.9.9.9",
                                  .resolv_conf = "/etc/resolv.conf",
@@ -106,7 +107,7 @@ static void on_note(void *arg, const char *text)
 static void node_start(void)
 {
     struct err e = ERR_INIT;
-    if (mesh_node_open(&node, &conf, dir, on_note, NULL, &e) < 0)
+    if (mesh_node_open(&node, &conf, dir, &view, "", on_note, NULL, &e) < 0)
         fail_msg("%s", e.msg);
 }
 
@@ -114,11 +115,11 @@ static void host_clean(void)
 {
     char cmd[400];
     enter(host_ns);
-    snprintf(cmd, sizeof cmd,
-             "nft delete table ip microswarm 2>/dev/null; for f in %s/netns/*; do umount $f 2>/dev/null; done; "
-             "rm -f %s/mesh/* %s/mesh/.??* %s/netns/*; ip link del msbr0 2>/dev/null; "
-             "for l in $(ip -o link | grep -o 'ms[0-9a-f]\\{8\\}'); do ip link del $l 2>/dev/null; done; true",
-             dir, dir, dir, dir);
+    snprintf(
+        cmd, sizeof cmd,
+        "nft delete table ip microswarm 2>/dev/null; for f in %s/netns/* %s/netns/.gateway; do umount $f 2>/dev/null; "
+        "done; rm -f %s/mesh/* %s/mesh/.??* %s/netns/* %s/netns/.gateway; ip link del msgw0 2>/dev/null; true",
+        dir, dir, dir, dir, dir, dir);
     run(cmd);
 }
 
@@ -186,17 +187,23 @@ static int try_up(const char *task, const char *service, const struct port *port
     return r;
 }
 
+static int forget(struct err *e)
+{
+    bool again;
+    return mesh_node_forget(&node, &again, e);
+}
+
 static void up(const char *task, const char *service, const struct port *ports, size_t n, int slot)
 {
     struct err e = ERR_INIT;
-    if (try_up(task, service, ports, n, slot, NULL, &e) < 0 || mesh_node_forget(&node, &e) < 0)
+    if (try_up(task, service, ports, n, slot, NULL, &e) < 0 || forget(&e) < 0)
         fail_msg("up %s: %s", task, e.msg);
 }
 
 static void ready(const char *task, bool yes)
 {
     struct err e = ERR_INIT;
-    if (mesh_node_ready(&node, str_from(task), yes, &e) < 0)
+    if (mesh_node_ready(&node, str_from(task), yes, &e) < 0 || forget(&e) < 0)
         fail_msg("ready %s: %s", task, e.msg);
     mesh_core_verify(&node.core);
 }
@@ -204,7 +211,7 @@ static void ready(const char *task, bool yes)
 static void down(const char *task)
 {
     struct err e = ERR_INIT;
-    if (mesh_node_down(&node, str_from(task), &e) < 0 || mesh_node_forget(&node, &e) < 0)
+    if (mesh_node_down(&node, str_from(task), &e) < 0 || forget(&e) < 0)
         fail_msg("down %s: %s", task, e.msg);
     mesh_core_verify(&node.core);
 }
@@ -512,7 +519,8 @@ static void test_churn(void **state)
         _exit(churn_clients(s, 3) ? 1 : 0);
     while (waitpid(pid, &status, WNOHANG) == 0) {
         snprintf(task, sizeof task, "t%d", (int)(changes / 2 % 2)); /* t2 stays */
-        ready(task, changes % 2);
+        struct err e = ERR_INIT;
+        assert_int_equal(mesh_node_ready(&node, str_from(task), changes % 2, &e), 0);
         changes++;
     }
     print_message("%llu changes under load\n", (unsigned long long)changes);
@@ -578,7 +586,7 @@ static void test_udp_moves_on(void **state)
     assert_true(first >= 0);
     assert_int_equal(ask(c, u, 2, peer, WAIT_MS), first); /* one flow stays with one task */
     ready(first ? "t1" : "t0", false);
-    assert_int_equal(ask(c, u, 2, peer, WAIT_MS), first); /* also while it drains */
+    assert_int_equal(ask(c, u, 2, peer, WAIT_MS), !first); /* there is nothing to drain */
     down(first ? "t1" : "t0");
     assert_int_equal(ask(c, u, 2, peer, WAIT_MS), !first);
     close(c), close(u[0]), close(u[1]);
@@ -657,15 +665,23 @@ static void test_unpublished(void **state)
     enter(out_ns);
     run("ip route add 172.18.0.0/16 via " HOST_ADDR);
     enter(host_ns);
+    assert_int_not_equal(dial(out_ns, "172.18.0.2", 81, REFUSED_MS, &fd), 0);
+    run("ip route add 172.18.0.0/16 via 169.254.77.2"); /* nor where the host were to know the way */
     assert_int_equal(dial(out_ns, "172.18.0.2", 81, REFUSED_MS, &fd), ETIMEDOUT);
-    once(host_ns, "172.18.0.2", 81, &s, 1, GATEWAY); /* the host itself may */
+    assert_int_equal(dial(host_ns, "172.18.0.2", 81, REFUSED_MS, &fd), ETIMEDOUT);
+    run("ip route del 172.18.0.0/16");
+    up("t2", "other", NULL, 0, 1);
+    int ns = ns_of(netns[1]);
+    assert_int_equal(dial(ns, "172.18.0.2", 81, REFUSED_MS, &fd), ETIMEDOUT); /* and no task another one */
+    close(ns);
     enter(out_ns);
     run("ip route del 172.18.0.0/16");
     enter(host_ns);
     close(s);
 }
 
-/* route_localnet must not let a sandbox reach what listens on the host's loopback. */
+/* route_localnet must not let anything in the gateway reach what listens on the host's loopback; the gateway itself
+ * does not even take such packets from sandboxes, so this is tried from there. */
 static void test_loopback_guard(void **state)
 {
     (void)state;
@@ -673,10 +689,11 @@ static void test_loopback_guard(void **state)
     int fd = -1;
     bool rebuilt;
     struct err e = ERR_INIT;
-    up("t1", "", NULL, 0, 0);
-    int ns = ns_of(netns[0]), s = serve(host_ns, SOCK_STREAM, "127.0.0.1", 7777);
+    char gateway[300];
+    snprintf(gateway, sizeof gateway, "%s/netns/.gateway", dir);
+    int ns = ns_of(gateway), s = serve(host_ns, SOCK_STREAM, "127.0.0.1", 7777);
     enter(ns);
-    run("ip addr del 127.0.0.1/8 dev lo && ip route add 127.0.0.1/32 via " GATEWAY
+    run("ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1/32 via 169.254.77.1"
         " && echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && ip rule del pref 0 && ip rule add pref 10 lookup "
         "local");
     enter(host_ns);
@@ -691,14 +708,24 @@ static void test_loopback_guard(void **state)
     close(s), close(ns);
 }
 
+/* gate - the command that does it in the gateway */
+#define gate(...) gate_text((char[600]){ 0 }, __VA_ARGS__)
+static const char *gate_text(char *out, const char *cmd)
+{
+    snprintf(out, 600, "nsenter --net=%s/netns/.gateway sh -c '%s'", dir, cmd);
+    return out;
+}
+
 static void expect_recovery(const char *cmd, bool want_rebuild)
 {
-    struct pollfd p = { .fd = mesh_node_watch_fd(&node), .events = POLLIN };
+    int fds[2];
+    mesh_node_watch_fds(&node, fds);
+    struct pollfd p[] = { { .fd = fds[0], .events = POLLIN }, { .fd = fds[1], .events = POLLIN } };
     struct err e = ERR_INIT;
     bool rebuilt = false;
     (void)mesh_node_watch(&node);
     run(cmd);
-    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    assert_true(poll(p, 2, WAIT_MS) >= 1);
     assert_true(mesh_node_watch(&node));
     if (mesh_node_sync_rules(&node, &rebuilt, &e) < 0)
         fail_msg("%s: %s", cmd, e.msg);
@@ -718,19 +745,26 @@ static void test_flush_recovery(void **state)
     int c = must_dial(out_ns, HOST_ADDR, 8080);
     accept_one(&s, 1, &a, peer);
     assert_false(mesh_node_watch(&node));
-    static const struct {
+    const struct {
         const char *cmd;
         bool rebuild;
     } damage[] = {
         { "nft flush ruleset", true },
         { "nft delete table ip microswarm", true },
         { "nft flush chain ip microswarm post", true },
-        { "nft flush map ip microswarm slots", true },
-        { "nft delete element ip microswarm ports { tcp . 8080 }; nft delete element ip microswarm published { tcp . "
-          "8080 }",
-          false },
-        { "nft add element ip microswarm slots { tcp . 8080 . 0x7 : 10.9.9.9 . 1 }", false },
+        { "nft flush set ip microswarm published", false },
+        { "nft add element ip microswarm published { tcp . 99 }", false },
         { "nft add chain ip microswarm mine", true },
+        { gate("nft flush ruleset"), true },
+        { gate("nft delete table ip microswarm"), true },
+        { gate("nft flush chain ip microswarm post"), true },
+        { gate("nft flush map ip microswarm slots"), true },
+        { gate("nft delete element ip microswarm ports { tcp . 8080 }; nft delete element ip microswarm published { "
+               "tcp . "
+               "8080 }"),
+          false },
+        { gate("nft add element ip microswarm slots { tcp . 8080 . 0x7 : 10.9.9.9 . 1 }"), false },
+        { gate("nft add chain ip microswarm mine"), true },
     };
     for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
         expect_recovery(damage[i].cmd, damage[i].rebuild);
@@ -764,8 +798,8 @@ static void test_restart(void **state)
     node_start();
     assert_int_equal(node.core.sandboxes.count, 3);
     assert_int_equal(node.nft.rebuilds, 0);
-    assert_int_equal(node.nft.transactions, 0); /* nothing to put right: nothing touched */
-    up("t0", "svc", web, 2, 0);                 /* the same answer */
+    assert_int_equal(node.nft.transactions + node.host.transactions, 0); /* nothing to put right: nothing touched */
+    up("t0", "svc", web, 2, 0);                                          /* the same answer */
     assert_int_equal(stat(netns[0], &after), 0);
     assert_int_equal(before.st_ino, after.st_ino);
     assert_int_equal(mesh_core_get(&node.core, STR("t0"))->addr, addr);
@@ -776,31 +810,71 @@ static void test_restart(void **state)
     close(c), close(a);
     ready("t0", false);
     mesh_node_close(&node);
-    run("ip link del msbr0"); /* and a restart repairs what an administrator broke meanwhile */
-    run("ip link del msac120003");
+    run("ip link del msgw0"); /* and a restart repairs what an administrator broke meanwhile */
+    run(gate("ip link del msac120003"));
     node_start();
     for (int i = 0; i < 10; i++)
         assert_int_equal(once(out_ns, HOST_ADDR, 8080, s, 2, OUT_ADDR), 1);
     close(s[0]), close(s[1]);
 }
 
-/* The bridge is taken away under a running daemon: the next sandbox brings it back, for all. */
-static void test_bridge_lost(void **state)
+static void repair(void)
+{
+    struct err e = ERR_INIT;
+    bool rebuilt;
+    if (mesh_node_repair(&node, &rebuilt, on_note, NULL, &e) < 0)
+        fail_msg("repair: %s", e.msg);
+}
+
+/* The gateway, or what leads to it, is taken away under a running daemon: repairing brings it back, for all; and so
+ * does the next sandbox when it is gone altogether. */
+static void test_gateway_lost(void **state)
 {
     (void)state;
     NEEDS_ROOT();
+    char cmd[400];
     up("t0", "svc", web, 1, 0);
     int s = serve_task(0, SOCK_STREAM, 80);
     ready("t0", true);
-    run("ip link del msbr0");
+    const char *damage[] = {
+        "ip link del msgw0",          "ip addr flush dev msgw0",      "ip link set msgw0 down",
+        gate("ip link del up0"),      gate("ip link del msac120002"), gate("ip route del 172.18.0.2"),
+        gate("ip addr flush dev lo"), gate("ip route del default"),   gate("ip link set msac120002 down")
+    };
+    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+        run(damage[i]);
+        repair();
+        once(out_ns, HOST_ADDR, 8080, &s, 1, OUT_ADDR);
+    }
+    snprintf(cmd, sizeof cmd, "umount %s/netns/.gateway", dir);
+    run(cmd);
     up("t1", "svc", web, 1, 1);
     once(out_ns, HOST_ADDR, 8080, &s, 1, OUT_ADDR);
     close(s);
 }
 
+/* A link of our name that somebody else made is not touched. */
+static void test_foreign_link(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    struct err e = ERR_INIT;
+    mesh_node_close(&node);
+    host_clean();
+    run("ip link add msgw0 type veth peer name theirs");
+    assert_int_equal(mesh_node_open(&node, &conf, dir, &view, "", NULL, NULL, &e), -ERR_PRECONDITION);
+    assert_non_null(strstr(e.msg, "link msgw0 of this host is not ours"));
+    mesh_node_close(&node);
+    assert_true(if_nametoindex("msgw0") > 0);
+    run("ip link del msgw0");
+    node_start();
+}
+
 static unsigned count_links(void)
 {
+    enter(node.nl.gate_ns);
     struct if_nameindex *v = if_nameindex();
+    enter(host_ns);
     unsigned n = 0;
     for (struct if_nameindex *i = v; i && i->if_index; i++)
         n += mesh_nl_veth_addr(i->if_name) != 0;
@@ -841,7 +915,7 @@ static bool crash_child(int k)
         struct mesh_up_reply rep;
         struct arena a;
         arena_init(&a, 1 << 20);
-        if (mesh_node_open(&node, &conf, dir, NULL, NULL, &e) < 0)
+        if (mesh_node_open(&node, &conf, dir, &view, "", NULL, NULL, &e) < 0)
             _exit(1);
         crash_at = k;
         mesh_node_step = crash_step;
@@ -948,7 +1022,7 @@ static void test_subnet_choice(void **state)
     mesh_node_close(&node);
     host_clean();
     snprintf(conf.subnet, sizeof conf.subnet, "172.18.0.0/16");
-    assert_int_equal(mesh_node_open(&node, &conf, dir, NULL, NULL, &e), -ERR_PRECONDITION);
+    assert_int_equal(mesh_node_open(&node, &conf, dir, &view, "", NULL, NULL, &e), -ERR_PRECONDITION);
     assert_string_equal(e.msg, "subnet 172.18.0.0/16 overlaps with a route of this host");
     mesh_node_close(&node);
     snprintf(conf.subnet, sizeof conf.subnet, "10.77.0.0/28");
@@ -980,7 +1054,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_loopback_guard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flush_recovery, setup, teardown),
         cmocka_unit_test_setup_teardown(test_restart, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bridge_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_gateway_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_foreign_link, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crash_everywhere, setup, teardown),
         cmocka_unit_test_setup_teardown(test_modes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_subnet_choice, setup, teardown),

@@ -18,6 +18,7 @@
 
 #define STUB_REAL "/run/systemd/resolve/resolv.conf"
 #define RESOLV_MAX 32768u
+#define MESH_VXLAN_COST 50u
 
 void (*mesh_node_step)(const char *where);
 
@@ -27,7 +28,7 @@ static void step(const char *where)
         mesh_node_step(where);
 }
 
-static void pin_path(const struct mesh_node *n, const char *task, char path[512])
+void mesh_node_pin_path(const struct mesh_node *n, const char *task, char path[512])
 {
     snprintf(path, 512, "%s/%s", n->pins, task);
 }
@@ -78,7 +79,7 @@ static bool held_port_wanted(struct mesh_node *n, struct str key)
     return p && p->in_kernel;
 }
 
-static void sync_holds(struct mesh_node *n)
+void mesh_node_sync_holds(struct mesh_node *n)
 {
     struct mesh_hold *h;
     struct mesh_entry *p;
@@ -95,7 +96,35 @@ static void sync_holds(struct mesh_node *n)
 
 /* ---- rules ---- */
 
-static int rebuild(struct mesh_node *n, struct err *e)
+/* mesh_node_host_wants - the host lets in what the gateway has, and VXLAN of those we know. */
+void mesh_node_host_wants(struct mesh_node *n)
+{
+    struct mesh_keys keys[MESH_HOST_SETS] = { { .len = sizeof(struct mesh_port_key) }, { .len = 4 }, { .len = 4 } };
+    struct mesh_entry *p;
+    struct netmap_network **net;
+    struct netmap_node *node;
+    struct netmap_ip self;
+    for (struct table_pos pos = { 0 }; table_next(&n->core.ports, &pos, NULL, &p);) {
+        struct mesh_port_key k = { .proto = p->proto, .port_be = htons(p->port) };
+        if (p->in_kernel)
+            mesh_keys_add(&keys[MESH_HOST_PORTS], &k);
+    }
+    for (struct table_pos pos = { 0 }; table_next(&n->view->nodes, &pos, NULL, &node);)
+        if (node->addr.family == AF_INET)
+            mesh_keys_add(&keys[MESH_HOST_NODES], node->addr.b);
+    for (struct table_pos pos = { 0 }; table_next(&n->view->networks, &pos, NULL, &net);) {
+        uint32_t vni = htonl((*net)->vni << 8); /* as in the packet */
+        /* Between IPv6 addresses the filter does not look. */
+        if (mesh_node_address(n, &self) && self.family == AF_INET)
+            mesh_keys_add(&keys[MESH_HOST_VNIS], &vni);
+    }
+    for (int i = 0; i < MESH_HOST_SETS; i++) {
+        mesh_keys_sort(&keys[i]);
+        mesh_host_want(&n->host, (enum mesh_host_set)i, &keys[i]);
+    }
+}
+
+int mesh_node_rebuild(struct mesh_node *n, struct err *e)
 {
     struct mesh_plan p = { 0 };
     mesh_core_plan_all(&n->core, &p);
@@ -108,7 +137,7 @@ int mesh_node_sync_rules(struct mesh_node *n, bool *ret_rebuilt, struct err *e)
 {
     struct mesh_dump d = { 0 };
     struct mesh_plan strays = { 0 }, p = { 0 };
-    bool intact;
+    bool intact, host_rebuilt = false;
     int r = mesh_nft_read(&n->nft, &d, &intact, e);
     if (r == 0 && intact && mesh_core_load(&n->core, &d, &strays)) {
         *ret_rebuilt = false;
@@ -118,34 +147,63 @@ int mesh_node_sync_rules(struct mesh_node *n, bool *ret_rebuilt, struct err *e)
             r = mesh_nft_apply(&n->nft, &p, e);
     } else if (r == 0) {
         *ret_rebuilt = true;
-        r = rebuild(n, e);
+        r = mesh_node_rebuild(n, e);
     }
     mesh_dump_done(&d);
     mesh_plan_done(&strays);
     mesh_plan_done(&p);
+    mesh_node_host_wants(n);
+    if (r == 0)
+        r = mesh_host_sync(&n->host, &host_rebuilt, e);
+    *ret_rebuilt |= host_rebuilt;
     return r;
 }
 
-/* note_new_udp - clients that talked to a port before it was published. */
-static void note_new_udp(struct mesh_node *n, const struct mesh_plan *p)
+/* note_udp - clients that talked to a port before it was published, or after: their flows would go on as they did. */
+static bool note_udp(struct mesh_node *n, const struct mesh_plan *p)
 {
+    bool ports = false;
     for (size_t i = 0; i < p->now.n; i++) {
         const struct mesh_edit *ed = &p->now.v[i];
-        if (ed->type == MESH_PORT_SET && !ed->replaces && ed->proto == IPPROTO_UDP)
-            mesh_ct_port(&n->stale, ed->port);
+        bool comes_or_goes = ed->type == MESH_PORT_DEL || (ed->type == MESH_PORT_SET && !ed->replaces);
+        ports |= comes_or_goes;
+        if (comes_or_goes && ed->proto == IPPROTO_UDP)
+            mesh_ct_port(&n->stale_host, ed->port);
     }
+    return ports;
 }
 
-int mesh_node_forget(struct mesh_node *n, struct err *e)
+#define DRAIN_ROUNDS 3000u /* of forgetting: five minutes, for a task whose end nobody tells us */
+
+void mesh_node_drain(struct mesh_node *n, uint32_t addr)
 {
-    unsigned count = 0;
+    *(unsigned *)table_put(&n->draining, (struct str){ (const char *)&addr, sizeof addr }, NULL) = DRAIN_ROUNDS;
+    mesh_ct_addr(&n->stale, addr, MESH_CT_UDP);
+}
+
+int mesh_node_forget(struct mesh_node *n, bool *ret_again, struct err *e)
+{
+    unsigned count = 0, *rounds;
+    struct str key;
+    for (struct table_pos pos = { 0 }; table_next(&n->draining, &pos, &key, &rounds);) {
+        uint32_t addr;
+        memcpy(&addr, key.p, sizeof addr);
+        mesh_ct_addr(&n->stale, addr, MESH_CT_CLOSED);
+        if (--*rounds == 0)
+            table_del(&n->draining, key);
+    }
     int r = mesh_ct_empty(&n->stale) ? 0 : mesh_ct_forget(&n->stale, &n->nft.req, &count, e);
     n->forgotten += count;
+    if (r == 0 && !mesh_ct_empty(&n->stale_host)) {
+        r = mesh_ct_forget(&n->stale_host, &n->host.req, &count, e);
+        n->forgotten += count;
+    }
+    *ret_again = n->draining.count > 0;
     return r;
 }
 
-/* commit - brings the kernel's table to what the core wants. A refused change is survived by making the table anew. */
-static int commit(struct mesh_node *n, struct err *e)
+/* mesh_node_commit - a refused change is survived by making the table anew. */
+int mesh_node_commit(struct mesh_node *n, struct err *e)
 {
     struct mesh_plan p = { 0 };
     mesh_core_plan(&n->core, &p);
@@ -154,11 +212,17 @@ static int commit(struct mesh_node *n, struct err *e)
     if (r < 0) {
         n->failures++;
         n->last_failure = *e;
-        r = rebuild(n, e);
+        r = mesh_node_rebuild(n, e);
     }
-    note_new_udp(n, &p);
+    step("gateway's rules");
+    bool ports = note_udp(n, &p);
     mesh_plan_done(&p);
-    sync_holds(n);
+    if (!ports)
+        return r;
+    mesh_node_host_wants(n);
+    if (r == 0)
+        r = mesh_host_apply(&n->host, e);
+    mesh_node_sync_holds(n);
     return r;
 }
 
@@ -200,13 +264,13 @@ static int reply(struct mesh_node *n, const struct mesh_up *req, const struct me
 {
     char pin[512], addr[MESH_ADDR_TEXT];
     *ret = (struct mesh_up_reply){ 0 };
-    pin_path(n, sb->task, pin);
+    mesh_node_pin_path(n, sb->task, pin);
     if (sb->mode != MESH_HOST)
         ret->Netns = arena_str(a, str_from(pin));
     if (sb->addr) {
         mesh_addr_text(sb->addr, addr);
         ret->Addresses.v = arena_array(a, 1, sizeof(struct str));
-        char *text = arena_printf(a, "%s/%u", addr, n->subnet.prefix);
+        char *text = arena_printf(a, "%s/%u", addr, sb->given ? sb->given : n->subnet.prefix);
         if (!ret->Addresses.v || !text)
             return err_set(e, ERR_NOMEM, "reply does not fit");
         ret->Addresses.n = 1;
@@ -229,6 +293,38 @@ static int check_sysctls(const struct strmap *m, struct err *e)
     return 0;
 }
 
+/* given_address - the one on the ingress network, if it is on it. */
+static int given_address(const struct mesh_up *req, struct mesh_sandbox *sb, struct err *e)
+{
+    const struct net_attachment *at = req->Networks.v;
+    for (size_t i = 0; i < req->Networks.n; i++) {
+        for (size_t k = 0; at[i].Network.Ingress && k < at[i].Addresses.n; k++) {
+            struct netmap_ip ip;
+            if (!netmap_ip_parse(at[i].Addresses.v[k], &ip))
+                return err_set(e, ERR_INVALID, "Networks[%zu].Addresses[%zu]: not an address", i, k);
+            if (ip.family != AF_INET || sb->given)
+                continue;
+            uint32_t be;
+            memcpy(&be, ip.b, sizeof be);
+            sb->addr = ntohl(be);
+            sb->given = ip.prefix;
+            if (!sb->addr || !sb->given)
+                return err_set(e, ERR_INVALID, "Networks[%zu].Addresses[%zu]: not an address", i, k);
+        }
+    }
+    return 0;
+}
+
+/* has_way_out - a task all of whose networks are internal has none, unless it publishes a port of this node. */
+static bool has_way_out(const struct mesh_up *req, const struct mesh_sandbox *sb)
+{
+    const struct net_attachment *at = req->Networks.v;
+    bool out = req->Networks.n == 0 || sb->nports > 0;
+    for (size_t i = 0; i < req->Networks.n; i++)
+        out |= !at[i].Network.Internal;
+    return out;
+}
+
 /* parse_up - the request as a sandbox without an address; on success sb->ports is the caller's. */
 static int parse_up(const struct mesh_up *req, struct mesh_sandbox *sb, struct err *e)
 {
@@ -248,6 +344,10 @@ static int parse_up(const struct mesh_up *req, struct mesh_sandbox *sb, struct e
         return err_set(e, ERR_INVALID, "Sysctls: not allowed in the host's network");
     str_copy(sb->task, sizeof sb->task, req->TaskID);
     str_copy(sb->service, sizeof sb->service, req->ServiceID);
+    if (sb->mode == MESH_BRIDGE)
+        r = given_address(req, sb, e);
+    if (r < 0)
+        return r;
     if (sb->mode == MESH_NONE) /* nothing to reach it by */
         return 0;
     return mesh_ports_in(&req->Ports, &sb->ports, &sb->nports, e);
@@ -292,44 +392,76 @@ static int claim_ports(struct mesh_node *n, const struct mesh_sandbox *sb, struc
     return r;
 }
 
-static int plug(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, bool make,
-                struct err *e)
+static int plug_once(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, bool make,
+                     struct err *e)
 {
-    char now[IF_NAMESIZE];
     char pin[512];
-    pin_path(n, sb->task, pin);
+    mesh_node_pin_path(n, sb->task, pin);
+    /* What comes from another node has been through the VXLAN. */
+    unsigned mtu = (unsigned)n->conf.mtu - (sb->given ? MESH_VXLAN_COST : 0);
     struct mesh_plug p = { .pin = pin,
                            .make = make,
                            .task = sb->task,
                            .addr = sb->addr,
-                           .subnet = n->subnet,
-                           .bridge = n->bridge,
-                           .mtu = (unsigned)n->conf.mtu,
+                           .gateway = mesh_subnet_gateway(n->subnet),
+                           .mtu = mtu,
                            .sysctls = sysctls };
-    int r = mesh_nl_plug(&n->nl, &p, e);
-    if (r >= 0 || !make || !sb->addr || (if_indextoname(n->bridge, now) && strcmp(now, n->conf.bridge) == 0))
+    return mesh_nl_plug(&n->nl, &p, e);
+}
+
+int mesh_node_plug(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, bool make,
+                   struct err *e)
+{
+    bool rebuilt;
+    int r = plug_once(n, sb, sysctls, make, e);
+    if (r >= 0 || r == -ERR_CONFLICT || !make || !sb->addr || mesh_ns_pinned(n->gate))
         return r;
-    r = mesh_node_repair_links(n, NULL, NULL, e); /* someone took the bridge away */
-    p.bridge = n->bridge;
-    return r < 0 ? r : mesh_nl_plug(&n->nl, &p, e);
+    r = mesh_node_repair(n, &rebuilt, NULL, NULL, e); /* someone took the gateway away */
+    return r < 0 ? r : plug_once(n, sb, sysctls, make, e);
+}
+
+bool mesh_node_has_addr(struct mesh_node *n, uint32_t addr)
+{
+    struct mesh_sandbox *sb;
+    for (struct table_pos pos = { 0 }; table_next(&n->core.sandboxes, &pos, NULL, &sb);)
+        if (sb->addr == addr)
+            return true;
+    return false;
+}
+
+/* plug_given - the managers give an address only when nobody has it any more; a link of it is one of the past. */
+static int plug_given(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, struct err *e)
+{
+    char name[IFNAMSIZ], addr[MESH_ADDR_TEXT];
+    mesh_addr_text(sb->addr, addr);
+    if (mesh_node_has_addr(n, sb->addr))
+        return err_set(e, ERR_CONFLICT, "address %s is still in use by another task on this node", addr);
+    int r = mesh_node_plug(n, sb, sysctls, true, e);
+    if (r != -ERR_CONFLICT)
+        return r;
+    mesh_nl_veth_name(sb->addr, name);
+    r = mesh_nl_link_del(&n->nl.gt, name, e);
+    return r < 0 ? r : mesh_node_plug(n, sb, sysctls, true, e);
 }
 
 /* make_net - namespace and link. An address whose link is still going away is passed over: the kernel refuses it. */
-static int make_net(struct mesh_node *n, struct mesh_sandbox *sb, const struct strmap *sysctls, struct err *e)
+static int make_net(struct mesh_node *n, struct mesh_sandbox *sb, const struct strmap *sysctls, bool out, struct err *e)
 {
     char pin[512];
     int r = 0;
     if (sb->mode == MESH_HOST)
         return 0;
-    pin_path(n, sb->task, pin);
+    mesh_node_pin_path(n, sb->task, pin);
     (void)mesh_ns_unpin(pin, NULL);
-    if (sb->mode == MESH_NONE)
-        return plug(n, sb, sysctls, true, e);
+    if (sb->mode == MESH_NONE || (!out && !sb->given))
+        return mesh_node_plug(n, sb, sysctls, true, e);
+    if (sb->given)
+        return plug_given(n, sb, sysctls, e);
     for (int tries = 0; tries < 1024; tries++) {
         sb->addr = mesh_core_addr_next(&n->core);
         if (sb->addr == 0)
             return err_set(e, ERR_UNAVAILABLE, "no free address in the sandboxes' subnet");
-        r = plug(n, sb, sysctls, true, e);
+        r = mesh_node_plug(n, sb, sysctls, true, e);
         if (r != -ERR_CONFLICT)
             return r;
     }
@@ -346,22 +478,13 @@ static void leave(struct mesh_node *n, uint32_t addr)
     n->leaving[n->nleaving++] = addr;
 }
 
-static bool addr_in_use(struct mesh_node *n, uint32_t addr)
-{
-    struct mesh_sandbox *sb;
-    for (struct table_pos pos = { 0 }; table_next(&n->core.sandboxes, &pos, NULL, &sb);)
-        if (sb->addr == addr)
-            return true;
-    return false;
-}
-
 void mesh_node_sweep(struct mesh_node *n)
 {
     for (size_t i = 0; i < n->nleaving; i++) {
         char name[IFNAMSIZ];
         mesh_nl_veth_name(n->leaving[i], name);
-        if (if_nametoindex(name) && !addr_in_use(n, n->leaving[i]))
-            (void)mesh_nl_link_del(&n->nl, name, NULL);
+        if (!mesh_node_has_addr(n, n->leaving[i]))
+            (void)mesh_nl_link_del(&n->nl.gt, name, NULL);
     }
     free(n->leaving);
     n->leaving = NULL;
@@ -371,7 +494,7 @@ void mesh_node_sweep(struct mesh_node *n)
 static void unmake_net(struct mesh_node *n, const char *task, enum mesh_mode mode, uint32_t addr)
 {
     char pin[512];
-    pin_path(n, task, pin);
+    mesh_node_pin_path(n, task, pin);
     if (mode != MESH_HOST)
         (void)mesh_ns_unpin(pin, NULL);
     step("namespace gone");
@@ -379,11 +502,11 @@ static void unmake_net(struct mesh_node *n, const char *task, enum mesh_mode mod
         leave(n, addr);
 }
 
-static int make(struct mesh_node *n, struct mesh_sandbox *sb, const struct strmap *sysctls, struct err *e)
+static int make(struct mesh_node *n, const struct mesh_up *req, struct mesh_sandbox *sb, struct err *e)
 {
     int r = claim_ports(n, sb, e);
     if (r == 0)
-        r = make_net(n, sb, sysctls, e);
+        r = make_net(n, sb, &req->Sysctls, has_way_out(req, sb), e);
     step("net made");
     if (r < 0)
         return r;
@@ -401,7 +524,7 @@ int mesh_node_up(struct mesh_node *n, const struct mesh_up *req, struct arena *a
     char pin[512];
     int r;
     if (sb) {
-        pin_path(n, sb->task, pin);
+        mesh_node_pin_path(n, sb->task, pin);
         if (sb->mode == MESH_HOST || mesh_ns_pinned(pin))
             return reply(n, req, sb, a, ret, e);
         r = mesh_node_down(n, req->TaskID, e); /* someone took its namespace away: a new one */
@@ -411,15 +534,17 @@ int mesh_node_up(struct mesh_node *n, const struct mesh_up *req, struct arena *a
     r = parse_up(req, &fresh, e);
     if (r < 0)
         return r;
-    r = make(n, &fresh, &req->Sysctls, e);
+    r = make(n, req, &fresh, e);
     if (r < 0) {
         free(fresh.ports);
-        sync_holds(n);
+        mesh_node_sync_holds(n);
         return r;
     }
     sb = mesh_core_add(&n->core, &fresh);
+    if (sb->addr) /* its own route has taken the place of one to another node */
+        table_del(&n->far, (struct str){ (const char *)&sb->addr, sizeof sb->addr });
     n->ups++;
-    r = commit(n, e);
+    r = mesh_node_commit(n, e);
     return r < 0 ? r : reply(n, req, sb, a, ret, e);
 }
 
@@ -432,7 +557,13 @@ int mesh_node_ready(struct mesh_node *n, struct str task, bool ready, struct err
     if (r == 0)
         r = mesh_file_save(n->files, sb, n->subnet, e);
     step("state written");
-    return r < 0 ? r : commit(n, e);
+    if (r < 0)
+        return r;
+    if (ready)
+        table_del(&n->draining, (struct str){ (const char *)&sb->addr, sizeof sb->addr });
+    else if (sb->addr && sb->nports)
+        mesh_node_drain(n, sb->addr);
+    return mesh_node_commit(n, e);
 }
 
 int mesh_node_down(struct mesh_node *n, struct str task, struct err *e)
@@ -443,328 +574,20 @@ int mesh_node_down(struct mesh_node *n, struct str task, struct err *e)
         return 0;
     memcpy(id, sb->task, sizeof id);
     uint32_t addr = sb->addr;
+    bool given = sb->given;
     enum mesh_mode mode = sb->mode;
     if (addr && sb->nports)
-        mesh_ct_addr(&n->stale, addr);
+        mesh_ct_addr(&n->stale, addr, MESH_CT_ALL);
+    table_del(&n->draining, (struct str){ (const char *)&addr, sizeof addr });
     int r = mesh_file_remove(n->files, id, e);
     if (r < 0)
         return r;
     step("file gone");
     mesh_core_del(&n->core, sb);
     n->downs++;
-    r = commit(n, e);
+    r = mesh_node_commit(n, e);
     unmake_net(n, id, mode, addr);
+    if (given) /* it may live on elsewhere, under another task */
+        table_put(&n->todo_far, (struct str){ (const char *)&addr, sizeof addr }, NULL);
     return r;
-}
-
-/* ---- opening ---- */
-
-struct opening {
-    struct mesh_node *n;
-    mesh_note_fn *note;
-    void *arg;
-    struct mesh_sandbox *v; /* from the files */
-    size_t count, cap;
-    struct mesh_subnet subnet; /* of their addresses; prefix 0: none */
-    struct mesh_link *links;   /* of the form of a sandbox's */
-    size_t nlinks, clinks;
-    struct mesh_link bridge;
-};
-
-static void note(struct opening *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void note(struct opening *o, const char *fmt, ...)
-{
-    char text[600];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it was just started */
-    va_end(ap);
-    if (o->note)
-        o->note(o->arg, text);
-}
-
-static void open_file(void *arg, const char *name, struct mesh_sandbox *sb, struct mesh_subnet subnet,
-                      const struct err *e)
-{
-    struct opening *o = arg;
-    if (!sb) {
-        note(o, "sandbox file %s: %s; removed with its sandbox", name, e->msg);
-        (void)mesh_file_remove(o->n->files, name, NULL);
-        return;
-    }
-    if (o->count == o->cap) {
-        o->cap = o->cap * 2 + 16;
-        o->v = realloc(o->v, o->cap * sizeof *o->v);
-        CHECK(o->v != NULL);
-    }
-    o->v[o->count++] = *sb;
-    if (subnet.prefix)
-        o->subnet = subnet;
-}
-
-static void open_link(const struct mesh_link *l, void *arg)
-{
-    struct opening *o = arg;
-    if (strcmp(l->name, o->n->conf.bridge) == 0)
-        o->bridge = *l;
-    if (mesh_nl_veth_addr(l->name) == 0)
-        return;
-    if (o->nlinks == o->clinks) {
-        o->clinks = o->clinks * 2 + 16;
-        o->links = realloc(o->links, o->clinks * sizeof *o->links);
-        CHECK(o->links != NULL);
-    }
-    o->links[o->nlinks++] = *l;
-}
-
-/* first_free - the first of the private subnets that no route of the host overlaps. */
-static int first_free(struct mesh_node *n, struct mesh_subnet *ret, struct err *e)
-{
-    for (unsigned i = 18; i < 32 + 16; i++) {
-        struct mesh_subnet s = { 172u << 24 | i << 16, 16 };
-        bool clash;
-        if (i >= 32)
-            s = (struct mesh_subnet){ 192u << 24 | 168u << 16 | (i - 32) << 12, 20 };
-        int r = mesh_nl_route_clash(&n->nl, s, 0, &clash, e);
-        if (r < 0)
-            return r;
-        if (!clash) {
-            *ret = s;
-            return 0;
-        }
-    }
-    return err_set(e, ERR_PRECONDITION, "no free subnet for the sandboxes' bridge: choose one with the setting subnet");
-}
-
-static int configured_subnet(struct mesh_node *n, struct mesh_subnet *ret, struct err *e)
-{
-    bool clash = false;
-    int r = mesh_subnet_parse(n->conf.subnet, ret, e);
-    if (r == 0)
-        r = mesh_nl_route_clash(&n->nl, *ret, 0, &clash, e);
-    if (r == 0 && clash)
-        r = err_set(e, ERR_PRECONDITION, "subnet %s overlaps with a route of this host", n->conf.subnet);
-    return r;
-}
-
-/* open_subnet - what running sandboxes use stays; else the setting; else what the bridge has; else a free one. */
-static int open_subnet(struct opening *o, struct err *e)
-{
-    struct mesh_node *n = o->n;
-    struct mesh_subnet had = { 0 }, want;
-    bool automatic = strcmp(n->conf.subnet, "auto") == 0;
-    if (!automatic && mesh_subnet_parse(n->conf.subnet, &want, e) < 0)
-        return -e->code;
-    if (o->bridge.index) {
-        uint32_t addr;
-        int r = mesh_nl_addr(&n->nl, o->bridge.index, &addr, &had.prefix, e);
-        if (r < 0)
-            return r;
-        had.base = had.prefix ? addr & (uint32_t)(0xffffffffull << (32 - had.prefix)) : 0;
-        if (had.prefix < 16 || had.prefix > 29 || addr != mesh_subnet_gateway(had))
-            had.prefix = 0;
-    }
-    if (o->subnet.prefix) {
-        n->subnet = o->subnet;
-        if (!automatic && want.base != n->subnet.base)
-            note(o, "setting subnet = %s waits until no sandbox uses the old one", n->conf.subnet);
-        return 0;
-    }
-    if (had.prefix && (automatic || (want.base == had.base && want.prefix == had.prefix))) {
-        n->subnet = had;
-        return 0;
-    }
-    if (o->bridge.index && o->bridge.bridge) {
-        int r = mesh_nl_link_del(&n->nl, n->conf.bridge, e);
-        if (r < 0)
-            return r;
-    }
-    return automatic ? first_free(n, &n->subnet, e) : configured_subnet(n, &n->subnet, e);
-}
-
-static int open_host(struct mesh_node *n, struct err *e)
-{
-    char path[MESH_TEXT_MAX + 64];
-    int r = mesh_nl_bridge(&n->nl, n->conf.bridge, n->subnet, (unsigned)n->conf.mtu, &n->bridge, e);
-    if (r == 0)
-        r = mesh_ns_sysctl("net/ipv4/ip_forward", "1", e);
-    /* localhost:PORT goes to the bridge with a 127/8 source until it is masqueraded; the table guards the way back. */
-    snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", n->conf.bridge);
-    return r < 0 ? r : mesh_ns_sysctl(path, "1", e);
-}
-
-/* adopt_link - is the link the one of this sandbox? Then it is put right if need be. */
-static bool adopt_link(struct opening *o, const struct mesh_link *l, const struct mesh_sandbox *sb)
-{
-    struct err e = ERR_INIT;
-    if (!sb || sb->addr != mesh_nl_veth_addr(l->name))
-        return false;
-    if ((l->master != o->n->bridge || !l->up) &&
-        mesh_nl_link_enslave(&o->n->nl, l->name, sb->task, o->n->bridge, &e) < 0)
-        note(o, "link %s of task %s: %s", l->name, sb->task, e.msg);
-    return true;
-}
-
-static void open_links(struct opening *o)
-{
-    struct mesh_node *n = o->n;
-    for (size_t i = 0; i < o->nlinks; i++) {
-        struct mesh_link *l = &o->links[i];
-        if (l->master && l->master != n->bridge)
-            l->name[0] = '\0'; /* another bridge's: another swarm's on this host */
-        else if (!adopt_link(o, l, mesh_core_get(&n->core, str_from(l->alias)))) {
-            note(o, "link %s belongs to no sandbox: removed", l->name);
-            (void)mesh_nl_link_del(&n->nl, l->name, NULL);
-            mesh_ct_addr(&n->stale, mesh_nl_veth_addr(l->name));
-            l->name[0] = '\0';
-            n->dropped++;
-        }
-    }
-}
-
-static bool has_link(const struct opening *o, uint32_t addr)
-{
-    for (size_t i = 0; i < o->nlinks; i++)
-        if (mesh_nl_veth_addr(o->links[i].name) == addr)
-            return true;
-    return false;
-}
-
-/* open_repair - a sandbox that lives on, but has lost its link. */
-static void open_repair(struct opening *o)
-{
-    struct mesh_sandbox *sb;
-    for (struct table_pos pos = { 0 }; table_next(&o->n->core.sandboxes, &pos, NULL, &sb);) {
-        struct err e = ERR_INIT;
-        if (!sb->addr || has_link(o, sb->addr))
-            continue;
-        int r = plug(o->n, sb, NULL, false, &e);
-        note(o, "task %s had lost its link: %s", sb->task, r < 0 ? e.msg : "made anew");
-    }
-}
-
-static void open_pins(struct opening *o)
-{
-    DIR *d = opendir(o->n->pins);
-    struct dirent *de;
-    char pin[512];
-    while (d && (de = readdir(d)))
-        if (de->d_name[0] != '.' && strlen(de->d_name) < MESH_ID_SIZE &&
-            !mesh_core_get(&o->n->core, str_from(de->d_name))) {
-            pin_path(o->n, de->d_name, pin);
-            (void)mesh_ns_unpin(pin, NULL);
-            note(o, "network namespace %s belongs to no sandbox: removed", de->d_name);
-            o->n->dropped++;
-        }
-    if (d)
-        closedir(d);
-}
-
-/* open_sandboxes - those from the files whose namespace is still there (it is not after a restart of the host). */
-static void open_sandboxes(struct opening *o)
-{
-    for (size_t i = 0; i < o->count; i++) {
-        struct mesh_sandbox *sb = &o->v[i];
-        char pin[512];
-        pin_path(o->n, sb->task, pin);
-        if (!mesh_core_get(&o->n->core, str_from(sb->task)) && (sb->mode == MESH_HOST || mesh_ns_pinned(pin))) {
-            mesh_core_add(&o->n->core, sb);
-            continue;
-        }
-        note(o, "task %s: its network namespace is gone", sb->task);
-        (void)mesh_file_remove(o->n->files, sb->task, NULL);
-        free(sb->ports);
-        o->n->dropped++;
-    }
-}
-
-int mesh_node_repair_links(struct mesh_node *n, mesh_note_fn *fn, void *arg, struct err *e)
-{
-    struct opening o = { .n = n, .note = fn, .arg = arg };
-    int r = open_host(n, e);
-    if (r == 0)
-        r = mesh_nl_links(&n->nl, open_link, &o, e);
-    if (r == 0) {
-        open_links(&o);
-        open_repair(&o);
-    }
-    free(o.links);
-    return r;
-}
-
-static int open_kernel(struct opening *o, struct err *e)
-{
-    struct mesh_node *n = o->n;
-    bool rebuilt = false;
-    int r = mesh_nl_open(&n->nl, e);
-    if (r == 0)
-        r = mesh_nl_links(&n->nl, open_link, o, e);
-    if (r == 0)
-        r = open_subnet(o, e);
-    if (r == 0)
-        r = open_host(n, e);
-    if (r == 0)
-        r = mesh_nft_open(&n->nft, n->conf.bridge, n->subnet, e);
-    if (r < 0)
-        return r;
-    mesh_core_set_subnet(&n->core, n->subnet);
-    open_sandboxes(o);
-    open_links(o);
-    open_repair(o);
-    open_pins(o);
-    r = mesh_node_sync_rules(n, &rebuilt, e);
-    if (r == 0)
-        sync_holds(n);
-    return r < 0 ? r : mesh_node_forget(n, e);
-}
-
-static int open_dirs(struct mesh_node *n, const char *run_dir, struct err *e)
-{
-    if (snprintf(n->files, sizeof n->files, "%s/mesh", run_dir) >= (int)sizeof n->files ||
-        snprintf(n->pins, sizeof n->pins, "%s/netns", run_dir) >= (int)sizeof n->pins)
-        return err_set(e, ERR_INVALID, "run folder: name too long");
-    int r = dir_own(n->files, 0700, e);
-    return r < 0 ? r : mesh_ns_dir(n->pins, e);
-}
-
-int mesh_node_open(struct mesh_node *n, const struct mesh_conf *conf, const char *run_dir, mesh_note_fn *fn, void *arg,
-                   struct err *e)
-{
-    struct opening o = { .n = n, .note = fn, .arg = arg };
-    *n = (struct mesh_node){ .conf = *conf, .nl = { .host_ns = -1 } };
-    mesh_core_init(&n->core);
-    table_init(&n->holds, sizeof(struct mesh_hold));
-    int r = strlen(conf->bridge) < IFNAMSIZ && conf->bridge[0] && !strpbrk(conf->bridge, "/. ")
-                ? open_dirs(n, run_dir, e)
-                : err_set(e, ERR_INVALID, "setting bridge: must be a link's name of at most 15 characters");
-    if (r == 0)
-        r = mesh_file_each(n->files, open_file, &o, e);
-    if (r == 0)
-        r = open_kernel(&o, e);
-    free(o.v);
-    free(o.links);
-    return r;
-}
-
-void mesh_node_close(struct mesh_node *n)
-{
-    struct mesh_hold *h;
-    for (struct table_pos pos = { 0 }; table_next(&n->holds, &pos, NULL, &h);)
-        closep(&h->fd);
-    table_done(&n->holds);
-    free(n->leaving);
-    mesh_ct_done(&n->stale);
-    mesh_nft_close(&n->nft);
-    mesh_nl_close(&n->nl);
-    mesh_core_done(&n->core);
-}
-
-int mesh_node_watch_fd(const struct mesh_node *n)
-{
-    return mnl_socket_get_fd(n->nft.watch.sock);
-}
-
-bool mesh_node_watch(struct mesh_node *n)
-{
-    return mesh_nft_watch_read(&n->nft);
 }

@@ -10,39 +10,57 @@
 #include "meshd/mesh_view.h"
 
 #define FORGET_MS 30        /* collects what stops together; a UDP client of a dead task waits this long */
+#define DRAIN_MS 100        /* between two looks at connections to tasks that are leaving */
 #define SWEEP_MS 1000       /* after the last sandbox went: time enough for the kernel to have taken it apart */
 #define REPAIR_GAP_MS 100ul /* between two repairs of the table, should someone keep taking it away */
 
 struct mesh_conf mesh_shell_conf;
+static uint64_t mesh_shell_reconcile_ms;
 
 const struct conf_item mesh_shell_conf_items[] = {
-    CONF_TEXT("bridge", mesh_shell_conf.bridge, "msbr0", "the sandboxes' bridge on the host"),
+    CONF_TEXT("link", mesh_shell_conf.link, "msgw0", "name of the host's link to the gateway"),
     CONF_TEXT("subnet", mesh_shell_conf.subnet, "auto",
               "of the sandboxes; auto: the first of 172.18.0.0/16 .. 172.31.0.0/16, 192.168.0.0/20 .. that is free"),
-    CONF_COUNT("mtu", &mesh_shell_conf.mtu, "1500", 576, 65535, "of the bridge and the sandboxes' interfaces"),
+    CONF_COUNT("mtu", &mesh_shell_conf.mtu, "1500", 576, 65535,
+               "of the gateway's links and the sandboxes' interfaces; 50 less where the VXLAN is on the way"),
     CONF_COUNT("port_first", &mesh_shell_conf.port_first, "32768", 1, 65535, "lowest host-mode port chosen by itself"),
     CONF_COUNT("port_last", &mesh_shell_conf.port_last, "60999", 1, 65535, "highest host-mode port chosen by itself"),
     CONF_TEXT("fallback_dns", mesh_shell_conf.fallback_dns, "8.8.8.8 8.8.4.4",
               "nameservers for sandboxes when the host has none but on loopback; empty: none"),
     CONF_TEXT("resolv_conf", mesh_shell_conf.resolv_conf, "/etc/resolv.conf", "the host's"),
+    CONF_MS("reconcile", &mesh_shell_reconcile_ms, "1m", 1000, 86400000,
+            "between two comparisons of the kernel with what should be there"),
+    CONF_COUNT("local_weight", &mesh_shell_conf.local_weight, "2", 1, 100,
+               "how many times as often a task of this node gets a connection as one elsewhere"),
     CONF_END,
 };
 
 static struct {
     struct mesh_node node;
     bool open;
-    sd_event_source *watch;
-    struct timer *repair, *sweep, *forget;
+    sd_event_source *watch[2];
+    uint64_t watched; /* which gateway */
+    struct timer *repair, *sweep, *forget, *reconcile;
     bool forgetting;
     uint64_t repaired_ms;
+    struct err unsettled; /* why the view is not carried out */
 } self;
+
+static int watch(void);
+
+static void on_note(void *arg, const char *text)
+{
+    (void)arg;
+    log_warn("%s", text);
+}
 
 /* ---- requests ---- */
 
 /* forget_later - armed by the first, so that a steady stream of them does not put it off for ever. */
 static void forget_later(void)
 {
-    if (self.forgetting || mesh_ct_empty(&self.node.stale))
+    if (self.forgetting ||
+        (mesh_ct_empty(&self.node.stale) && mesh_ct_empty(&self.node.stale_host) && self.node.draining.count == 0))
         return;
     self.forgetting = true;
     timer_arm(self.forget, clock_mono().ms + FORGET_MS);
@@ -51,10 +69,17 @@ static void forget_later(void)
 static void forget(void *arg)
 {
     struct err e = ERR_INIT;
+    uint64_t start = clock_mono().ms, took;
+    bool again = false;
     (void)arg;
     self.forgetting = false;
-    if (mesh_node_forget(&self.node, &e) < 0)
+    if (mesh_node_forget(&self.node, &again, &e) < 0)
         log_warn("%s", e.msg);
+    took = clock_mono().ms - start;
+    if (again) { /* looking through a large table is not to take more than a tenth of a core */
+        self.forgetting = true;
+        timer_arm(self.forget, clock_mono().ms + (10 * took > DRAIN_MS ? 10 * took : DRAIN_MS));
+    }
 }
 
 /* permitted - every daemon of the host may connect, but only this node's agentd, root as we are, has sandboxes. */
@@ -84,6 +109,7 @@ static void on_up(struct rpc_call *c, const void *req)
             log_warn("port %s is also bound by another process of this host task=" STR_FMT, key, STR_ARG(up->TaskID));
     }
     log_debug("sandbox made task=" STR_FMT, STR_ARG(up->TaskID));
+    (void)watch();
     forget_later();
     rpc_reply(c, &rep);
 }
@@ -99,6 +125,7 @@ static void on_ready(struct rpc_call *c, const void *req)
         rpc_fail_err(c, &e);
         return;
     }
+    forget_later();
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
@@ -165,6 +192,20 @@ static void sweep(void *arg)
     mesh_node_sweep(&self.node);
 }
 
+/* reconcile - what nobody tells us of: links, addresses, routes and neighbours that were taken away. */
+static void reconcile(void *arg)
+{
+    struct err e = ERR_INIT;
+    bool rebuilt = false;
+    (void)arg;
+    if (mesh_node_repair(&self.node, &rebuilt, on_note, NULL, &e) < 0)
+        log_error("reconciling: %s", e.msg);
+    else if (rebuilt)
+        log_warn("reconciling: an nftables table of ours was made anew");
+    (void)watch();
+    timer_arm(self.reconcile, clock_mono().ms + mesh_shell_reconcile_ms);
+}
+
 static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
 {
     uint64_t now = clock_mono().ms;
@@ -185,30 +226,50 @@ static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
 static bool carry_out(void *arg)
 {
     struct netmap_change c;
+    struct err e = ERR_INIT;
     bool done = true;
     (void)arg;
-    while (netmap_next(mesh_view(), &c)) {
+    mesh_node_self(&self.node, mesh_view_self());
+    while (netmap_next(mesh_view(), &c))
+        mesh_node_change(&self.node, &c);
+    if (mesh_node_settle(&self.node, &e) < 0) {
+        if (strcmp(self.unsettled.msg, e.msg) != 0)
+            log_error("ingress network: %s; trying again", e.msg);
+        self.unsettled = e;
+        done = false;
+    } else {
+        self.unsettled = (struct err)ERR_INIT;
     }
+    forget_later();
     return done;
 }
 
 /* ---- life ---- */
 
-static void on_note(void *arg, const char *text)
-{
-    (void)arg;
-    log_warn("%s", text);
-}
-
 static void warn_foreign_drops(void)
 {
     struct buf b = BUF_INIT;
     unsigned count = 0;
-    if (mesh_nft_foreign_drops(&self.node.nft, &b, &count, NULL) == 0 && count)
+    if (mesh_host_drops(&self.node.host, &b, &count, NULL) == 0 && count)
         log_warn("forward chains of this host drop by default, and published ports with them: %s; "
                  "accept what goes to and comes from %s there",
-                 buf_cstr(&b), mesh_shell_conf.bridge);
+                 buf_cstr(&b), mesh_shell_conf.link);
     buf_done(&b);
+}
+
+/* watch - anew when the gateway was made anew, and with it its socket. */
+static int watch(void)
+{
+    int fds[2], r = 0;
+    if (self.watched == self.node.gateways)
+        return 0;
+    self.watched = self.node.gateways;
+    mesh_node_watch_fds(&self.node, fds);
+    for (int i = 0; i < 2 && r >= 0; i++) {
+        self.watch[i] = sd_event_source_unref(self.watch[i]);
+        r = sd_event_add_io(daemon_loop(), &self.watch[i], fds[i], EPOLLIN, on_watch, NULL);
+    }
+    return r;
 }
 
 int mesh_shell_start(struct err *e)
@@ -218,32 +279,38 @@ int mesh_shell_start(struct err *e)
     self.open = true;
     int r = mesh_view_open(e);
     if (r == 0)
-        r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), on_note, NULL, e);
+        r = mesh_node_open(&self.node, &mesh_shell_conf, daemon_run_dir(), mesh_view(), mesh_view_self(), on_note, NULL,
+                           e);
     if (r == 0)
         r = timer_open(&self.repair, repair, NULL, e);
     if (r == 0)
         r = timer_open(&self.sweep, sweep, NULL, e);
     if (r == 0)
         r = timer_open(&self.forget, forget, NULL, e);
+    if (r == 0)
+        r = timer_open(&self.reconcile, reconcile, NULL, e);
     if (r < 0)
         return r;
-    r = sd_event_add_io(daemon_loop(), &self.watch, mesh_node_watch_fd(&self.node), EPOLLIN, on_watch, NULL);
+    r = watch();
     if (r < 0)
         return err_errno(e, -r, "watch nftables");
     char addr[MESH_ADDR_TEXT];
     mesh_addr_text(self.node.subnet.base, addr);
-    log_info("bridge %s subnet %s/%u sandboxes=%zu", mesh_shell_conf.bridge, addr, self.node.subnet.prefix,
+    log_info("link %s subnet %s/%u sandboxes=%zu", mesh_shell_conf.link, addr, self.node.subnet.prefix,
              self.node.core.sandboxes.count);
     warn_foreign_drops();
+    timer_arm(self.reconcile, clock_mono().ms + mesh_shell_reconcile_ms);
     return mesh_view_start(carry_out, NULL, e);
 }
 
 void mesh_shell_stop(void)
 {
-    self.watch = sd_event_source_unref(self.watch);
+    for (int i = 0; i < 2; i++)
+        self.watch[i] = sd_event_source_unref(self.watch[i]);
     self.repair = timer_free(self.repair);
     self.sweep = timer_free(self.sweep);
     self.forget = timer_free(self.forget);
+    self.reconcile = timer_free(self.reconcile);
     mesh_view_stop();
     if (self.open)
         mesh_node_close(&self.node);
@@ -269,7 +336,8 @@ static void put_sandbox(struct buf *out, const struct mesh_sandbox *sb)
     if (sb->addr) {
         mesh_addr_text(sb->addr, addr);
         mesh_nl_veth_name(sb->addr, name);
-        buf_printf(out, ",\"address\":\"%s/%u\",\"link\":\"%s\"", addr, self.node.subnet.prefix, name);
+        buf_printf(out, ",\"address\":\"%s/%u\",\"link\":\"%s\"", addr, sb->given ? sb->given : self.node.subnet.prefix,
+                   name);
     }
     buf_puts(out, ",\"ports\":[");
     for (size_t i = 0; i < sb->nports; i++)
@@ -345,7 +413,7 @@ static void probe_rules(const char *args, struct buf *out)
         put_text(out, "error", r < 0 ? e.msg : self.node.last_failure.msg);
     }
     buf_puts(out, ",\"foreign_drops\":");
-    if (mesh_nft_foreign_drops(&self.node.nft, out, &drops, &e) < 0)
+    if (mesh_host_drops(&self.node.host, out, &drops, &e) < 0)
         log_debug("%s", e.msg);
     buf_putc(out, '}');
     mesh_dump_done(&d);
@@ -356,9 +424,8 @@ static void probe_repair(const char *args, struct buf *out)
     struct err e = ERR_INIT;
     bool rebuilt = false;
     (void)args;
-    int r = mesh_node_repair_links(&self.node, on_note, NULL, &e);
-    if (r == 0)
-        r = mesh_node_sync_rules(&self.node, &rebuilt, &e);
+    int r = mesh_node_repair(&self.node, &rebuilt, on_note, NULL, &e);
+    watch();
     buf_printf(out, "{\"ok\":%s,\"rebuilt\":%s,", r == 0 ? "true" : "false", rebuilt ? "true" : "false");
     put_text(out, "error", r < 0 ? e.msg : "");
     buf_putc(out, '}');
@@ -381,7 +448,7 @@ void mesh_shell_status(struct buf *out)
     mesh_addr_text(self.node.subnet.base, addr);
     buf_printf(out, ",\"subnet\":\"%s/%u\",\"sandboxes\":%zu,\"ports\":%zu,", addr, self.node.subnet.prefix,
                self.node.core.sandboxes.count, self.node.core.ports.count);
-    put_text(out, "bridge", mesh_shell_conf.bridge);
+    put_text(out, "link", mesh_shell_conf.link);
 }
 
 static void metric(struct buf *out, const char *name, uint64_t v)

@@ -154,8 +154,9 @@ static void view_out(struct arena *a, const struct netmap *m, struct disp_networ
             endpoints[ret->Endpoints.n++] = endpoint_out(a, *n, *ep);
     }
     for (struct table_pos p = { 0 }; table_next(&m->nodes, &p, NULL, &node);)
-        nodes[ret->Nodes.n++] =
-            (struct net_node){ str_from(node->id), ip_text(a, &node->addr, false), str_from(node->hostname) };
+        nodes[ret->Nodes.n++] = (struct net_node){ .ID = str_from(node->id),
+                                                   .Addr = ip_text(a, &node->addr, false),
+                                                   .Hostname = str_from(node->hostname) };
 }
 
 void mesh_view_save(const struct netmap *m, struct buf *out)
