@@ -2,7 +2,7 @@
  * cad_doc.h - what cad keeps in documents: RootCA of the cluster, Certificate of a node, and its credentials.
  *
  * The secret map: "ca-key" and "ca-key-next" {ID, Data: PEM}, "join-tokens" {ID, Worker, Manager}, "unlock-key"
- * {ID, Key: SWMKEY-1-...}.
+ * {ID, Key: SWMKEY-1-...}, "network-keys" (cad_netkeys.h).
  */
 #pragma once
 

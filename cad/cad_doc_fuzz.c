@@ -2,6 +2,7 @@
 #include <sys/types.h>
 
 #include "cad/cad_doc.h"
+#include "cad/cad_netkeys.h"
 #include "common/util/check.h"
 
 static void cluster(struct str in, struct arena *a)
@@ -43,6 +44,21 @@ static void node(struct str in, struct arena *a)
     buf_done(&b);
 }
 
+static void netkeys(struct str in, struct arena *a)
+{
+    struct netkeys k, again;
+    struct buf b = BUF_INIT;
+    struct err e = ERR_INIT;
+    int64_t next;
+
+    if (netkeys_read(in, &k, a, &e) == 0) {
+        (void)netkeys_due(&k, 1000, 5000, &next);
+        netkeys_put(&b, "network-keys", &k);
+        CHECK(netkeys_read(buf_str(&b), &again, a, &e) == 0 && memcmp(&k, &again, sizeof k) == 0);
+    }
+    buf_done(&b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -52,6 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     arena_init(&a, 16u << 20);
     cluster(in, &a);
     node(in, &a);
+    netkeys(in, &a);
     arena_done(&a);
     return 0;
 }

@@ -6,6 +6,8 @@ int main(int argc, char **argv)
     static const struct conf_item conf[] = {
         CONF_MS("rotation_deadline", &cad_conf.rotation_ms, "24h", 1000, 365ull * 86400000,
                 "a move to another root ends after this time, whoever is still behind"),
+        CONF_MS("network_key_rotation", &cad_conf.network_keys_ms, "12h", 1000, 365ull * 86400000,
+                "between two rotations of the keys that nodes seal with what they say to each other"),
         CONF_COUNT("join_rate", &cad_conf.unnamed_per_s, "100", 1, 10000,
                    "requests a second that are looked at, of nodes without a certificate"),
         CONF_MS("external_ca_timeout", &cad_conf.external_ms, "5s", 100, 60000, "for one question to an external CA"),

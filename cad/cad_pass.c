@@ -11,7 +11,9 @@
 
 void cad_keeper_init(struct cad_keeper *k, const struct cad_calls *calls)
 {
-    *k = (struct cad_keeper){ .calls = calls, .limits = { 256, 100, 86400000000000ll }, .tokens = 100 };
+    *k = (struct cad_keeper){ .calls = calls,
+                              .limits = { 256, 100, 86400000000000ll, 43200000000000ll },
+                              .tokens = 100 };
     k->queue_end = &k->queue;
     k->secrets = calloc(SECRETS_MAX, sizeof *k->secrets);
     CHECK(k->secrets != NULL);
@@ -155,6 +157,8 @@ static void on_pass(void *arg, struct controller_pass *p)
         cad_rotate_some(&w);
     write_cluster(&w);
     /* One thing in a transaction: what comes next is decided on with what this one gives. */
+    if (txn_empty(p->txn) && w.root.Cert.n > 0)
+        cad_netkeys_some(&w);
     if (txn_empty(p->txn))
         cad_roles_some(&w);
     if (!txn_empty(p->txn))

@@ -75,9 +75,10 @@ struct cad_outside {
 };
 
 struct cad_limits {
-    unsigned queue_max;  /* requests that wait */
-    unsigned per_second; /* of nodes without a certificate; as many may come at once */
-    int64_t rotation_ns; /* a move to another root ends after this time, whoever is behind */
+    unsigned queue_max;      /* requests that wait */
+    unsigned per_second;     /* of nodes without a certificate; as many may come at once */
+    int64_t rotation_ns;     /* a move to another root ends after this time, whoever is behind */
+    int64_t network_keys_ns; /* between two rotations of the keys of the data plane */
 };
 
 struct cad_keeper {
@@ -106,7 +107,7 @@ struct cad_keeper {
     struct marks moved;  /* nodes that changed meanwhile */
     bool nodes_unread;   /* all of them are to be looked at */
 
-    uint64_t roots_made, tokens_made, issued, refused, limited, asked, removals; /* for metrics */
+    uint64_t roots_made, tokens_made, issued, refused, limited, asked, removals, network_keys_made; /* for metrics */
 };
 
 void cad_keeper_init(struct cad_keeper *k, const struct cad_calls *calls);
@@ -149,10 +150,14 @@ struct str cad_secret(struct store_snap *snap, const char *id);
 /* cad_put_secret - replaces (or, without fields, removes) a credential. */
 void cad_put_secret(struct cad_work *w, const char *id, const char *const *names, const struct str *values, size_t n,
                     bool binary);
+/* cad_put_credential - the same with what is in the keeper's `doc`, which is wiped. */
+void cad_put_credential(struct cad_work *w, const char *id);
 
 /* cad_upkeep.c */
 void cad_upkeep(struct cad_work *w);
 void cad_renew_tokens(struct cad_work *w, bool worker, bool manager);
+/* cad_netkeys.c */
+void cad_netkeys_some(struct cad_work *w);
 /* cad_issue.c */
 void cad_issue_some(struct cad_work *w);
 void cad_issue_done(struct cad_keeper *k, const struct err *e);

@@ -187,6 +187,7 @@ int cad_start(struct err *e)
     cad_keeper_init(&keeper, &calls);
     keeper.limits.rotation_ns = (int64_t)cad_conf.rotation_ms * 1000000;
     keeper.limits.per_second = (unsigned)cad_conf.unnamed_per_s;
+    keeper.limits.network_keys_ns = (int64_t)cad_conf.network_keys_ms * 1000000;
     keeper.tokens = keeper.limits.per_second;
     http = outside_http_new(daemon_loop());
     int r = rpc_client_open(&raftd, daemon_loop(), daemon_run_dir(), "raftd", e);
@@ -253,9 +254,13 @@ void cad_metrics(struct buf *out)
     const struct {
         const char *name;
         uint64_t value;
-    } all[] = { { "tokens_made", keeper.tokens_made },     { "certificates_issued", keeper.issued },
-                { "requests_refused", keeper.refused },    { "requests_limited", keeper.limited },
-                { "external_ca_questions", keeper.asked }, { "members_removed", keeper.removals } };
+    } all[] = { { "tokens_made", keeper.tokens_made },
+                { "certificates_issued", keeper.issued },
+                { "requests_refused", keeper.refused },
+                { "requests_limited", keeper.limited },
+                { "external_ca_questions", keeper.asked },
+                { "members_removed", keeper.removals },
+                { "network_keys_made", keeper.network_keys_made } };
 
     controller_metrics(controller, out);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)

@@ -4,7 +4,7 @@
 #include "common/daemon/daemon.h"
 
 struct cad_conf {
-    uint64_t rotation_ms, unnamed_per_s, external_ms;
+    uint64_t rotation_ms, unnamed_per_s, external_ms, network_keys_ms;
     char external_cert[CONF_TEXT_MAX], external_key[CONF_TEXT_MAX];
 };
 extern struct cad_conf cad_conf;

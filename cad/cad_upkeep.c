@@ -22,15 +22,29 @@ struct str cad_secret(struct store_snap *snap, const char *id)
     return val.s;
 }
 
+void cad_put_credential(struct cad_work *w, const char *id)
+{
+    struct cad_keeper *k = w->k;
+    struct txn *t = w->p->txn;
+    struct str doc = txn_doc(t, &k->doc);
+
+    OPENSSL_cleanse(k->doc.p, k->doc.n);
+    CHECK(k->nsecrets < SECRETS_MAX);
+    if (doc.p)
+        k->secrets[k->nsecrets++] = doc;
+    txn_purge(t, KIND_CREDENTIAL, str_from(id));
+    txn_create(t, KIND_CREDENTIAL, str_from(id), doc);
+}
+
 void cad_put_secret(struct cad_work *w, const char *id, const char *const *names, const struct str *values, size_t n,
                     bool binary)
 {
     struct cad_keeper *k = w->k;
-    struct txn *t = w->p->txn;
 
-    txn_purge(t, KIND_CREDENTIAL, str_from(id));
-    if (n == 0)
+    if (n == 0) {
+        txn_purge(w->p->txn, KIND_CREDENTIAL, str_from(id));
         return;
+    }
     buf_clear(&k->doc);
     mp_map(&k->doc, n + 1);
     mp_kv_cstr(&k->doc, "ID", id);
@@ -41,12 +55,7 @@ void cad_put_secret(struct cad_work *w, const char *id, const char *const *names
         else
             mp_str(&k->doc, values[i]);
     }
-    struct str doc = txn_doc(t, &k->doc);
-    OPENSSL_cleanse(k->doc.p, k->doc.n);
-    CHECK(k->nsecrets < SECRETS_MAX);
-    if (doc.p)
-        k->secrets[k->nsecrets++] = doc;
-    txn_create(t, KIND_CREDENTIAL, str_from(id), doc);
+    cad_put_credential(w, id);
 }
 
 /* ---- root ---- */
