@@ -15,3 +15,6 @@ $B/plant/%.o: %.c
 
 # The gossip simulation; its world is the benchmark's, too.
 $B/tests/sim/gossip_sim $B/meshd/gossip/gossip_bench: $B/tests/sim/gossip_world.o
+
+# What allocation costs is measured against raftd's own store.
+$B/allocatord/alloc_bench: $B/raftd.a
