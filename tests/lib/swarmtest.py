@@ -896,12 +896,16 @@ class Swarm:
             for m in re.finditer(r".*(ERROR: \w+Sanitizer|runtime error:|check failed|CHECK failed|Assertion).*", text):
                 bad.append("%s: %s" % (d, text[m.start():m.start() + 3000]))
                 break
+        ends = {}
         for line in node.logs("init").splitlines():
             m = re.match(r"node_init: (\w+) ended: (signal|exit code) (\d+)", line)
             if m and m.group(2, 3) == ("exit code", "1") and "starting over" in node.logs(m.group(1)):
                 continue  # nng was deaf: common/daemon/rpc_client.c
             if m and m.group(2, 3) not in (("signal", "9"), ("signal", "15"), ("exit code", "0")) and (m.group(1), int(m.group(3))) not in self.expected:
-                bad.append(line)
+                ends[line] = ends.get(line, 0) + 1
+        for line, n in ends.items():
+            said = [l for l in node.logs(line.split()[1]).splitlines() if re.match(r"<[0-3]>", l)]
+            bad.append("%s%s%s" % (line, " (%d times)" % n if n > 1 else "", "; it said: " + said[-1] if said else ""))
         return bad
 
     def marks(self):
