@@ -158,7 +158,7 @@ def test_words_for_what_is_not_there(s):
         says(s, method, path, 404, message, "{}" if method == "POST" else None)
     says(s, "DELETE", "/images/UPPER", 400, "invalid reference format: repository name (UPPER) must be lowercase")
     for method, path in (("POST", "/containers/prune"), ("POST", "/images/prune"), ("POST", "/volumes/prune"),
-                         ("POST", "/networks/prune"), ("GET", "/images/pause/history"), ("GET", "/system/df")):
+                         ("GET", "/images/pause/history"), ("GET", "/system/df")):
         got, data, _ = s.api.raw(method, path)
         eq(got, 501, path)
         contains(json.loads(data)["message"], "is not supported by this version")
