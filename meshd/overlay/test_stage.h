@@ -637,7 +637,7 @@ static void UNUSED stage_clean(void)
             (*n)->tasks = 0;
         assert_true(overlay_sweep(&h->ov, UINT64_MAX / 2));
         host_close(h);
-        sh("for f in %s/netns/* %s/overlay/*; do umount $f 2>/dev/null; rm -f $f; done; rm -f %s/attach/*; true",
+        sh("for f in %s/netns/* %s/overlay/*; do umount -l $f 2>/dev/null; rm -f $f; done; rm -f %s/attach/*; true",
            h->run, h->run, h->run);
     }
 }

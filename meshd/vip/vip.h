@@ -1,0 +1,60 @@
+/*
+ * vip.h - service addresses in the sandboxes of this node: the core's edits carried out through each sandbox's
+ * namespace.
+ *
+ * Sockets are opened when needed and closed again: an open one would keep a sandbox's namespace alive, and with it its
+ * interfaces. Nothing is taken away by vip_close(); a restarted meshd reads back what is there once it has its map.
+ */
+#pragma once
+
+#include "meshd/netlink/mesh_ns.h"
+#include "meshd/overlay/attach.h"
+#include "meshd/vip/vip_core.h"
+#include "meshd/vip/vip_ct.h"
+
+struct vip_gone {
+    char network[ID_SIZE];
+    struct vip_stale what;
+};
+
+struct vip {
+    struct vip_core core;
+    const struct netmap *map; /* borrowed */
+    bool map_known;           /* it has been told us once */
+    char sandboxes[300];      /* folder of the tasks' pins */
+    int host_ns;
+    attach_note_fn *note;
+    void *arg;
+    struct table draining; /* backends that get nothing new -> struct vip_gone: while their task lives */
+    struct vip_gone *gone; /* backends whose connections are to be forgotten */
+    size_t ngone, cgone;
+    struct vip_gone *going; /* those being forgotten, one sandbox after the other */
+    size_t ngoing;
+    struct table flushed; /* tasks that have forgotten them */
+    struct err failure;   /* of the last try; code 0: none */
+    uint64_t transactions, made, repaired, failures, forgotten;
+};
+
+/* vip_open - the sandboxes of these tasks; nothing is changed in them until the map is known. */
+int vip_open(struct vip *v, const char *run_dir, const struct attach_set *tasks, const struct netmap *map,
+             attach_note_fn *note, void *arg, struct err *e);
+void vip_close(struct vip *v);
+
+/* vip_up - a sandbox's tables, in one transaction. vip_down - before its namespace is unpinned; unknown: fine. */
+int vip_up(struct vip *v, const struct attach *a, struct err *e);
+void vip_down(struct vip *v, struct str task);
+
+/* vip_change - takes note of a change of the map. vip_sync - carries out what was noted, in all sandboxes; false when
+ * something is left to be tried again. */
+void vip_change(struct vip *v, const struct netmap_change *c);
+bool vip_sync(struct vip *v);
+
+/* vip_flush - forgets connections to backends that are gone, and UDP's to those that drain: in at most `sandboxes` of
+ * them (looking through the kernel's table takes it milliseconds). True when there is nothing left to do. */
+bool vip_flush(struct vip *v, unsigned sandboxes);
+
+/* vip_reconcile - puts right what somebody else has changed in a sandbox. Cheap when nobody has. */
+bool vip_reconcile(struct vip *v);
+
+/* vip_probe - what the kernel has against what it should have, as JSON; args: a task's ID or its beginning. */
+void vip_probe(struct vip *v, const char *args, struct buf *out);
