@@ -332,7 +332,7 @@ static size_t old_first(const struct disp_net *d, uint64_t seq)
 static bool must_be_full(const struct disp_net *d, const struct dnet_node *n)
 {
     size_t kept = 0;
-    if (n->seq == 0 || n->seq < d->floor || n->seq < d->swarm.floor)
+    if (n->seq == 0 || n->seq > d->revision || n->seq < d->floor || n->seq < d->swarm.floor)
         return true;
     for (size_t i = 0; i < n->nholds; i++) {
         bool keeps = wanted(d, &n->holds[i]) && n->holds[i].held;

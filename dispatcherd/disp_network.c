@@ -125,7 +125,8 @@ static void entry_gone(struct disp_net *d, struct dnet_entry *e)
     list_append(&n->gone, &e->link);
     while (n->gone.n > TOMBSTONES_MIN + 2 * n->live.n) {
         struct dnet_link *k = n->gone.first;
-        n->floor = k->rev;
+        CHECK(k != NULL);
+        n->floor = k->rev; /* NOLINT(clang-analyzer-unix.Malloc): what was freed is off the list */
         list_remove(&n->gone, k);
         free(k);
     }
@@ -209,8 +210,10 @@ static void cool(struct disp_net *d, struct dnet_node *n)
     struct dnet_node **at = &d->hot;
     if (!n->hot)
         return;
-    while (*at != n)
+    while (*at != n) {
+        CHECK(*at != NULL);
         at = &(*at)->next_hot;
+    }
     *at = n->next_hot;
     if (!*at)
         d->hot_end = at;
@@ -1013,6 +1016,8 @@ void dnet_turn(struct disp_net *d, uint64_t revision)
 
 static bool has_news(const struct disp_net *d, const struct dnet_node *n)
 {
+    if (n->seq > d->revision)
+        return false;
     if (n->seq < d->floor || n->seq == 0 || n->strangers || newest(&d->swarm) > n->seq || d->keys_rev > n->seq)
         return true;
     if (d->nold && d->old[d->nold - 1].rev > n->seq)
@@ -1072,13 +1077,15 @@ bool dnet_ask(struct disp_net *d, struct str node, void *call, const struct disp
         return false;
     *ret_before_seq = n->seq;
     *ret_before = take_poll(d, n);
-    n->seq = req->Seq > d->revision ? 0 : req->Seq; /* of another history */
-    n->acked = n->seq;
+    n->seq = req->Seq;
+    n->acked = req->Seq > d->revision ? 0 : req->Seq;
     take_held(d, n, req);
     heard(d, n);
     n->poll = call;
     n->req = req;
     uint64_t wait = req->WaitMs < DNET_WAIT_MAX_MS ? req->WaitMs : DNET_WAIT_MAX_MS;
+    if (req->Seq > d->revision && wait < DNET_AHEAD_MS)
+        wait = DNET_AHEAD_MS;
     n->until_ms = now_ms + wait;
     if (wait == 0 || has_news(d, n))
         heat(d, n);

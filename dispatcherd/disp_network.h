@@ -20,6 +20,9 @@
 
 #define DNET_NEVER UINT64_MAX
 #define DNET_WAIT_MAX_MS 60000u
+/* Who has a later revision than this manager must not be taken back: it has been replaced as the leader, and finds out
+ * within this time. If it still leads then, the swarm was restored from a backup. */
+#define DNET_AHEAD_MS 5000u
 
 struct dnet_link {
     struct dnet_link *prev, *next;
