@@ -130,6 +130,51 @@ static int check_options(struct req *r, json_t *spec)
     return 0;
 }
 
+/* check_aux - addresses that nobody gets must be some that somebody could get. */
+static int check_aux(struct req *r, json_t *config, struct cidr subnet)
+{
+    const char *name;
+    json_t *v;
+
+    json_object_foreach (json_object_get(config, "AuxiliaryAddresses"), name, v) {
+        struct ip ip;
+        if (!ip_parse(str_from(json_string_value(v)), &ip))
+            return api_refuse(r, 400, "invalid network config:\ninvalid auxiliary address %s: invalid address",
+                              json_string_value(v) ?: "");
+        if (!cidr_has(subnet, ip))
+            return api_refuse(r, 400, "invalid network config:\ninvalid auxiliary address %s: not in subnet %s",
+                              json_string_value(v), text(config, "Subnet"));
+    }
+    return 0;
+}
+
+/* check_subnets - as Docker's ValidateIPAM: IPv6 is looked at only where it is used. */
+static int check_subnets(struct req *r, json_t *spec)
+{
+    json_t *c;
+    size_t i;
+
+    json_array_foreach (json_object_get(json_object_get(spec, "IPAM"), "Config"), i, c) {
+        const char *subnet = text(c, "Subnet");
+        char right[CIDR_TEXT_MAX];
+        struct cidr net;
+        if (!*subnet && !*text(c, "Gateway") && !*text(c, "IPRange"))
+            continue;
+        if (!*subnet)
+            return api_refuse(r, 400, "invalid network config:\ninvalid subnet : invalid CIDR block notation");
+        if (!cidr_parse(str_from(subnet), &net)) /* the object's own rules say so, in older words */
+            continue;
+        if (net.ip.family == 6 && !yes(spec, "EnableIPv6"))
+            continue;
+        if (!ip_eq(net.ip, cidr_first(net)))
+            return api_refuse(r, 400, "invalid network config:\ninvalid subnet %s: it should be %s", subnet,
+                              cidr_text(cidr_masked(net), right));
+        if (check_aux(r, c, net) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static struct creation *read_creation(struct req *r)
 {
     json_t *spec = api_body(r, &obj_network_spec);
@@ -144,7 +189,7 @@ static struct creation *read_creation(struct req *r)
     r->free_data = creation_free;
     json_object_del(spec, "CheckDuplicate");
     if (check_name(r, text(spec, "Name")) < 0 || check_driver(r, spec) < 0 || check_place(r, spec) < 0 ||
-        check_options(r, spec) < 0)
+        check_options(r, spec) < 0 || check_subnets(r, spec) < 0)
         return NULL;
     if (yes(spec, "Ingress") && yes(spec, "Attachable")) {
         api_rpc_error(r, RPC_INVALID, "ingress network cannot be attachable");

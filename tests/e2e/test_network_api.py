@@ -159,6 +159,13 @@ def test_refused(s):
             ({"Name": "r2", "IPAM": {"Config": [{"Subnet": "10.62.0.0/24", "Gateway": "10.63.0.1"}]}}, "does not contain gateway"),
             ({"Name": "r2", "IPAM": {"Config": [{"Subnet": "10.62.0.0/24", "IPRange": "10.0.0.0/8"}]}}, "does not contain"),
             ({"Name": "r2", "IPAM": {"Config": [{"Subnet": "10.62.0.0/24"}, {"Subnet": "10.62.0.0/25"}]}}, "Pool overlaps"),
+            ({"Name": "r2", "IPAM": {"Config": [{"Subnet": "10.62.0.5/24"}]}}, "it should be 10.62.0.0/24"),
+            ({"Name": "r2", "IPAM": {"Config": [{"Gateway": "10.62.0.1"}]}}, "invalid subnet"),
+            ({"Name": "r2", "IPAM": {"Config": [{"Subnet": "10.62.0.0/24", "AuxiliaryAddresses": {"a": "10.63.0.1"}}]}},
+             "invalid auxiliary address 10.63.0.1"),
+            ({"Name": "r2", "IPAM": {"Driver": "nosuch"}}, "ipam driver"),
+            ({"Name": "r2", "ConfigFrom": {"Network": "x"}}, "config-only"),
+            ({"Name": "r2", "Scope": "local"}, "scope"),
             ({"Name": "r2", "Ingress": True, "Attachable": True}, "ingress network cannot be attachable")):
         try:
             s.api.post("/networks/create", dict({"Driver": "overlay"}, **body))
