@@ -755,7 +755,7 @@ static void task_enter(struct disp_net *d, struct dnet_task *t, struct str id, s
         struct dnet_net *net = net_of(d, text(span, "NetworkID"));
         bool twice = false;
         for (size_t i = 0; i < t->n; i++)
-            twice |= t->on[i]->net == net;
+            twice |= t->on[i]->net == net; /* NOLINT(clang-analyzer-core.NullDereference): i is below n */
         if (!net || twice)
             continue;
         t->on[t->n++] = entry_new(d, net, DNET_ENDPOINT, id, 0, rev_of(doc));
@@ -817,7 +817,7 @@ void dnet_note_task(struct disp_net *d, struct str id, struct str doc, uint64_t 
         t = task_new(d, node, id, doc);
     uint64_t print = mix_u64(mix(mix(PRINT, raw(doc, "NetworksAttachments")), raw(doc, "ServiceID")), state);
     for (size_t i = 0; i < t->n; i++)
-        if (t->on[i]->print != print) {
+        if (t->on[i]->print != print) { /* NOLINT(clang-analyzer-core.NullDereference): i is below n */
             t->on[i]->print = print;
             if (!fresh)
                 entry_fresh(d, t->on[i], 0);

@@ -109,12 +109,11 @@ static int decode_list(struct decoder *d, const struct field *f, struct list *ou
         return too_large(d);
     struct step step = { d->at, NULL, 0 };
     d->at = &step;
-    for (; step.index < n; step.index++) {
+    for (; r >= 0 && step.index < n; step.index++)
         r = decode_map(d, v + step.index * f->sub_size, f->sub, c, depth + 1);
-        if (r < 0)
-            return r;
-    }
     d->at = step.up;
+    if (r < 0)
+        return r;
     *out = (struct list){ v, n };
     return 0;
 }
@@ -238,7 +237,9 @@ static int unknown(struct decoder *d, struct str key)
     snprintf(name, sizeof name, STR_FMT, (int)(key.n < 60 ? key.n : 60), key.p);
     struct step step = { d->at, name, 0 };
     d->at = &step;
-    return bad(d, "unknown field");
+    int r = bad(d, "unknown field");
+    d->at = step.up;
+    return r;
 }
 
 /* One pair of the map. A name may stand twice in a table: a view wants both the value and its raw span. */
@@ -255,16 +256,15 @@ static int decode_pair(struct decoder *d, void *out, const struct field *table, 
         if (key.s.n != f->name_n || memcmp(key.s.p, f->name, key.s.n) != 0)
             continue;
         struct step step = { d->at, f->name, 0 };
+        bool twice = !known && d->mode == FIELDS_STRICT && i < 64 && (*seen >> i & 1);
         d->at = &step;
-        if (!known && d->mode == FIELDS_STRICT && i < 64 && (*seen >> i & 1))
-            return bad(d, "given twice");
         if (i < 64)
             *seen |= 1ull << i;
         *c = start;
-        int r = decode_value(d, f, out, c, depth);
+        int r = twice ? bad(d, "given twice") : decode_value(d, f, out, c, depth);
+        d->at = step.up;
         if (r < 0)
             return r;
-        d->at = step.up;
         known = true;
     }
     if (known)
@@ -278,7 +278,9 @@ static int missing(struct decoder *d, const struct field *f)
 {
     struct step step = { d->at, f->name, 0 };
     d->at = &step;
-    return bad(d, "is missing");
+    int r = bad(d, "is missing");
+    d->at = step.up;
+    return r;
 }
 
 static int decode_map(struct decoder *d, void *out, const struct field *table, struct mp_cursor *c, int depth)
