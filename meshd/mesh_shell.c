@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/util/clock.h"
+#include "meshd/mesh_parts.h"
 #include "meshd/mesh_view.h"
 
 #define FORGET_MS 30        /* collects what stops together; a UDP client of a dead task waits this long */
@@ -37,10 +38,11 @@ const struct conf_item mesh_shell_conf_items[] = {
 
 static struct {
     struct mesh_node node;
+    struct mesh_parts parts;
     bool open;
     sd_event_source *watch[2];
     uint64_t watched; /* which gateway */
-    struct timer *repair, *sweep, *forget, *reconcile;
+    struct timer *repair, *sweep, *forget, *reconcile, *later;
     bool forgetting;
     uint64_t repaired_ms;
     struct err unsettled; /* why the view is not carried out */
@@ -64,6 +66,14 @@ static void forget_later(void)
         return;
     self.forgetting = true;
     timer_arm(self.forget, clock_mono().ms + FORGET_MS);
+}
+
+/* parts_later - in a moment, and again as long as it asks for that. */
+static void parts_later(void *arg)
+{
+    uint64_t now = clock_mono().ms, ms = mesh_parts_later(&self.parts, now);
+    (void)arg;
+    timer_arm(self.later, ms == UINT64_MAX ? ms : now + ms);
 }
 
 static void forget(void *arg)
@@ -95,7 +105,15 @@ static void on_up(struct rpc_call *c, const void *req)
     struct err e = ERR_INIT;
     if (!permitted(c))
         return;
-    if (mesh_node_up(&self.node, up, rpc_arena(c), &rep, &e) < 0) {
+    int r = mesh_parts_check(&self.parts, up, &e);
+    if (r == 0)
+        r = mesh_node_up(&self.node, up, rpc_arena(c), &rep, &e);
+    if (r == 0) {
+        r = mesh_parts_up(&self.parts, up, rpc_arena(c), &rep, &e);
+        if (r < 0)
+            (void)mesh_node_down(&self.node, up->TaskID, NULL);
+    }
+    if (r < 0) {
         log_error("sandbox not made task=" STR_FMT ": %s", STR_ARG(up->TaskID), e.msg);
         rpc_fail_err(c, &e);
         return;
@@ -135,7 +153,8 @@ static void on_down(struct rpc_call *c, const void *req)
     struct err e = ERR_INIT;
     if (!permitted(c))
         return;
-    if (mesh_node_down(&self.node, t->TaskID, &e) < 0) {
+    if (mesh_parts_down(&self.parts, t->TaskID, clock_mono().ms, &e) < 0 ||
+        mesh_node_down(&self.node, t->TaskID, &e) < 0) {
         log_error("sandbox not removed task=" STR_FMT ": %s", STR_ARG(t->TaskID), e.msg);
         rpc_fail_err(c, &e);
         return;
@@ -143,6 +162,7 @@ static void on_down(struct rpc_call *c, const void *req)
     log_debug("sandbox removed task=" STR_FMT, STR_ARG(t->TaskID));
     forget_later();
     timer_arm(self.sweep, clock_mono().ms + SWEEP_MS);
+    timer_arm(self.later, clock_mono().ms + FORGET_MS);
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
@@ -202,6 +222,7 @@ static void reconcile(void *arg)
         log_error("reconciling: %s", e.msg);
     else if (rebuilt)
         log_warn("reconciling: an nftables table of ours was made anew");
+    (void)mesh_parts_reconcile(&self.parts);
     (void)watch();
     timer_arm(self.reconcile, clock_mono().ms + mesh_shell_reconcile_ms);
 }
@@ -230,8 +251,13 @@ static bool carry_out(void *arg)
     bool done = true;
     (void)arg;
     mesh_node_self(&self.node, mesh_view_self());
-    while (netmap_next(mesh_view(), &c))
+    while (netmap_next(mesh_view(), &c)) {
         mesh_node_change(&self.node, &c);
+        mesh_parts_change(&self.parts, &c);
+    }
+    if (!mesh_parts_settle(&self.parts, mesh_view_self()))
+        done = false;
+    timer_arm(self.later, clock_mono().ms + FORGET_MS);
     if (mesh_node_settle(&self.node, &e) < 0) {
         if (strcmp(self.unsettled.msg, e.msg) != 0)
             log_error("ingress network: %s; trying again", e.msg);
@@ -288,7 +314,11 @@ int mesh_shell_start(struct err *e)
     if (r == 0)
         r = timer_open(&self.forget, forget, NULL, e);
     if (r == 0)
+        r = mesh_parts_open(&self.parts, daemon_run_dir(), mesh_view(), mesh_view_self(), on_note, NULL, e);
+    if (r == 0)
         r = timer_open(&self.reconcile, reconcile, NULL, e);
+    if (r == 0)
+        r = timer_open(&self.later, parts_later, NULL, e);
     if (r < 0)
         return r;
     r = watch();
@@ -311,7 +341,9 @@ void mesh_shell_stop(void)
     self.sweep = timer_free(self.sweep);
     self.forget = timer_free(self.forget);
     self.reconcile = timer_free(self.reconcile);
+    self.later = timer_free(self.later);
     mesh_view_stop();
+    mesh_parts_close(&self.parts);
     if (self.open)
         mesh_node_close(&self.node);
     self.open = false;
@@ -431,12 +463,26 @@ static void probe_repair(const char *args, struct buf *out)
     buf_putc(out, '}');
 }
 
+static void probe_overlay(const char *args, struct buf *out)
+{
+    (void)args;
+    overlay_probe(&self.parts.overlay, out);
+}
+
+static void probe_vips(const char *args, struct buf *out)
+{
+    vip_probe(&self.parts.vip, args, out);
+}
+
 const struct probe mesh_shell_probes[] = {
     { "sandboxes", "[TASK]", "network namespaces of tasks, with addresses and ports", probe_sandboxes },
     { "ports", "", "published ports, the tasks behind them, and who else has bound them", probe_ports },
     { "networks", "", "what this node knows of the swarm's networks, and whether it is up to date",
       mesh_view_probe_networks },
     { "endpoints", "[NETWORK]", "the tasks on them, wherever they run", mesh_view_probe_endpoints },
+    { "overlay", "", "overlay networks of this node: what the kernel has, and how that differs from the view",
+      probe_overlay },
+    { "vips", "[TASK]", "service addresses in the tasks' sandboxes: the same", probe_vips },
     { "rules", "", "the nftables table as the kernel has it", probe_rules },
     { "repair", "", "reads links and the nftables table back and puts right what differs", probe_repair },
     { 0 },
@@ -468,5 +514,11 @@ void mesh_shell_metrics(struct buf *out)
     metric(out, "rule_rebuilds_total", n->nft.rebuilds);
     metric(out, "rule_recoveries_total", n->recoveries);
     metric(out, "rule_failures_total", n->failures);
-    metric(out, "connections_forgotten_total", n->forgotten);
+    metric(out, "connections_forgotten_total", n->forgotten + self.parts.vip.forgotten);
+    metric(out, "overlay_networks", self.parts.overlay.nets.count);
+    metric(out, "overlay_repairs_total", self.parts.overlay.repaired);
+    metric(out, "overlay_failures_total", self.parts.overlay.failures);
+    metric(out, "vip_transactions_total", self.parts.vip.transactions);
+    metric(out, "vip_repairs_total", self.parts.vip.repaired);
+    metric(out, "vip_failures_total", self.parts.vip.failures);
 }

@@ -368,6 +368,11 @@ int overlay_up(struct overlay *o, const struct attach *a, struct err *e)
     return r;
 }
 
+void overlay_undo(struct overlay *o, const struct attach *a)
+{
+    unplug(o, a, a->nnets);
+}
+
 void overlay_down(struct overlay *o, const struct attach *a, uint64_t now_ms)
 {
     for (size_t i = 0; i < a->nnets; i++) {

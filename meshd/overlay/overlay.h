@@ -53,6 +53,8 @@ int overlay_check(struct overlay *o, const struct attach *a, struct err *e);
 
 /* overlay_up - the interfaces of a sandbox, which is there. What was made is removed again when it fails. */
 int overlay_up(struct overlay *o, const struct attach *a, struct err *e);
+/* overlay_undo - takes the interfaces of a sandbox away that was not finished after all. */
+void overlay_undo(struct overlay *o, const struct attach *a);
 /* overlay_down - the sandbox is about to go, and its interfaces with it. `a` is no longer among the attachments. */
 void overlay_down(struct overlay *o, const struct attach *a, uint64_t now_ms);
 
