@@ -2,8 +2,7 @@
  * alloc_core.h - which ports a service publishes (swarmkit.md §5.5).
  *
  * Ingress ports are swarm-wide: a published port belongs to one service. Host-mode ports are a matter of each node, so
- * they are only copied. Subnets, addresses and VIPs will be decided beside this, in the same way: from what is asked,
- * what this service had, and what others hold.
+ * they are only copied. Decided from what is asked, what this service had, and what others hold.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* alloc_main.c - published ports, and later subnets, addresses and VIPs: what must be unique in the swarm. */
+/* alloc_main.c - published ports, subnets, VXLAN ids, addresses: what must be unique in the swarm. */
 #include "allocatord/alloc_shell.h"
 
 int main(int argc, char **argv)
