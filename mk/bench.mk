@@ -13,6 +13,11 @@ $B/tests/load: $B/tests/bench/load.o $(LIBA)
 $B/tests/agents: $B/tests/bench/agents.o $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 
+# What allocation costs is measured over raftd's own store.
+$B/tests/alloc: $B/tests/bench/alloc.o $B/allocatord.a $B/raftd.a $(LIBA)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
+BENCH_BINS += $B/tests/alloc
+
 bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load $B/tests/agents
 
 # The package of the peer; make bench goes on without it.

@@ -1,5 +1,5 @@
 # The simulations link the daemons' own archives, and fake_agent only the common ones.
-$B/tests/sim/control_sim: $B/orchestratord.a $B/allocatord.a $B/schedulerd.a $B/dispatcherd.a $B/raftd.a
+$B/tests/sim/control_sim: $B/tests/sim/mesh_model.o $B/orchestratord.a $B/allocatord.a $B/schedulerd.a $B/dispatcherd.a $B/raftd.a
 $B/tests/sim/cad_sim: $B/cad.a $B/raftd.a
 sim-tools: $B/tests/sim/fake_agent
 .PHONY: sim-tools
@@ -15,6 +15,3 @@ $B/plant/%.o: %.c
 
 # The gossip simulation; its world is the benchmark's, too.
 $B/tests/sim/gossip_sim $B/meshd/gossip/gossip_bench: $B/tests/sim/gossip_world.o
-
-# What allocation costs is measured against raftd's own store.
-$B/allocatord/alloc_bench: $B/raftd.a

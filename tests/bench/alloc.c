@@ -1,10 +1,10 @@
 /*
- * alloc_bench - what allocation costs: 1,000 services on 10 networks, 100 tasks each, in a store as raftd keeps it.
+ * alloc - what allocation costs: 1,000 services on 10 networks, 100 tasks each, in a store as raftd keeps it.
  *
  * One JSON line a figure. CPU time of the passes alone: transactions are applied outside of the clock. "reference" is
  * the same with a tenth of the tasks: the cost of an address must not grow with how many are in use.
  *
- *   alloc_bench [SERVICES [TASKS]]
+ *   alloc [SERVICES [TASKS]]
  */
 #include <malloc.h>
 #include <stdio.h>
@@ -273,7 +273,7 @@ int main(int argc, char **argv)
     char dir[] = "/dev/shm/alloc-bench-XXXXXX", cmd[64];
     struct buf d = BUF_INIT;
     CHECK(services <= sizeof w.services / sizeof *w.services);
-    log_init("alloc_bench");
+    log_init("alloc");
     log_set_level("error");
     arena_init(&b.a, 256u << 20);
     open_world(dir);
