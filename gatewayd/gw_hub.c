@@ -5,9 +5,11 @@
  * newer certificates; else the one that the lower node ID dialled; of two that the same end dialled, the newer. The
  * other one is drained.
  */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/clock.h"
 #include "common/util/table.h"
 #include "gatewayd/gw_authz.h"
 #include "gatewayd/gw_route.h"
@@ -53,7 +55,7 @@ struct gw_link *gw_hub_any_manager(void)
     if (hub.favourite)
         return hub.favourite;
     for (struct table_pos p = { 0 }; table_next(&hub.nodes, &p, NULL, &l);) {
-        if ((*l)->role == RPC_MANAGER && (!best || best->id == hub.failed_id))
+        if ((*l)->role == RPC_MANAGER && !(*l)->grace && (!best || best->id == hub.failed_id))
             best = *l;
     }
     return best;
@@ -313,6 +315,29 @@ void gw_hub_close_all(const struct err *why)
 
 /* ---- links coming and going ---- */
 
+/*
+ * A certificate that has expired, ours or the peer's: when the certificates of most managers have, they can't elect the
+ * leader that would renew them. What we take is worth what a renewal by proof is: the peer holds the key of the last
+ * valid certificate that we have seen of a manager that we know. It gets Raft's messages, for some minutes, while there
+ * is no leader; with one it renews by proof.
+ */
+static int admit_expired(struct gw_link *l, struct err *e)
+{
+    int64_t now_s = clock_wall().ns / 1000000000;
+    bool expired = l->peer.not_after <= now_s;
+    if (!expired && gw_ident()->cred.info.not_after > now_s)
+        return 0;
+    if (expired && (l->role != RPC_MANAGER || !gw_ident_grace() || !gw_ident_knows_key(l->peer.node, l->cert)))
+        return err_set(e, ERR_UNAUTHORIZED, "the certificate of node %s has expired", l->peer.node);
+    if (l->role != RPC_MANAGER)
+        return err_set(e, ERR_UNAVAILABLE, "the certificate of this manager has expired");
+    log_warn("an expired certificate is taken, for Raft alone: node=%s addr=%s expired=%" PRId64, l->peer.node, l->host,
+             expired ? l->peer.not_after : gw_ident()->cred.info.not_after);
+    l->grace = true;
+    l->expire_ms = gw_now_ms() + GW_GRACE_MS;
+    return 0;
+}
+
 int gw_hub_admit(void *arg, struct gw_link *l, struct err *e)
 {
     const struct gw_credentials *c = &gw_ident()->cred;
@@ -332,7 +357,8 @@ int gw_hub_admit(void *arg, struct gw_link *l, struct err *e)
         return err_set(e, ERR_CONFLICT, "node %s: a link of this node to itself", l->peer.node);
     if (l->dialled && l->role != RPC_MANAGER)
         return err_set(e, ERR_DENIED, "node %s was dialled as a manager but its certificate says worker", l->peer.node);
-    return gw_swarm_admit(l->peer.node, &l->role, e);
+    int r = admit_expired(l, e);
+    return r < 0 ? r : gw_swarm_admit(l->peer.node, &l->role, e);
 }
 
 /* How new the certificates are that a link was made with: both ends come to the same sum. The dates in them don't tell:
@@ -392,6 +418,7 @@ void gw_hub_up(void *arg, struct gw_link *l, const struct gw_hello *hello)
     }
     log_info("link up node=%s role=%s addr=%s%s", l->peer.node, gw_role_name(l->role), l->host,
              l->dialled ? " dialled" : "");
+    gw_ident_saw(l);
     gw_swarm_tell(l);
     if (!old)
         gw_shell_node_link(l, true);

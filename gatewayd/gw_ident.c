@@ -27,6 +27,7 @@
 #define POLLS_MAX 64u
 #define SOON_SPREAD_MS 500u
 #define UNDECIDED_WAIT_MS 3000u
+#define GRACE_AFTER_MS 5000u /* without a leader; an election takes two seconds */
 
 static const char already[] =
     "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
@@ -50,6 +51,8 @@ static struct {
     bool listening;
     uint64_t listen_retry_ms;
     uint64_t swarm_rev; /* of the newest managers list */
+    bool grace;         /* our certificate has expired, and is shown to managers all the same */
+    uint64_t grace_end_ms;
 
     /* what is being asked for: the first certificate (init), one by token (join), or a new one (renew) */
     enum { ASK_NOTHING, ASK_ENROL, ASK_JOIN, ASK_RENEW } ask;
@@ -201,26 +204,81 @@ static void work_at(uint64_t at_ms)
 static int save_node(struct err *e)
 {
     struct gw_manager m[GW_MANAGERS_MAX];
+    struct gw_known_key keys[GW_MANAGERS_MAX];
+    size_t nkeys = 0;
     for (size_t i = 0; i < me.id.nmanagers; i++)
         m[i] = (struct gw_manager){ str_from(me.id.managers[i].node), str_from(me.id.managers[i].addr) };
+    for (size_t i = 0; i < me.id.nmanagers; i++) {
+        if (me.id.managers[i].has_key)
+            keys[nkeys++] = (struct gw_known_key){ str_from(me.id.managers[i].node),
+                                                   { (const char *)me.id.managers[i].key, GW_DIGEST_BYTES } };
+    }
     struct gw_node_file f = { .ListenAddr = str_from(me.id.listen),
                               .AdvertiseAddr = str_from(me.id.advertise),
                               .DataPathAddr = str_from(me.id.data_path),
                               .DataPathPort = me.id.data_path_port,
                               .NodeID = str_from(me.id.cred.info.node),
                               .ClusterID = str_from(me.id.cred.info.cluster),
-                              .Managers = { m, me.id.nmanagers } };
+                              .Managers = { m, me.id.nmanagers },
+                              .Keys = { keys, nkeys } };
     return gw_state_save_node(&me.state, &f, e);
+}
+
+/* ---- the keys of managers ---- */
+
+static void know_key(struct str node, const void *digest)
+{
+    for (size_t i = 0; i < me.id.nmanagers; i++) {
+        if (!node.n || !str_is(node, me.id.managers[i].node))
+            continue;
+        memcpy(me.id.managers[i].key, digest, GW_DIGEST_BYTES);
+        me.id.managers[i].has_key = true;
+    }
+}
+
+static bool key_of(X509 *cert, uint8_t ret[GW_DIGEST_BYTES])
+{
+    unsigned n = GW_DIGEST_BYTES;
+    return X509_pubkey_digest(cert, EVP_sha256(), ret, &n) == 1 && n == GW_DIGEST_BYTES;
+}
+
+bool gw_ident_knows_key(const char *node, X509 *cert)
+{
+    uint8_t key[GW_DIGEST_BYTES];
+    for (size_t i = 0; i < me.id.nmanagers; i++) {
+        if (strcmp(me.id.managers[i].node, node) == 0)
+            return me.id.managers[i].has_key && key_of(cert, key) &&
+                   memcmp(key, me.id.managers[i].key, sizeof key) == 0;
+    }
+    return false;
+}
+
+void gw_ident_saw(const struct gw_link *l)
+{
+    uint8_t key[GW_DIGEST_BYTES];
+    struct err e = ERR_INIT;
+    if (l->grace || l->role != RPC_MANAGER || gw_ident_role() != RPC_MANAGER ||
+        gw_ident_knows_key(l->peer.node, l->cert) || !key_of(l->cert, key))
+        return;
+    know_key(str_from(l->peer.node), key);
+    if (gw_ident_knows_key(l->peer.node, l->cert) && save_node(&e) < 0)
+        log_error("%s", e.msg);
 }
 
 static void set_managers(const struct gw_manager *m, size_t n)
 {
+    struct gw_ident old = me.id;
     me.id.nmanagers = 0;
     for (size_t i = 0; i < n && me.id.nmanagers < GW_MANAGERS_MAX; i++) {
         size_t k = me.id.nmanagers;
+        me.id.managers[k].has_key = false;
         if (str_copy(me.id.managers[k].node, sizeof me.id.managers[k].node, m[i].NodeID) &&
             str_copy(me.id.managers[k].addr, sizeof me.id.managers[k].addr, m[i].Addr))
             me.id.nmanagers++;
+    }
+    for (size_t i = 0; i < old.nmanagers; i++) {
+        if (old.managers[i].has_key)
+            know_key(str_from(old.managers[i].node), old.managers[i].key);
     }
 }
 
@@ -270,7 +328,7 @@ static void adopt(struct gw_credentials *c)
     gw_net_identity(&gw_net, me.id.ctx, gw_ident_role());
     random_bytes(&random, sizeof random);
     me.renew_at_s = gw_renew_at(&me.id.cred.info, random);
-    me.renew_now = me.renew_changed = me.by_proof = false;
+    me.renew_now = me.renew_changed = me.by_proof = me.grace = false;
     me.id.state = GW_ACTIVE;
     me.id.error[0] = '\0';
     listen_or_not();
@@ -753,11 +811,69 @@ static void arm_renewal(void)
         return;
     if (me.ask == ASK_RENEW || ends < left)
         left = ends;
-    if (left <= 0 && !me.id.ctx)
+    if (left <= 0 && (!me.id.ctx || me.grace))
         return;
     if (left > 3600)
         left = 3600; /* wall time may be set */
     work_at(gw_now_ms() + (left > 0 ? (uint64_t)left * 1000 : 0) + 1);
+}
+
+/* ---- expired, and without a leader ---- */
+
+bool gw_ident_grace(void)
+{
+    uint64_t since = gw_swarm_alone_ms();
+    return gw_ident_role() == RPC_MANAGER && since != 0 && gw_now_ms() - since >= GRACE_AFTER_MS;
+}
+
+static void grace_begin(void)
+{
+    struct err e = ERR_INIT;
+    if (gw_tls_ctx_new(&me.id.ctx, &me.id.cred, &e) < 0) {
+        log_error("certificate: %s", e.msg);
+        return;
+    }
+    log_warn(
+        "the certificate has expired and no manager leads: going on with it for Raft alone, towards managers whose "
+        "keys are known, until there is a leader who renews it node=%s expired=%" PRId64,
+        me.id.cred.info.node, me.id.cred.info.not_after);
+    me.grace = true;
+    me.grace_end_ms = 0;
+    gw_net_identity(&gw_net, me.id.ctx, gw_ident_role());
+    listen_or_not();
+    gw_hub_managers();
+}
+
+/* An expired certificate of a manager is shown while there is no leader, and a little longer: Raft has to go on until
+ * the new one is there. */
+static void look_at_grace(uint64_t now)
+{
+    uint64_t since = gw_swarm_alone_ms();
+    if (!expired() || gw_ident_role() != RPC_MANAGER)
+        return;
+    if (since != 0 && !me.grace) {
+        if (gw_ident_grace())
+            grace_begin();
+        else
+            work_at(since + GRACE_AFTER_MS);
+    } else if (since != 0) {
+        me.grace_end_ms = 0;
+    } else if (me.grace && me.grace_end_ms == 0) {
+        me.grace_end_ms = now + GW_GRACE_MS;
+        work_at(me.grace_end_ms);
+    } else if (me.grace && me.grace_end_ms <= now) {
+        me.grace = false;
+    }
+}
+
+void gw_ident_leader(void)
+{
+    if (!expired())
+        return;
+    if (gw_swarm()->leader) /* our own cad can renew it */
+        forget_question();
+    me.next_ms = 0;
+    work_at(gw_now_ms());
 }
 
 static int on_work(sd_event_source *s, uint64_t usec, void *arg)
@@ -765,7 +881,8 @@ static int on_work(sd_event_source *s, uint64_t usec, void *arg)
     uint64_t now = gw_now_ms();
     struct err e = ERR_INIT;
     (void)s, (void)usec, (void)arg;
-    if (me.id.ctx && expired()) {
+    look_at_grace(now);
+    if (me.id.ctx && expired() && !me.grace) {
         log_warn("the certificate has expired node=%s", me.id.cred.info.node);
         err_set(&e, ERR_UNAUTHORIZED, "our certificate has expired");
         me.id.ctx = gw_tls_ctx_unref(me.id.ctx);
@@ -841,6 +958,11 @@ void gw_ident_swarm(const struct gw_manager *m, size_t n, struct str trust, uint
         set_managers(m, n);
         if (save_node(&e) < 0)
             log_error("%s", e.msg);
+        for (size_t i = 0; i < n; i++) {
+            struct gw_link *l = gw_hub_link(m[i].NodeID);
+            if (l)
+                gw_ident_saw(l);
+        }
         gw_hub_managers();
         news = true;
     }
@@ -1017,7 +1139,7 @@ void gw_ident_on_leave(struct rpc_call *c, const void *req)
     uint64_t seq = me.id.seq;
     me.id = (struct gw_ident){ .state = GW_INACTIVE, .seq = seq };
     me.renew_at_s = 0;
-    me.renew_now = me.renew_changed = false;
+    me.renew_now = me.renew_changed = me.grace = false;
     me.swarm_rev = 0;
     gw_net_identity(&gw_net, NULL, RPC_NOBODY);
     gw_net.hello.Node = gw_net.hello.Addr = (struct str){ NULL, 0 };
@@ -1109,6 +1231,9 @@ static int load(struct err *e)
         (void)str_copy(me.id.data_path, sizeof me.id.data_path, f.DataPathAddr);
         me.id.data_path_port = f.DataPathPort;
         set_managers(f.Managers.v, f.Managers.n);
+        const struct gw_known_key *keys = f.Keys.v;
+        for (size_t i = 0; i < f.Keys.n; i++)
+            know_key(keys[i].NodeID, keys[i].Digest.p);
     }
     buf_done(&bytes);
     arena_done(&a);
@@ -1129,6 +1254,7 @@ static int load(struct err *e)
 int gw_ident_init(struct err *e)
 {
     me.id.seq = 1;
+    gw_tls_expired_ok = gw_ident_grace;
     int r = gw_state_open(&me.state, daemon_state_dir(), e);
     if (r == 0)
         r = gw_lock_init(e);

@@ -405,6 +405,8 @@ static void read_some(struct gw_link *l)
             l->net->n.rx_bytes += n;
             if (gw_in_feed(&l->in, bytes, n, on_message, l, &e) < 0 && l->state != GW_DEAD)
                 gw_link_close(l, &e);
+            if (l->state != GW_DEAD && !gw_tls_buffered(l->tls))
+                return;
             break;
         case GW_TLS_WANT_READ:
         case GW_TLS_WANT_WRITE:

@@ -23,6 +23,7 @@
 #define GW_HELLO_MS 5000u   /* from connecting to being up */
 #define GW_NOBODY_MS 60000u /* the life of a link without a certificate */
 #define GW_DRAIN_MS 60000u  /* longer than any long poll */
+#define GW_GRACE_MS 300000u /* the life of a link that was made with an expired certificate */
 
 enum gw_link_state { GW_CONNECTING, GW_HANDSHAKE, GW_GREETING, GW_UP, GW_DEAD };
 
@@ -57,6 +58,7 @@ struct gw_link {
     /* of gw_hub.c */
     uint64_t told_swarm; /* the version of managers and roots that it was told */
     bool told_renew, raft_refused;
+    bool grace; /* made with a certificate that has expired: for Raft's messages alone, and not for long */
 
     int fd;
     struct gw_tls *tls;

@@ -280,8 +280,10 @@ static int ask(enum rpc_role role, const char *by, const char *svc, const char *
 static void test_authz_matrix(void **state)
 {
     static const char *const none[] = { "cad.root", "cad.issue" };
-    static const char *const worker[] = { "cad.root", "cad.issue", "dispatcherd.session", "dispatcherd.assignments",
-                                          "dispatcherd.status" };
+    static const char *const worker[] = {
+        "cad.root",           "cad.issue",          "dispatcherd.session", "dispatcherd.assignments",
+        "dispatcherd.status", "dispatcherd.network"
+    };
     static const char *const services[] = { "raftd",       "cad",  "orchestratord", "allocatord", "schedulerd",
                                             "dispatcherd", "apid", "gatewayd",      "agentd",     "meshd" };
     (void)state;
@@ -289,9 +291,9 @@ static void test_authz_matrix(void **state)
         char name[80];
         bool for_none = false, for_worker = false;
         snprintf(name, sizeof name, "%s.%s", r->svc, r->op->name);
-        for (size_t i = 0; i < 2; i++)
+        for (size_t i = 0; i < sizeof none / sizeof *none; i++)
             for_none = for_none || strcmp(none[i], name) == 0;
-        for (size_t i = 0; i < 5; i++)
+        for (size_t i = 0; i < sizeof worker / sizeof *worker; i++)
             for_worker = for_worker || strcmp(worker[i], name) == 0;
         struct str by = gw_authz_root(str_from(r->svc), str_from(r->op->name));
         char who[40];

@@ -301,6 +301,12 @@ static void over_link(struct gw_call *c, struct gw_link *l)
     c->state = ON_LINK;
 }
 
+/* usable - for requests. */
+static struct gw_link *usable(struct gw_link *l)
+{
+    return l && !l->grace ? l : NULL;
+}
+
 /* Where c must go now. NULL and *ret_local: here. NULL and an empty e: nowhere yet. */
 static struct gw_link *goal(const struct gw_call *c, bool *ret_local, struct err *e)
 {
@@ -314,7 +320,7 @@ static struct gw_link *goal(const struct gw_call *c, bool *ret_local, struct err
             *ret_local = true;
             return NULL;
         }
-        struct gw_link *l = c->hop ? NULL : gw_hub_link(str_from(c->to));
+        struct gw_link *l = c->hop ? NULL : usable(gw_hub_link(str_from(c->to)));
         if (!l)
             err_set(e, ERR_UNAVAILABLE, "node %s is not connected", c->to);
         return l;
@@ -333,7 +339,7 @@ static struct gw_link *goal(const struct gw_call *c, bool *ret_local, struct err
         return c->hop ? NULL : gw_hub_any_manager();
     if (c->hop || !sw->leader_id[0] || strcmp(sw->leader_id, me) == 0)
         return NULL;
-    return gw_hub_link(str_from(sw->leader_id));
+    return usable(gw_hub_link(str_from(sw->leader_id)));
 }
 
 static void wait_for_goal(struct gw_call *c)
@@ -582,6 +588,10 @@ void gw_route_on_request(struct gw_link *l, uint32_t stream, struct str body)
     route.n.received++;
     if (!body.p) {
         refuse(l, stream, ERR_UNAVAILABLE, "too many large requests at a time");
+        return;
+    }
+    if (l->grace) {
+        refuse(l, stream, ERR_UNAVAILABLE, "the link was made with an expired certificate: it is for Raft alone");
         return;
     }
     arena_init(&a, 64 << 10);

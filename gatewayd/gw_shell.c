@@ -162,6 +162,8 @@ static void on_control(struct gw_link *l, struct str body)
         err_set(&e, ERR_DENIED, "a control message that is for managers only");
         if (l->peer.role != RPC_MANAGER) /* one that is being demoted may not know it yet */
             gw_link_refuse(l, &e);
+    } else if (l->grace) {
+        log_debug("control message over a link that is for Raft alone: ignored");
     } else if (l->cookie == &gw_join_cookie) {
         log_debug("not a member yet: control message ignored");
     } else if (str_is(c.Kind, "swarm")) {

@@ -56,6 +56,8 @@ struct gw_swarm_view {
     char node_id[GW_ID_MAX], cluster_id[GW_ID_MAX], leader_id[GW_ID_MAX];
 };
 const struct gw_swarm_view *gw_swarm(void);
+/* gw_swarm_alone_ms - since when no leader is known, gw_now_ms(); 0: one is. */
+uint64_t gw_swarm_alone_ms(void);
 /* gw_swarm_admit - what the store says of a peer: lowers *role, or refuses. */
 int gw_swarm_admit(const char *node, enum rpc_role *role, struct err *e);
 /* gw_swarm_again - this node's identity has changed: the store is seen with other eyes. */
@@ -78,6 +80,8 @@ struct gw_ident {
     struct gw_tls_ctx *ctx;     /* NULL: no certificate, or an expired one */
     struct {
         char node[GW_ID_MAX], addr[GW_ADDR_MAX];
+        uint8_t key[GW_DIGEST_BYTES]; /* digest of the one that its certificate had when it was last seen, and valid */
+        bool has_key;
     } managers[GW_MANAGERS_MAX];
     size_t nmanagers;
     bool managers_told; /* by a manager: the list is whole */
@@ -96,6 +100,13 @@ void gw_ident_renew_by_proof(void);
 void gw_ident_join_up(struct gw_link *l);
 void gw_ident_join_down(struct gw_link *l, const struct err *why);
 extern char gw_join_cookie; /* l->cookie of links that a join dialled is its address */
+/* gw_ident_leader - whether there is one, or whether it is this node, has changed. */
+void gw_ident_leader(void);
+/* gw_ident_grace - this manager has seen no leader for a while: others whose certificates have expired may take part in
+ * electing one. */
+bool gw_ident_grace(void);
+bool gw_ident_knows_key(const char *node, X509 *cert); /* of a manager: the one that it had when it was last seen */
+void gw_ident_saw(const struct gw_link *l);
 /* gw_ident_open - of a locked node: reads the key with @seal. -ERR_DENIED: it is not the one. */
 int gw_ident_open(const struct gw_seal *seal, struct err *e);
 /* gw_ident_reseal - writes the key anew, sealed like this. */

@@ -21,6 +21,11 @@ static const struct field manager_fields[] = {
     FIELD_STR(struct gw_manager, Addr, 1, 300),
     FIELD_END,
 };
+static const struct field known_key_fields[] = {
+    FIELD_STR(struct gw_known_key, NodeID, 1, 64),
+    FIELD_BIN(struct gw_known_key, Digest, GW_DIGEST_BYTES, GW_DIGEST_BYTES),
+    FIELD_END,
+};
 const struct field gw_node_file_fields[] = {
     FIELD_STR(struct gw_node_file, ListenAddr, 0, 300),
     FIELD_STR(struct gw_node_file, AdvertiseAddr, 0, 300),
@@ -29,6 +34,7 @@ const struct field gw_node_file_fields[] = {
     FIELD_STR(struct gw_node_file, NodeID, 0, 64),
     FIELD_STR(struct gw_node_file, ClusterID, 0, 64),
     FIELD_LIST(struct gw_node_file, Managers, manager_fields, struct gw_manager, GW_MANAGERS_MAX),
+    FIELD_LIST(struct gw_node_file, Keys, known_key_fields, struct gw_known_key, GW_MANAGERS_MAX),
     FIELD_END,
 };
 

@@ -26,6 +26,11 @@ struct gw_node_file {
     uint64_t DataPathPort;
     struct str NodeID, ClusterID; /* empty until there is a certificate */
     struct list Managers;         /* struct gw_manager */
+    struct list Keys;             /* struct gw_known_key */
+};
+/* A manager's public key, when it was last seen with a valid certificate. */
+struct gw_known_key {
+    struct str NodeID, Digest; /* SHA-256 */
 };
 extern const struct field gw_node_file_fields[];
 

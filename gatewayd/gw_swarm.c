@@ -23,7 +23,23 @@ static struct {
     struct buf known; /* managers and roots, to see a change */
     struct buf told;  /* the control message that says them; empty: nothing is known */
     struct buf issuer_key;
+    uint64_t alone_ms; /* since when there has been no leader; 0: there is one */
 } swarm;
+
+uint64_t gw_swarm_alone_ms(void)
+{
+    return swarm.alone_ms;
+}
+
+static void note_leader(const struct gw_swarm_view *before)
+{
+    if (swarm.view.current)
+        swarm.alone_ms = 0;
+    else if (swarm.alone_ms == 0)
+        swarm.alone_ms = gw_now_ms();
+    if (before->current != swarm.view.current || before->leader != swarm.view.leader)
+        gw_ident_leader();
+}
 
 const struct gw_swarm_view *gw_swarm(void)
 {
@@ -42,7 +58,8 @@ static struct str text_at(struct str doc, const char *path)
 void gw_swarm_tell(struct gw_link *l)
 {
     struct buf b = BUF_INIT;
-    if (!swarm.view.initialized || swarm.told.n == 0 || l->told_swarm == swarm.version || l->role == RPC_NOBODY)
+    if (l->grace || !swarm.view.initialized || swarm.told.n == 0 || l->told_swarm == swarm.version ||
+        l->role == RPC_NOBODY)
         return;
     buf_put(&b, swarm.told.p, swarm.told.n);
     if (gw_link_send(l, GW_CONTROL, 0, &b))
@@ -172,7 +189,7 @@ static void check_link(struct store_snap *snap, struct gw_link *l)
     struct err e = ERR_INIT;
     struct str doc;
     enum rpc_role role = l->peer.role;
-    if (l->state != GW_UP || l->role == RPC_NOBODY || gw_ident_role() != RPC_MANAGER)
+    if (l->state != GW_UP || l->grace || l->role == RPC_NOBODY || gw_ident_role() != RPC_MANAGER)
         return;
     if (admit(snap, l->peer.node, &role, &e) < 0) {
         if (e.code == ERR_DENIED)
@@ -276,6 +293,7 @@ static void look(struct store_snap *snap)
         return;
     }
     copy_meta(&swarm.view, &meta);
+    note_leader(&before);
     bool all = !before.initialized || before.current != swarm.view.current || before.leader != swarm.view.leader ||
                swarm.seen == 0 || store_changes(snap, swarm.seen, on_change, &c, &e) < 0;
     swarm.seen = swarm.view.revision;
@@ -300,8 +318,10 @@ static void on_wake(void *arg)
     struct err e = ERR_INIT;
     (void)arg;
     if (store_begin(swarm.store, &snap, &e) < 0) {
-        bool was = swarm.view.initialized;
+        struct gw_swarm_view before = swarm.view;
+        bool was = before.initialized;
         swarm.view = (struct gw_swarm_view){ .initialized = false };
+        note_leader(&before);
         swarm.seen = 0;
         if (was)
             gw_ident_store_changed();
@@ -320,6 +340,7 @@ void gw_swarm_again(void)
 
 int gw_swarm_init(struct err *e)
 {
+    swarm.alone_ms = gw_now_ms();
     int r = store_open(&swarm.store, daemon_run_dir(), false, e);
     return r < 0 ? r : store_wake_open(&swarm.wake, daemon_loop(), daemon_run_dir(), on_wake, NULL, e);
 }

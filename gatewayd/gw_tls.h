@@ -10,6 +10,11 @@
 
 struct gw_tls_ctx; /* counted */
 
+/* gw_tls_expired_ok - asked when a peer's own certificate has expired and nothing else is wrong with it: true lets the
+ * handshake go on, and whoever admits the peer has to look at the date again. NULL (and without a certificate of ours):
+ * never. */
+extern bool (*gw_tls_expired_ok)(void);
+
 /* gw_tls_ctx_new - @c NULL: neither a certificate nor roots (a node that joins: whom it talks to is checked later). */
 int gw_tls_ctx_new(struct gw_tls_ctx **ret, const struct gw_credentials *c, struct err *e);
 /* gw_tls_ctx_anonymous - roots, but no certificate: for renewing an expired one. */
@@ -30,6 +35,8 @@ struct gw_tls *gw_tls_free(struct gw_tls *t); /* sends close_notify when the han
 /* Each sets *e on GW_TLS_FAILED. */
 enum gw_tls_want gw_tls_handshake(struct gw_tls *t, struct err *e);
 enum gw_tls_want gw_tls_read(struct gw_tls *t, void *p, size_t n, size_t *ret_n, struct err *e);
+/* gw_tls_buffered - has it read more off the socket than it gave away? Else the socket itself says when to read. */
+bool gw_tls_buffered(const struct gw_tls *t);
 /* gw_tls_write - what was not written must be offered again, first. */
 enum gw_tls_want gw_tls_write(struct gw_tls *t, const void *p, size_t n, size_t *ret_n, struct err *e);
 

@@ -1,9 +1,11 @@
 /*
  * skew.c - preloaded into daemons of a test node, gives them a wall clock that is wrong by what a shared file says:
  * eight bytes, nanoseconds to add, read anew each time. The monotonic clocks stay right, as they do when somebody sets
- * the clock. (libfaketime shifts too much: sd-event's timers stop working under it.)
+ * the clock. (libfaketime shifts too much: sd-event's timers stop working under it.) nng asks the wall clock when its
+ * threads are to wake up, and waits by it: that wait is put right again.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -35,6 +37,14 @@ int clock_gettime(clockid_t clock, struct timespec *ts)
         ts->tv_nsec = ns % 1000000000;
     }
     return r;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict c, pthread_mutex_t *restrict m,
+                           const struct timespec *restrict until)
+{
+    int64_t ns = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - (skew_ns ? *skew_ns : 0);
+    struct timespec right = { ns > 0 ? ns / 1000000000 : 0, ns > 0 ? ns % 1000000000 : 0 };
+    return pthread_cond_clockwait(c, m, CLOCK_REALTIME, &right);
 }
 
 time_t time(time_t *ret)
