@@ -102,6 +102,11 @@ static void next(struct scenario *sc, unsigned len, unsigned n, struct buf *out)
     buf_putc(out, '\n');
 }
 
+static unsigned number(const char *text)
+{
+    return (unsigned)strtoul(text, NULL, 10);
+}
+
 static void read_line(void *arg, char **words, unsigned n, struct buf *out)
 {
     struct scenario *sc = arg;
@@ -111,7 +116,7 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
     if (strcmp(w, "subnet") == 0) {
         make_pool(sc, words, n, out);
     } else if (strcmp(w, "take") == 0) {
-        take(sc, n > 1 ? (unsigned)atoi(words[1]) : 1, out);
+        take(sc, n > 1 ? number(words[1]) : 1, out);
     } else if (strcmp(w, "free") == 0 || strcmp(w, "use") == 0) {
         CHECK(ip_parse(str_from(words[1]), &ip));
         pool_set(&sc->pool, ip, w[0] == 'u');
@@ -129,7 +134,7 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
     } else if (strcmp(w, "del") == 0) {
         subnets_del(&sc->taken, cidr(words[1]));
     } else if (strcmp(w, "next") == 0) {
-        next(sc, (unsigned)atoi(words[1]), n > 2 ? (unsigned)atoi(words[2]) : 1, out);
+        next(sc, number(words[1]), n > 2 ? number(words[2]) : 1, out);
     } else {
         CHECK(!"a known line");
     }
