@@ -303,7 +303,7 @@ static void test_authz_matrix(void **state)
         assert_int_equal(ask(RPC_MANAGER, who, r->svc, r->op->name, "n1"), 0);
         assert_int_equal(ask(RPC_LOCAL, who, r->svc, r->op->name, "n1"), -ERR_DENIED);
         if (r->askers)
-            assert_int_equal(ask(RPC_MANAGER, "meshd", r->svc, r->op->name, "n1"), -ERR_DENIED);
+            assert_int_equal(ask(RPC_MANAGER, "orchestratord", r->svc, r->op->name, "n1"), -ERR_DENIED);
         if (r->self) {
             assert_int_equal(ask(RPC_MANAGER, who, r->svc, r->op->name, "n2"), -ERR_DENIED);
             assert_int_equal(ask(RPC_MANAGER, who, r->svc, r->op->name, NULL), -ERR_INVALID);
@@ -319,6 +319,8 @@ static void test_authz_matrix(void **state)
     assert_int_equal(ask(RPC_MANAGER, "apid", "gatewayd", "leave", NULL), -ERR_DENIED);
     assert_int_equal(ask(RPC_MANAGER, "apid", "raftd", "restore", NULL), -ERR_DENIED);
     assert_int_equal(ask(RPC_MANAGER, "apid", "cad", "unlock_key", NULL), -ERR_DENIED);
+    assert_int_equal(ask(RPC_MANAGER, "gatewayd", "cad", "unlock_key", NULL), -ERR_DENIED);
+    assert_int_equal(ask(RPC_MANAGER, "gatewayd", "raftd", "node_key", NULL), -ERR_DENIED);
 }
 
 /* ---- certificates ---- */
