@@ -175,7 +175,7 @@ def test_refused(s):
             raise st.Failure("%s is accepted" % body)
     eq([n["Name"] for n in s.api.get("/networks") if n["Name"] == "r2"], [])
     s.docker_fails("service", "create", "-d", "--network", "nosuch", "pause:latest", say="network nosuch not found")
-    s.docker_fails("service", "create", "-d", "--network", "ingress", "pause:latest",
+    s.docker_fails("service", "create", "-d", "--no-resolve-image", "--network", "ingress", "pause:latest",
                    say="Service cannot be explicitly attached to the ingress network \"ingress\"")
     s.docker_fails("service", "create", "-d", "--network", "none", "pause:latest", say="network none not found")
     s.docker_fails("service", "create", "-d", "--network", "docker_gwbridge", "pause:latest", say="not found")
@@ -251,6 +251,19 @@ def test_exhausted_and_healed(s):
     s.wait(lambda: "Status" not in network(s, "ex") or None, "the reason is gone")
     s.remove("full", "late")
     remove(s, "ex")
+
+
+def test_two_subnets(s):
+    """The second subnet gives when the first one is full, and both families come from their own."""
+    body = {"Name": "two", "Driver": "overlay", "EnableIPv6": True,
+            "IPAM": {"Config": [{"Subnet": "10.67.0.0/30"}, {"Subnet": "10.67.1.0/29"}, {"Subnet": "fd67::/64", "Gateway": "fd67::99"}]}}
+    ident = s.api.post("/networks/create", body, version="/v1.50")["Id"]
+    s.create("tws", "pause:latest", "--network", "two", "--replicas", "3", "--endpoint-mode", "dnsrr")
+    got = sorted(x for t in attached(s, "tws", 3) for x in attachments(t)["two"])
+    eq([a for a in got if ":" not in a], ["10.67.0.2/30", "10.67.1.2/29", "10.67.1.3/29"])
+    eq([a for a in got if ":" in a], ["fd67::%d/64" % i for i in (1, 2, 3)])
+    s.remove("tws")
+    remove(s, ident)
 
 
 def test_ingress_network(s):
