@@ -8,6 +8,11 @@
 #include "raftd/node_priv.h"
 
 #define COMPACT_SLICE 2000u
+/* A snapshot writes the whole store. The larger that is, the more entries are waited for, so that snapshots cost no
+ * more than a few times what the log does; within bounds, since a restart replays them. */
+#define SMALL_STORE_BYTES (16u << 20)
+#define LOG_SHARE 4u
+#define INTERVALS_MAX 8u
 
 struct snapshot_job {
     pthread_t thread;
@@ -171,6 +176,14 @@ static void snapshot_start(void)
     sn.job = j;
 }
 
+static bool interval_over(uint64_t entries, uint64_t bytes)
+{
+    if (entries < node.interval)
+        return false;
+    uint64_t used = sm_used_bytes(node.sm);
+    return used < SMALL_STORE_BYTES || bytes >= used / LOG_SHARE || entries / INTERVALS_MAX >= node.interval;
+}
+
 void snapshot_consider(void)
 {
     struct raft_log_state st;
@@ -182,8 +195,8 @@ void snapshot_consider(void)
     raft_log_counts(node.log, &lc);
     if (applied == st.snapshot_index)
         return;
-    if (applied - st.snapshot_index >= node.interval || node.want_snapshot ||
-        lc.bytes - sn.log_bytes_at_snapshot >= node_conf.snapshot_bytes)
+    uint64_t bytes = lc.bytes - sn.log_bytes_at_snapshot;
+    if (node.want_snapshot || bytes >= node_conf.snapshot_bytes || interval_over(applied - st.snapshot_index, bytes))
         snapshot_start();
 }
 

@@ -10,6 +10,7 @@
 
 #define LINKS_MAX 32u
 #define KEEP_BYTES (64u << 10) /* of an idle outbox */
+#define CORK_BYTES (64u << 10)
 
 /* One other manager. */
 struct link {
@@ -151,8 +152,19 @@ bool peers_link(const char *node)
     return peers.up && (l == NULL || !l->down);
 }
 
+/* Small ones go in one write: gatewayd is woken once. */
 void peers_flush(void)
 {
-    for (size_t i = 0; i < peers.n; i++)
+    size_t waiting = 0, bytes = 0;
+    for (size_t i = 0; i < peers.n; i++) {
+        waiting += peers.v[i].out.n > 0;
+        bytes += peers.v[i].out.n;
+    }
+    bool together = waiting > 1 && bytes <= CORK_BYTES;
+    if (together)
+        oneway_cork(peers.gate);
+    for (size_t i = 0; i < peers.n && waiting > 0; i++)
         flush_one(&peers.v[i]);
+    if (together)
+        oneway_uncork(peers.gate);
 }

@@ -326,7 +326,7 @@ static void enqueue(struct request *q)
         return;
     }
     /* Twice its size: documents, and index entries with their pages. */
-    if (grows(&q->en) && !sm_room(node.sm, 2 * node.batch.n, &e)) {
+    if (grows(&q->en) && !sm_room(node.sm, 2 * node.batch.n, clock_mono().ms, &e)) {
         node.batch.n = off;
         fail(q, e.code, e.msg);
         return;

@@ -20,6 +20,8 @@
 
 #define ENTRY_ARENA_MAX ((size_t)1 << 30)
 #define IN_USE_NAMES_MAX 5u
+#define ROOM_BYTES (64u << 20)
+#define ROOM_MS 20u
 
 struct map *sm_map(struct sm *sm, enum kind k)
 {
@@ -886,9 +888,16 @@ int sm_shrink(struct sm *sm, bool *ret_done, struct err *e)
     return r;
 }
 
-bool sm_room(const struct sm *sm, uint64_t bytes, struct err *e)
+/* When there was room for a great deal a moment ago, there is for a little now. */
+bool sm_room(struct sm *sm, uint64_t bytes, uint64_t now_ms, struct err *e)
 {
-    return map_room(&sm->state, bytes, e);
+    if (bytes <= ROOM_BYTES / 4 && now_ms - sm->roomy_ms < ROOM_MS)
+        return true;
+    if (!map_room(&sm->state, bytes, e))
+        return false;
+    if (map_room(&sm->state, ROOM_BYTES, NULL))
+        sm->roomy_ms = now_ms;
+    return true;
 }
 
 int sm_restored(struct sm *sm, uint64_t index, uint64_t term, uint64_t revision, struct err *e)

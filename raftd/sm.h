@@ -75,7 +75,7 @@ int sm_set_role(struct sm *sm, uint64_t term, bool leader, const char *leader_id
  * RAFT_ENTRY_MEMBERS holds the whole new membership in that form; snapshots carry it. */
 void sm_members(struct sm *sm, struct buf *out);
 
-bool sm_room(const struct sm *sm, uint64_t bytes, struct err *e);
+bool sm_room(struct sm *sm, uint64_t bytes, uint64_t now_ms, struct err *e);
 
 /* ---- snapshots ---- */
 struct sm_snap; /* both maps at one applied index; may be used by one other thread */

@@ -15,6 +15,7 @@ struct sm {
     uint64_t applied, applied_term, revision;        /* of the open batch */
     uint64_t done_applied, done_term, done_revision; /* committed */
     bool secret_touched;                             /* the batch changes the secret map */
+    uint64_t roomy_ms;                               /* when there was plenty of room */
     bool torn;
     struct arena arena; /* one entry: decoded, and what it replaced */
     struct touch *touched;

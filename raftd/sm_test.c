@@ -578,8 +578,8 @@ static void test_full_map(void **state)
     sm_close(sm);
     map_bytes = 4u << 20;
     open_maps(0);
-    assert_true(sm_room(sm, 100000, &e));
-    assert_false(sm_room(sm, 8u << 20, &e));
+    assert_true(sm_room(sm, 100000, 1000, &e));
+    assert_false(sm_room(sm, 8u << 20, 1000, &e));
     assert_non_null(strstr(e.msg, "the store is full"));
     static char big[700000];
     int r = 0;

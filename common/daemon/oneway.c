@@ -43,6 +43,7 @@ struct oneway {
     struct buf in, out; /* the unread rest; what the socket did not take, from out_at on */
     size_t out_at;
     bool hello; /* the peer's header has come: the link is up */
+    bool corked;
 };
 
 static void link_close(struct oneway *o);
@@ -165,8 +166,21 @@ static bool keep(struct oneway *o, const struct iovec v[3], size_t sent)
         sent -= skip;
     }
     CHECK(!o->out.failed);
-    watch(o);
+    if (!o->corked)
+        watch(o);
     return true;
+}
+
+void oneway_cork(struct oneway *o)
+{
+    o->corked = true;
+}
+
+void oneway_uncork(struct oneway *o)
+{
+    o->corked = false;
+    if (o->fd >= 0 && o->out.n > o->out_at && out_flush(o))
+        watch(o); /* of a broken link the loop will notice */
 }
 
 bool oneway_send(struct oneway *o, struct str front, struct str body)
@@ -178,7 +192,7 @@ bool oneway_send(struct oneway *o, struct str front, struct str body)
     set_head(first, n);
     if (o->fd < 0 || !o->hello || n > ONEWAY_MSG_MAX || waits + n > ONEWAY_QUEUE_BYTES)
         return false;
-    if (waits > 0)
+    if (waits > 0 || o->corked)
         return keep(o, v, 0);
     ssize_t sent = sendmsg(o->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN && errno != EINTR)

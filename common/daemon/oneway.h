@@ -32,4 +32,8 @@ int oneway_dial(struct oneway **ret, sd_event *loop, const char *run_dir, const 
 /* oneway_send - front and body are one message; false: dropped. Never blocks. */
 bool oneway_send(struct oneway *o, struct str front, struct str body);
 
+/* oneway_cork - what is sent from now on goes out together at oneway_uncork(), soon. */
+void oneway_cork(struct oneway *o);
+void oneway_uncork(struct oneway *o);
+
 struct oneway *oneway_free(struct oneway *o);
