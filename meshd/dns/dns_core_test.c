@@ -234,7 +234,7 @@ static void test_nonsense(void **state)
     static const char cut[] = "\0\1\1\0\0\1\0\0\0\0\0\0\7abc";
     static const char dotted[] = "\0\1\1\0\0\1\0\0\0\0\0\0\7a.b\0web\0\0\1\0\1";
     (void)state;
-#define RAW(x) ask_raw((struct str){ x, sizeof x - 1 }, false)
+#define RAW(x) ask_raw((struct str){ (x), sizeof(x) - 1 }, false)
     assert_string_equal(RAW(loop), "FORMERR");
     assert_string_equal(RAW(none), "FORMERR");
     assert_string_equal(RAW(two), "FORMERR");

@@ -281,7 +281,7 @@ static size_t question(char *m, uint16_t id, const char *name)
 {
     static const char head[] = "\0\0\1\0\0\1\0\0\0\0\0\0";
     size_t n = 12;
-    memcpy(m, head, 12);
+    memcpy(m, head, 12); /* NOLINT(bugprone-not-null-terminated-result) */
     m[0] = (char)(id >> 8);
     m[1] = (char)id;
     while (*name) {
@@ -291,7 +291,7 @@ static size_t question(char *m, uint16_t id, const char *name)
         n += len;
         name += len + (name[len] == '.');
     }
-    memcpy(m + n, "\0\0\1\0\1", 5);
+    memcpy(m + n, "\0\0\1\0\1", 5); /* NOLINT(bugprone-not-null-terminated-result) */
     return n + 5;
 }
 
