@@ -15,7 +15,8 @@ int main(int argc, char **argv)
                                              .routes = gw_routes,
                                              .relay = gw_route_relay,
                                              .probes = probes,
-                                             .max_calls = 4096,
+                                             .max_calls =
+                                                 40000, /* as dispatcherd: a poll of each node, and what they report */
                                              .start = gw_shell_start,
                                              .stop = gw_shell_stop,
                                              .status = gw_shell_status,

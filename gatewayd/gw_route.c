@@ -7,11 +7,14 @@
 #include "gatewayd/gw_authz.h"
 #include "gatewayd/gw_shell.h"
 
-#define SLOTS_MAX 8192u /* requests that wait for one peer */
+#define SLOTS_MAX 65536u /* requests that wait for one peer: as many as a stream's number can tell apart */
+#define CALLS_MAX                                                                                                      \
+    65536u /* all that this process knows of, under a KiB each: a poll of each of 20,000 nodes, and more */
 #define WAITING_BYTES (96u << 20)
 #define ASK_MAX_MS 86400000u
 
-static const unsigned in_calls_max[] = { [RPC_NOBODY] = 2, [RPC_WORKER] = 256, [RPC_MANAGER] = 8192 };
+static const char too_many[] = "too many requests at a time";
+static const unsigned in_calls_max[] = { [RPC_NOBODY] = 2, [RPC_WORKER] = 256, [RPC_MANAGER] = 40000 };
 
 /* One request that we answer for, or that is ours. */
 struct gw_call {
@@ -36,6 +39,8 @@ struct gw_call {
     char from_node[GW_ID_MAX], from_svc[40], from_addr[72];
     uint64_t deadline_ms, wait_until_ms;
 };
+
+_Static_assert(sizeof(struct gw_call) < 1024, "CALLS_MAX of them");
 
 struct answer;
 static struct {
@@ -489,6 +494,10 @@ void gw_route_relay(struct rpc_call *rc, const struct rpc_request *rq)
     }
     if (str_is(by, "root"))
         by = gw_authz_root(rq->svc, rq->op);
+    if (route.n.outstanding >= CALLS_MAX) {
+        rpc_fail(rc, ERR_UNAVAILABLE, "%s", too_many);
+        return;
+    }
     struct gw_call *c = call_new(rq->ttl);
     c->src = SRC_LOCAL;
     c->local = rc;
@@ -597,8 +606,8 @@ void gw_route_on_request(struct gw_link *l, uint32_t stream, struct str body)
     arena_init(&a, 64 << 10);
     if (gw_wire_decode(&m, gw_request_fields, sizeof m, body, &a, &e) < 0 || m.Body.n == 0)
         refuse(l, stream, ERR_INVALID, e.code ? e.msg : "request: Body: is missing");
-    else if (l->n_in_calls >= in_calls_max[l->role])
-        refuse(l, stream, ERR_UNAVAILABLE, "too many requests at a time");
+    else if (l->n_in_calls >= in_calls_max[l->role] || route.n.outstanding >= CALLS_MAX)
+        refuse(l, stream, ERR_UNAVAILABLE, too_many);
     else
         accept_call(l, stream, &m);
     arena_done(&a);

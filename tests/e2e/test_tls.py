@@ -4,8 +4,10 @@
 m1, m2, m3 are a swarm; w1 is a swarm of its own, so that there is a worker of another one."""
 
 import contextlib
+import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -359,6 +361,34 @@ def test_slow_reader(s):
                         raise st.Failure("%.0f MiB of answers wait for somebody who does not read" % (rss(pid) - had))
             eq(quick.ask("cad", "root", {})[0], "ok")
             print("# %s" % ("stopped after %d requests" % stream if stopped else "all %d requests were taken" % stream))
+
+
+def test_ten_thousand_requests(s):
+    """A daemon hangs while ten thousand nodes ask it through one manager: all wait within bounds, others are served, and all are answered."""
+    count = 10000
+    frozen = m1(s).host_pid("dispatcherd")
+    with unharmed(s, 120) as pid, wire.Link(s.cluster, m1(s), s.keys.ident("manager"), timeout=30) as many:
+        had = rss(pid)
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            msg = wire.pack({"To": "leader", "Svc": "dispatcherd", "Op": "session", "By": "agentd", "Ttl": 120000, "Body": {}})
+            for stream in range(1, count + 1):
+                many.frame(wire.REQUEST, 3, stream, len(msg), msg)
+
+            def all_there():
+                return json.loads(m1(s).probe("gatewayd"))["requests"]["outstanding"] >= count
+            st.wait_until(all_there, 60 * st.SLOW, "%d requests are on their way" % count)
+            with wire.Link(s.cluster, m1(s), s.keys.ident("worker")) as other:
+                eq(other.ask("cad", "root", {})[0], "ok")
+            print("# %.1f KiB a request" % ((rss(pid) - had) * 1024 / count))
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        answers = set()
+        while len(answers) < count:
+            kind, stream, reply = many.recv(60 * st.SLOW)
+            if kind == wire.REPLY:
+                contains(wire.unpack(reply).get("Msg", ""), "session")
+                answers.add(stream)
 
 
 def test_many_at_once(s):
