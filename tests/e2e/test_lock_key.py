@@ -200,7 +200,7 @@ def test_power_goes_in_the_middle(s):
     for i in range(ROUNDS):
         victim = random.choice([m for m in MANAGERS if s.cluster.wait_leader().name != m and m != "m1"] or ["m2"])
         change(s, keys)
-        time.sleep(random.choice((0, random.uniform(0, 0.03))))  # a random moment: nothing is waited for
+        time.sleep(random.choice((0, random.uniform(0, 0.03))))  # wait: a random moment
         reboot(s, victim)
         st.wait_until(lambda v=victim: state(s, v) in ("locked", "active"), 30 * st.SLOW, victim + " is up")
         if state(s, victim) == "locked":
@@ -219,7 +219,7 @@ def test_killed_in_the_middle(s):
         change(s, keys)
         for _ in range(3):
             kill(s, "m3", random.choice(("gatewayd", "raftd")))
-            time.sleep(random.uniform(0, 0.05))  # a random moment, nothing is waited for
+            time.sleep(random.uniform(0, 0.05))  # wait: a random moment
         node(s, "m3").wait_ready(60 * st.SLOW)
         st.wait_until(lambda: state(s, "m3") in ("locked", "active"), 30 * st.SLOW, "m3 is up")
         if state(s, "m3") == "locked":
