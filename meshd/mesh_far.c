@@ -463,7 +463,8 @@ static int settle_nodes(struct mesh_node *n, bool opening, struct err *e)
         return r;
     mesh_node_host_wants(n);
     struct err host_e = ERR_INIT;
-    int rh = port == n->host.vxlan_port ? mesh_host_apply(&n->host, &host_e) : mesh_host_sync(&n->host, &rebuilt, &host_e);
+    int rh =
+        port == n->host.vxlan_port ? mesh_host_apply(&n->host, &host_e) : mesh_host_sync(&n->host, &rebuilt, &host_e);
     if (rh < 0 && r == 0) {
         n->todo_nodes = true;
         *e = host_e;

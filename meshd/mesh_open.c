@@ -171,6 +171,15 @@ static int open_gateway(struct opening *o, struct err *e)
 
 /* ---- sandboxes ---- */
 
+/* leaving - its sandbox went a moment ago, and the kernel is taking it apart. */
+static bool leaving(const struct mesh_node *n, uint32_t addr)
+{
+    for (size_t i = 0; i < n->nleaving; i++)
+        if (n->leaving[i] == addr)
+            return true;
+    return false;
+}
+
 static void open_links(struct opening *o)
 {
     struct mesh_node *n = o->n;
@@ -183,6 +192,8 @@ static void open_links(struct opening *o)
                 note(o, "task %s: %s", sb->task, e.msg);
             continue;
         }
+        if (leaving(n, mesh_nl_veth_addr(l->name)))
+            continue;
         note(o, "link %s belongs to no sandbox: removed", l->name);
         (void)mesh_nl_link_del(&n->nl.gt, l->name, NULL);
         mesh_ct_addr(&n->stale, mesh_nl_veth_addr(l->name), MESH_CT_ALL);

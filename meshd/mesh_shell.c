@@ -9,6 +9,7 @@
 #include "common/util/clock.h"
 #include "meshd/mesh_parts.h"
 #include "meshd/mesh_view.h"
+#include "meshd/mesh_wait.h"
 
 #define FORGET_MS 30        /* collects what stops together; a UDP client of a dead task waits this long */
 #define DRAIN_MS 100        /* between two looks at connections to tasks that are leaving */
@@ -166,6 +167,12 @@ static void on_down(struct rpc_call *c, const void *req)
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
+static void on_quiet(struct rpc_call *c, const void *req)
+{
+    if (permitted(c))
+        mesh_wait_quiet(c, req, &self.node);
+}
+
 static void on_list(struct rpc_call *c, const void *req)
 {
     struct mesh_list_reply rep = { 0 };
@@ -185,7 +192,8 @@ static void on_list(struct rpc_call *c, const void *req)
 }
 
 const struct route mesh_shell_routes[] = {
-    { &op_mesh_up, on_up }, { &op_mesh_ready, on_ready }, { &op_mesh_down, on_down }, { &op_mesh_list, on_list }, { 0 },
+    { &op_mesh_up, on_up },     { &op_mesh_ready, on_ready }, { &op_mesh_quiet, on_quiet },
+    { &op_mesh_down, on_down }, { &op_mesh_list, on_list },   { 0 },
 };
 
 /* ---- the table's guard ---- */
@@ -316,6 +324,8 @@ int mesh_shell_start(struct err *e)
     if (r == 0)
         r = mesh_parts_open(&self.parts, daemon_run_dir(), mesh_view(), mesh_view_self(), on_note, NULL, e);
     if (r == 0)
+        r = mesh_wait_open(e);
+    if (r == 0)
         r = timer_open(&self.reconcile, reconcile, NULL, e);
     if (r == 0)
         r = timer_open(&self.later, parts_later, NULL, e);
@@ -341,6 +351,7 @@ void mesh_shell_stop(void)
     self.sweep = timer_free(self.sweep);
     self.forget = timer_free(self.forget);
     self.reconcile = timer_free(self.reconcile);
+    mesh_wait_close();
     self.later = timer_free(self.later);
     mesh_view_stop();
     mesh_parts_close(&self.parts);
