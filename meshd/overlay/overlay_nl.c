@@ -16,7 +16,7 @@
 #include "common/util/cleanup.h"
 
 #define ROOM 1024
-#define EDITS_PER_BATCH 500u
+#define EDITS_PER_BATCH 128u /* should all be refused: what the socket can hold of answers */
 
 int overlay_host_open(struct overlay_host *h, struct err *e)
 {
@@ -474,7 +474,7 @@ static void put_edit(struct overlay_ns *ns, const struct overlay_edit *ed)
     bool set = ed->type == OVERLAY_FDB_SET || ed->type == OVERLAY_NEIGH_SET;
     bool fdb = ed->type == OVERLAY_FDB_SET || ed->type == OVERLAY_FDB_DEL;
     struct nlmsghdr *h = mesh_msg_put(&ns->rt, set ? RTM_NEWNEIGH : RTM_DELNEIGH,
-                                      NLM_F_ACK | (set ? NLM_F_CREATE | NLM_F_REPLACE : 0), sizeof(struct ndmsg), 128);
+                                      set ? NLM_F_CREATE | NLM_F_REPLACE : 0, sizeof(struct ndmsg), 128);
     *(struct ndmsg *)mnl_nlmsg_get_payload(h) = (struct ndmsg){ .ndm_family = fdb ? AF_BRIDGE : ed->ip.family,
                                                                 .ndm_ifindex = (int)ns->vx,
                                                                 .ndm_state = NUD_PERMANENT,
@@ -485,22 +485,16 @@ static void put_edit(struct overlay_ns *ns, const struct overlay_edit *ed)
         mnl_attr_put(h, NDA_DST, ip_bytes(&ed->ip), ed->ip.b);
 }
 
-/* is_gone - deleting what is not there is as good; the batch goes on behind it in any case. */
-static bool is_gone(int errnum)
-{
-    return errnum == ENOENT || errnum == ESRCH;
-}
-
+/* The kernel says what it refuses, and with the last one that it has seen them all. */
 int overlay_ns_apply(struct overlay_ns *ns, const struct overlay_edits *es, struct err *e)
 {
     int r = 0;
     for (size_t i = 0; i < es->n;) {
-        int errnum = 0;
         struct err e1 = ERR_INIT;
         for (size_t k = 0; i < es->n && k < EDITS_PER_BATCH; i++, k++)
             put_edit(ns, &es->v[i]);
-        if (mesh_msg_send(&ns->rt, "change neighbours of an overlay network", &errnum, &e1) < 0 && !is_gone(errnum) &&
-            r == 0) {
+        ns->rt.cur->nlmsg_flags |= NLM_F_ACK;
+        if (mesh_msg_send(&ns->rt, "change neighbours of an overlay network", NULL, &e1) < 0 && r == 0) {
             r = -e1.code;
             if (e)
                 *e = e1;

@@ -1,0 +1,245 @@
+#!/usr/bin/python3
+"""Overlay networks on three managers and two workers: services on one network reach each other's addresses from every node, on
+separate ones they can't; what each node has in its kernel is what the managers say, whatever happens to it."""
+
+import collections
+import contextlib
+import json
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import swarmtest as st  # noqa: E402
+from swarmtest import contains, eq  # noqa: E402
+
+ANSWER = re.compile(r"host=(\S+) client=(\[?[0-9a-fA-F.:]+?\]?):(\d+) server=")
+
+
+def setup(s):
+    s.load("echo")
+    s.load("pause")
+    for name in ("one", "two"):
+        s.docker("network", "create", "-d", "overlay", name)
+
+
+def network(s, name):
+    return s.api.get("/networks/" + name)["Id"]
+
+
+def inside(s, task):
+    """argv in the task's network: with the node's programs, an image of the tests has none."""
+    node = s.node_of(task)
+    return lambda *argv: node.argv("nsenter", "--net=/run/microswarm/netns/" + task["ID"], "--", *argv)
+
+
+def ask(s, task, addr, seconds=5):
+    """(replica, client as it saw it) of one request from inside a task; None when nobody answers."""
+    try:
+        out = st.run(*inside(s, task)("curl", "-gsS", "--max-time", str(seconds * st.SLOW), "http://%s:8080/" % addr))
+    except st.Failure:
+        return None
+    m = ANSWER.search(out)
+    if not m:
+        raise st.Failure("%s: %r" % (addr, out))
+    return m.group(1), m.group(2)
+
+
+def vip(s, service, net):
+    nid = network(s, net)
+    got = [v["Addr"].split("/")[0] for v in s.inspect(service)["Endpoint"]["VirtualIPs"] if v["NetworkID"] == nid]
+    eq(len(got), 1, "VIPs of %s on %s" % (service, net))
+    return got[0]
+
+
+def address(s, task, net):
+    nid = network(s, net)
+    return next(a["Addresses"][0].split("/")[0] for a in task["NetworksAttachments"] if a["Network"]["ID"] == nid)
+
+
+def hosts(tasks):
+    return {t["Status"]["ContainerStatus"]["ContainerID"][:12] for t in tasks}
+
+
+def settled(s, nodes=None):
+    """Until every node's kernel is as its map says, and all maps name the same tasks; then no difference is left."""
+    want = collections.defaultdict(set)
+    for t in s.api.get("/tasks"):
+        if t["DesiredState"] == "running" and t["Status"]["State"] == "running":
+            for a in t.get("NetworksAttachments") or []:
+                want[a["Network"]["ID"]].add(t["ID"])
+
+    def same():
+        for n in nodes or s.cluster.nodes():
+            for net in json.loads(n.probe("meshd", "overlay")):
+                if net["differences"] or net.get("error"):
+                    return False
+                eps = json.loads(n.probe("meshd", "endpoints " + net["network"]))
+                if {e["task"] for e in eps if e["state"] == "ready"} != want[net["network"]]:
+                    return False
+            for sb in json.loads(n.probe("meshd", "vips")):
+                if sb["differences"] or not sb["intact"]:
+                    return False
+        return True
+    s.wait(same, "every node has in its kernel what the managers say")
+
+
+def test_one_network(s):
+    s.create("web", "echo:latest", "--network", "one", "--replicas", "5", "--endpoint-mode", "vip")
+    s.create("client", "pause:latest", "--network", "one", "--replicas", "5")
+    s.keep.update(("web", "client"))
+    web, clients = s.wait_running("web", 5), s.wait_running("client", 5)
+    settled(s)
+    eq(len({t["NodeID"] for t in clients}), 5)
+    to = vip(s, "web", "one")
+    for c in clients:
+        me = address(s, c, "one")
+        said = collections.Counter()
+        for _ in range(40):
+            got = ask(s, c, to)
+            if not got:
+                raise st.Failure("no answer of the VIP on %s" % s.node_of(c).name)
+            said[got[0]] += 1
+            eq(got[1], me, "the server sees the client's own address")
+        eq(set(said), hosts(web), "replicas reached from " + s.node_of(c).name)
+        for t in web:
+            got = ask(s, c, address(s, t, "one"))
+            eq(got, (t["Status"]["ContainerStatus"]["ContainerID"][:12], me), "a task by its own address")
+
+
+def test_from_a_replica(s):
+    """A replica that asks for its own service gets all of them, itself too."""
+    web = s.running("web")
+    to = vip(s, "web", "one")
+    eq({ask(s, web[0], to)[0] for _ in range(40)}, hosts(web))
+
+
+def test_separate_networks(s):
+    s.create("stranger", "pause:latest", "--network", "two", "--replicas", "5")
+    strangers = s.wait_running("stranger", 5)
+    settled(s)
+    web = s.running("web")
+    to = vip(s, "web", "one")
+    for t in strangers[:3]:
+        eq(ask(s, t, to, 1), None, "a VIP of another network")
+        eq(ask(s, t, address(s, web[0], "one"), 1), None, "a task of another network")
+
+
+def test_two_networks_at_once(s):
+    s.create("both", "pause:latest", "--network", "two", "--network", "one", "--replicas", "2")
+    s.create("web2", "echo:latest", "--network", "two", "--replicas", "2")
+    both = s.wait_running("both", 2)
+    s.wait_running("web2", 2)
+    settled(s)
+    for t in both:
+        for name, net in (("web", "one"), ("web2", "two")):
+            got = ask(s, t, vip(s, name, net))
+            eq(got and got[1], address(s, t, net), "asked on " + net)
+
+
+def test_scaling_loses_nobody(s):
+    """Requests go on while backends come and go."""
+    client = s.running("client")[0]
+    to = vip(s, "web", "one")
+    for n in (9, 3, 6, 5):
+        s.docker("service", "scale", "-d", "web=%d" % n)
+        for _ in range(20):
+            if not ask(s, client, to):
+                raise st.Failure("a request failed while web was scaled to %d" % n)
+        s.wait_running("web", n)
+    settled(s)
+    eq({ask(s, client, to)[0] for _ in range(60)}, hosts(s.running("web")))
+
+
+def test_no_backend(s):
+    client = s.running("client")[0]
+    to = vip(s, "web", "one")
+    s.docker("service", "scale", "-d", "web=0")
+    s.wait_running("web", 0)
+    settled(s)
+    p = st.run(*inside(s, client)("sh", "-c", "curl -sS --max-time %d http://%s:8080/ 2>&1; echo code=$?" % (20 * st.SLOW, to)))
+    contains(p, "code=7")  # refused, at once
+    s.docker("service", "scale", "-d", "web=5")
+    s.wait_running("web", 5)
+    settled(s)
+    eq({ask(s, client, to)[0] for _ in range(40)}, hosts(s.running("web")))
+
+
+def test_dnsrr_has_no_vip(s):
+    s.create("rr", "echo:latest", "--network", "one", "--endpoint-mode", "dnsrr")
+    rr = s.wait_running("rr", 1)[0]
+    settled(s)
+    eq(s.inspect("rr")["Endpoint"].get("VirtualIPs") or [], [])
+    eq(ask(s, s.running("client")[0], address(s, rr, "one"))[0], list(hosts([rr]))[0])
+
+
+def test_meshd_dies(s):
+    """Nobody notices: requests go on while it is gone, and what is there afterwards is adopted, not made anew."""
+    client = s.running("client")[0]
+    node = s.node_of(client)
+    to = vip(s, "web", "one")
+    settled(s)
+    node.hold("meshd", 9)
+    for _ in range(10):
+        if not ask(s, client, to):
+            raise st.Failure("no answer while meshd of %s was gone" % node.name)
+    node.release("meshd")
+    node.wait_ready()
+    settled(s)
+    metrics = node.probe("meshd", "metrics")
+    contains(metrics, "microswarm_meshd_overlay_repairs_total 0")
+    contains(metrics, "microswarm_meshd_vip_transactions_total 0")
+    eq({ask(s, client, to)[0] for _ in range(40)}, hosts(s.running("web")))
+
+
+def test_taken_apart_by_hand(s):
+    client = s.running("client")[0]
+    node = s.node_of(client)
+    to = vip(s, "web", "one")
+    net = network(s, "one")
+    node.sh("nsenter", "--net=/run/microswarm/overlay/" + net, "--", "ip", "link", "del", "vx0")
+    st.run(*inside(s, client)("nft", "flush", "ruleset"))
+    node.kill("meshd")
+    node.wait_ready()
+    settled(s)
+    eq({ask(s, client, to)[0] for _ in range(40)}, hosts(s.running("web")))
+
+
+def test_node_power_off(s):
+    """Its replicas are given to others, and nobody is sent to it."""
+    w2 = s.cluster.node("w2")
+    client = next(t for t in s.running("client") if s.node_of(t).name != "w2")
+    to = vip(s, "web", "one")
+    gone = next(x["ID"] for x in s.api.get("/nodes") if x["Description"]["Hostname"] == "w2")
+    w2.power_off()
+    s.wait(lambda: len([t for t in s.running("web") if t["NodeID"] != gone]) == 5 or None, "web runs elsewhere", 60)
+
+    def all_answer():
+        return {(ask(s, client, to, 1) or ("",))[0] for _ in range(20)} <= hosts(
+            [t for t in s.running("web") if t["NodeID"] != gone]) or None
+    s.wait(all_answer, "all requests are answered", 60)
+    w2.start()
+    w2.wait_ready(60 * st.SLOW)
+    s.create("late", "pause:latest", "--network", "one", "--constraint", "node.hostname==w2")
+    late = s.wait_running("late", 1, 60)[0]
+    settled(s)
+    eq({ask(s, late, to)[0] for _ in range(40)}, hosts(s.running("web")))
+
+
+def test_gone(s):
+    s.keep.clear()
+    s.remove_all()
+
+    def nothing():
+        return all(json.loads(n.probe("meshd", "overlay")) == [] and json.loads(n.probe("meshd", "vips")) == []
+                   for n in s.cluster.nodes()) or None
+    s.wait(nothing, "no node has a network any more")
+    for n in s.cluster.nodes():
+        eq(n.sh("ls", "/run/microswarm/overlay").split(), [])
+    for name in ("one", "two"):
+        with contextlib.suppress(st.ApiError):
+            s.api.delete("/networks/" + name)
+
+
+if __name__ == "__main__":
+    st.main(setup, managers=3, workers=2)
