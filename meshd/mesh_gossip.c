@@ -28,7 +28,7 @@ struct mesh_gossip {
     sd_event *loop;
     struct netmap *map;
     uint16_t port;
-    mesh_gossip_changed_fn *changed;
+    struct mesh_gossip_ops ops;
     void *arg;
     char self[ID_SIZE];
     int fd; /* IPv6 socket that takes IPv4 too, where the kernel has IPv6 */
@@ -43,7 +43,6 @@ struct mesh_gossip {
     gossip_id *ids, seeds[2][SEEDS_MAX];
     uint64_t wake_ms;
     uint32_t alone; /* no peers: nothing to do at all */
-    bool managers;
     struct buf packet;
     uint64_t refused, send_failures;
     struct gossip_effects effects;
@@ -110,11 +109,11 @@ static void send_packet(struct mesh_gossip *g, const struct gossip_packet *p)
 
 static void arm(struct mesh_gossip *g)
 {
-    uint64_t at = g->wake_ms;
+    uint64_t at = g->wake_ms, now = clock_mono().ms;
     struct peer *p;
 
     for (struct table_pos pos = { 0 }; table_next(&g->peers, &pos, NULL, &p);)
-        if (p->told && g->managers && p->silent_ms + MESH_GOSSIP_TRUST_MS < at)
+        if (p->told && p->silent_ms + MESH_GOSSIP_TRUST_MS < at && p->silent_ms + MESH_GOSSIP_TRUST_MS > now)
             at = p->silent_ms + MESH_GOSSIP_TRUST_MS;
     (void)sd_event_source_set_time(g->timer, at * 1000);
     (void)sd_event_source_set_enabled(g->timer, g->core && !g->alone ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
@@ -130,6 +129,7 @@ static bool judge(struct mesh_gossip *g)
     bool any = false;
 
     gossip_status(g->core, &st);
+    bool managers = g->ops.managers(g->arg);
     bool cut_off = 2 * (st.alive + st.suspect) < st.alive + st.suspect + st.dead;
     for (struct table_pos pos = { 0 }; table_next(&g->peers, &pos, &key, &p);) {
         gossip_id id;
@@ -138,7 +138,7 @@ static bool judge(struct mesh_gossip *g)
         if (silent && !p->silent)
             p->silent_ms = now;
         p->silent = silent;
-        bool dead = silent && !cut_off && !(g->managers && now >= p->silent_ms + MESH_GOSSIP_TRUST_MS);
+        bool dead = silent && !cut_off && !(managers && now >= p->silent_ms + MESH_GOSSIP_TRUST_MS);
         if (dead == p->told)
             continue;
         log_info("gossip: node=%s %s", p->node,
@@ -184,7 +184,7 @@ static int step(struct mesh_gossip *g, struct gossip_event *ev, struct err *e)
         any = judge(g) || any;
     arm(g);
     if (any)
-        g->changed(g->arg);
+        g->ops.changed(g->arg);
     return 0;
 }
 
@@ -338,16 +338,6 @@ void mesh_gossip_roster(struct mesh_gossip *g)
     take_roster(g);
 }
 
-void mesh_gossip_managers(struct mesh_gossip *g, bool reachable)
-{
-    if (g->managers == reachable)
-        return;
-    g->managers = reachable;
-    if (g->core && judge(g))
-        g->changed(g->arg);
-    arm(g);
-}
-
 /* ---- what this node says ---- */
 
 static void say(struct mesh_gossip *g, struct str task, bool withdrawn)
@@ -375,6 +365,29 @@ void mesh_gossip_withdraw(struct mesh_gossip *g, struct str task, bool withdrawn
         table_del(&g->withdrawn, task);
     if (g->core)
         say(g, task, withdrawn);
+}
+
+static bool mapped(const struct mesh_gossip *g, struct str task)
+{
+    struct netmap_network **n;
+    for (struct table_pos pos = { 0 }; table_next(&g->map->networks, &pos, NULL, &n);)
+        if (netmap_endpoint(*n, task))
+            return true;
+    return false;
+}
+
+void mesh_gossip_tidy(struct mesh_gossip *g, bool (*here)(void *arg, struct str task), void *arg)
+{
+    struct str task;
+    if (g->map->seq == 0)
+        return;
+    for (struct table_pos pos = { 0 }; table_next(&g->withdrawn, &pos, &task, NULL);) {
+        if (here(arg, task) || mapped(g, task))
+            continue;
+        if (g->core)
+            say(g, task, false);
+        table_del(&g->withdrawn, task);
+    }
 }
 
 /* ---- life ---- */
@@ -448,13 +461,13 @@ static int open_socket(struct mesh_gossip *g, struct err *e)
 }
 
 int mesh_gossip_open(struct mesh_gossip **ret, sd_event *loop, struct netmap *map, uint16_t port,
-                     mesh_gossip_changed_fn *changed, void *arg, struct err *e)
+                     const struct mesh_gossip_ops *ops, void *arg, struct err *e)
 {
     struct mesh_gossip *g = calloc(1, sizeof *g);
     int r;
 
     CHECK(g != NULL);
-    *g = (struct mesh_gossip){ .loop = loop, .map = map, .port = port, .changed = changed, .arg = arg, .fd = -1 };
+    *g = (struct mesh_gossip){ .loop = loop, .map = map, .port = port, .ops = *ops, .arg = arg, .fd = -1 };
     table_init(&g->peers, sizeof(struct peer));
     table_init(&g->withdrawn, 0);
     g->packet.limit = KEYRING_SEALED_MAX;

@@ -21,23 +21,25 @@
 
 struct mesh_gossip;
 
-/* mesh_gossip_changed_fn - the netmap has changes: walk netmap_next(). */
-typedef void mesh_gossip_changed_fn(void *arg);
+struct mesh_gossip_ops {
+    void (*changed)(void *arg);  /* the netmap has changes: walk netmap_next() */
+    bool (*managers)(void *arg); /* could they be asked just now? */
+};
 
 int mesh_gossip_open(struct mesh_gossip **ret, sd_event *loop, struct netmap *map, uint16_t port,
-                     mesh_gossip_changed_fn *changed, void *arg, struct err *e);
+                     const struct mesh_gossip_ops *ops, void *arg, struct err *e);
 struct mesh_gossip *mesh_gossip_free(struct mesh_gossip *g);
 
 /* mesh_gossip_self - which node this is; "": in no swarm, then nothing is sent or heard. */
 void mesh_gossip_self(struct mesh_gossip *g, struct str node);
 
-/* mesh_gossip_roster - nodes, their addresses or keys in the netmap changed. @managers: could they be asked just now?
- */
+/* mesh_gossip_roster - nodes, their addresses or keys in the netmap changed. */
 void mesh_gossip_roster(struct mesh_gossip *g);
-void mesh_gossip_managers(struct mesh_gossip *g, bool reachable);
 
-/* mesh_gossip_withdraw - a task of this node takes nothing new (or does again, or is gone: false). */
+/* mesh_gossip_withdraw - a task of this node takes nothing new (or does again). It stays withdrawn when it is gone, for
+ * those who still have it in their maps; mesh_gossip_tidy() takes that back once the map has no such task any more. */
 void mesh_gossip_withdraw(struct mesh_gossip *g, struct str task, bool withdrawn);
+void mesh_gossip_tidy(struct mesh_gossip *g, bool (*here)(void *arg, struct str task), void *arg);
 
 /* mesh_gossip_members - JSON, for the probe. mesh_gossip_metrics - Prometheus lines. */
 void mesh_gossip_members(const struct mesh_gossip *g, struct buf *out);

@@ -30,6 +30,7 @@ static struct {
     struct netmap map;
     struct mesh_gossip *gossip;
     unsigned changes;
+    bool managers;
 } nodes[NODES];
 
 static void __attribute__((format(printf, 1, 2))) run(const char *fmt, ...)
@@ -98,6 +99,13 @@ static void on_changed(void *arg)
         nodes[*i].changes++;
 }
 
+static bool managers(void *arg)
+{
+    return nodes[*(int *)arg].managers;
+}
+
+static const struct mesh_gossip_ops ops = { on_changed, managers };
+
 /* Everybody's map: three nodes, each with a task of one service; keys by number. */
 static void tell(int i, uint64_t seq, unsigned key, unsigned nkeys)
 {
@@ -135,7 +143,7 @@ static void start(int i)
     char name[16];
     struct err e = ERR_INIT;
     assert_int_equal(mesh_ns_enter(pin(i), &e), 0);
-    if (mesh_gossip_open(&nodes[i].gossip, loop, &nodes[i].map, MESH_GOSSIP_PORT, on_changed, &index[i], &e) < 0)
+    if (mesh_gossip_open(&nodes[i].gossip, loop, &nodes[i].map, MESH_GOSSIP_PORT, &ops, &index[i], &e) < 0)
         fail_msg("%s", e.msg);
     mesh_ns_back(home);
     snprintf(name, sizeof name, "node%d", i);
@@ -228,12 +236,13 @@ static void test_only_its_meshd_is_down(void **state)
     NEED_ROOT();
     all_alive();
     for (int i = 0; i < 2; i++)
-        mesh_gossip_managers(nodes[i].gossip, true);
+        nodes[i].managers = true;
     nodes[2].gossip = mesh_gossip_free(nodes[2].gossip);
     UNTIL(!usable(0, "t2") && !usable(1, "t2"));
     UNTIL(usable(0, "t2") && usable(1, "t2"));
-    mesh_gossip_managers(nodes[0].gossip, false); /* nobody to ask any more: gossip's word counts again */
-    assert_false(usable(0, "t2"));
+    nodes[0].managers = false; /* nobody to ask any more: gossip's word counts again */
+    UNTIL(!usable(0, "t2"));
+    nodes[1].managers = false;
 }
 
 /* Who hears of nobody is the one that is cut off. */
@@ -246,6 +255,12 @@ static void test_cut_off(void **state)
     nodes[2].gossip = mesh_gossip_free(nodes[2].gossip);
     UNTIL(members(0, "dead") == 2);
     assert_true(usable(0, "t1") && usable(0, "t2"));
+}
+
+static bool not_here(void *arg, struct str task)
+{
+    (void)arg, (void)task;
+    return false;
 }
 
 static void test_withdrawn(void **state)
@@ -261,6 +276,9 @@ static void test_withdrawn(void **state)
     mesh_gossip_withdraw(nodes[0].gossip, STR("t0"), true);
     all_alive();
     assert_true(!usable(1, "t0") && !usable(2, "t0"));
+    mesh_gossip_tidy(nodes[0].gossip, not_here, NULL); /* still in the map */
+    mesh_gossip_withdraw(nodes[0].gossip, STR("never-there"), true);
+    mesh_gossip_tidy(nodes[0].gossip, not_here, NULL);
     mesh_gossip_withdraw(nodes[0].gossip, STR("t0"), false);
     UNTIL(usable(1, "t0") && usable(2, "t0"));
 }

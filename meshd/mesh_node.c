@@ -13,6 +13,7 @@
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
 #include "common/util/dir.h"
+#include "meshd/dns/dns_server.h"
 #include "meshd/mesh_file.h"
 #include "meshd/mesh_resolv.h"
 
@@ -236,6 +237,29 @@ static void read_text(const char *path, struct buf *out)
     out->n += len > 0 ? (size_t)len : 0;
 }
 
+/* named - a task on overlay networks asks our nameserver in its sandbox, which asks the others. Names of services have
+ * no dot, so they must be tried as they are (ndots:0), unless its service says otherwise. */
+static void named(const struct mesh_up *req, struct mesh_resolv *rv, struct arena *a)
+{
+    static struct str ours = STR(DNS_ADDRESS);
+    const struct net_attachment *at = req->Networks.v;
+    bool overlay = false, ndots = false;
+    for (size_t i = 0; i < req->Networks.n; i++)
+        overlay = overlay || !at[i].Network.Ingress;
+    for (size_t i = 0; i < req->Options.n; i++)
+        ndots = ndots || str_starts(req->Options.v[i], STR("ndots:"));
+    if (!overlay)
+        return;
+    rv->nameservers = (struct strs){ &ours, 1 };
+    struct str *v = ndots ? NULL : arena_array(a, req->Options.n + 1, sizeof *v);
+    if (!v)
+        return;
+    for (size_t i = 0; i < req->Options.n; i++)
+        v[i] = req->Options.v[i];
+    v[req->Options.n] = STR("ndots:0");
+    rv->options = (struct strs){ v, req->Options.n + 1 };
+}
+
 static int resolv_reply(struct mesh_node *n, const struct mesh_up *req, enum mesh_mode mode, struct arena *a,
                         struct str *ret, struct err *e)
 {
@@ -251,6 +275,8 @@ static int resolv_reply(struct mesh_node *n, const struct mesh_up *req, enum mes
                               .options = req->Options,
                               .fallback = str_from(n->conf.fallback_dns),
                               .own_net = mode != MESH_HOST };
+    if (mode == MESH_BRIDGE)
+        named(req, &rv, a);
     mesh_resolv_text(&rv, &out);
     *ret = arena_str(a, buf_str(&out));
     bool full = out.failed || (out.n && !ret->p);

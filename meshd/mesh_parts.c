@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "common/daemon/log.h"
+
 #define FLUSH_SANDBOXES 4u /* at a time: each may take some milliseconds */
 #define SWEEP_MS 500u
 
@@ -29,13 +31,15 @@ static void drop_gone(struct mesh_parts *p, const char *run_dir)
     }
 }
 
-int mesh_parts_open(struct mesh_parts *p, const char *run_dir, const struct netmap *view, const char *self,
-                    attach_note_fn *note, void *arg, struct err *e)
+int mesh_parts_open(struct mesh_parts *p, sd_event *loop, const char *run_dir, const struct mesh_conf *conf,
+                    const struct netmap *view, const char *self, attach_note_fn *note, void *arg, struct err *e)
 {
     struct attach **a;
     char dir[300];
     *p = (struct mesh_parts){ .open = true, .overlay = { .host = { .ns = -1 } }, .vip = { .host_ns = -1 } };
     table_init(&p->sandboxes, sizeof(ino_t));
+    p->view = view;
+    (void)str_copy(p->self, sizeof p->self, str_from(self));
     if (snprintf(dir, sizeof dir, "%s/attach", run_dir) >= (int)sizeof dir)
         return err_set(e, ERR_INVALID, "run folder: name too long");
     int r = attach_set_open(&p->tasks, dir, note, arg, e);
@@ -43,6 +47,10 @@ int mesh_parts_open(struct mesh_parts *p, const char *run_dir, const struct netm
         drop_gone(p, run_dir);
     if (r == 0)
         r = overlay_open(&p->overlay, run_dir, &p->tasks, view, note, arg, e);
+    if (r == 0)
+        r = esp_open(&p->esp, e);
+    if (r == 0)
+        r = mesh_names_open(&p->names, loop, run_dir, conf->resolv_conf, conf->fallback_dns, view, e);
     if (r < 0)
         return r;
     overlay_self(&p->overlay, self);
@@ -50,6 +58,9 @@ int mesh_parts_open(struct mesh_parts *p, const char *run_dir, const struct netm
         ino_t ino;
         if (pin_ino(p, (*a)->task, &ino))
             *(ino_t *)table_put(&p->sandboxes, str_from((*a)->task), NULL) = ino;
+        struct err why = ERR_INIT;
+        if (mesh_names_add(&p->names, *a, &why) < 0)
+            note(arg, why.msg);
     }
     return vip_open(&p->vip, run_dir, &p->tasks, view, note, arg, e);
 }
@@ -58,7 +69,9 @@ void mesh_parts_close(struct mesh_parts *p)
 {
     if (!p->open)
         return;
+    mesh_names_close(&p->names);
     vip_close(&p->vip);
+    esp_close(&p->esp);
     overlay_close(&p->overlay);
     attach_set_close(&p->tasks);
     table_done(&p->sandboxes);
@@ -108,8 +121,11 @@ static int make(struct mesh_parts *p, struct attach *at, struct err *e)
         return r;
     r = vip_up(&p->vip, at, e);
     if (r == 0)
+        r = mesh_names_add(&p->names, at, e);
+    if (r == 0)
         r = attach_save(&p->tasks, at, e);
     if (r < 0) {
+        mesh_names_del(&p->names, str_from(at->task));
         vip_down(&p->vip, str_from(at->task));
         overlay_undo(&p->overlay, at);
     }
@@ -148,6 +164,7 @@ int mesh_parts_down(struct mesh_parts *p, struct str task, uint64_t now_ms, stru
     int r = attach_forget(&p->tasks, task, &at, e);
     if (r < 0 || !at)
         return r;
+    mesh_names_del(&p->names, task);
     vip_down(&p->vip, task);
     overlay_down(&p->overlay, at, now_ms);
     table_del(&p->sandboxes, task);
@@ -161,12 +178,24 @@ void mesh_parts_change(struct mesh_parts *p, const struct netmap_change *c)
     vip_change(&p->vip, c);
 }
 
+static bool encrypt(struct mesh_parts *p, int (*sync)(struct esp *, const struct netmap *, struct str, struct err *))
+{
+    struct err e = ERR_INIT;
+    bool ok = sync(&p->esp, p->view, str_from(p->self), &e) == 0;
+    if (!ok && strcmp(e.msg, p->esp_failure.msg) != 0)
+        log_error("encrypted networks: %s; trying again", e.msg);
+    p->esp_failure = ok ? (struct err)ERR_INIT : e;
+    return ok;
+}
+
 /* What is in reach first, then what leads there. */
 bool mesh_parts_settle(struct mesh_parts *p, const char *self)
 {
+    (void)str_copy(p->self, sizeof p->self, str_from(self));
+    bool encrypted = encrypt(p, esp_sync);
     overlay_self(&p->overlay, self);
     bool all = overlay_sync(&p->overlay);
-    return vip_sync(&p->vip) && all;
+    return vip_sync(&p->vip) && all && encrypted;
 }
 
 uint64_t mesh_parts_later(struct mesh_parts *p, uint64_t now_ms)
@@ -177,6 +206,8 @@ uint64_t mesh_parts_later(struct mesh_parts *p, uint64_t now_ms)
 
 bool mesh_parts_reconcile(struct mesh_parts *p)
 {
-    bool all = overlay_reconcile(&p->overlay);
+    mesh_names_host(&p->names);
+    bool all = encrypt(p, esp_reconcile);
+    all = overlay_reconcile(&p->overlay) && all;
     return vip_reconcile(&p->vip) && all;
 }

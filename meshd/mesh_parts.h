@@ -1,10 +1,14 @@
 /*
- * mesh_parts.h - what a sandbox has beside its way out (mesh_node.h): interfaces on overlay networks and the addresses
- * of services. The parts themselves know nothing of each other; here is their order.
+ * mesh_parts.h - what a sandbox has beside its way out (mesh_node.h): interfaces on overlay networks, encryption where
+ * they ask for it, the addresses of services and their names. The parts themselves know nothing of each other; here is
+ * their order.
  */
 #pragma once
 
 #include "common/proto/msg_meshd.h"
+#include "meshd/esp/esp.h"
+#include "meshd/mesh_names.h"
+#include "meshd/mesh_node.h"
 #include "meshd/overlay/overlay.h"
 #include "meshd/vip/vip.h"
 
@@ -12,13 +16,18 @@ struct mesh_parts {
     struct attach_set tasks;
     struct overlay overlay;
     struct vip vip;
+    struct mesh_names names;
+    struct esp esp;
+    const struct netmap *view;
+    char self[ID_SIZE];
+    struct err esp_failure; /* of the last try; code 0: none */
     struct table sandboxes; /* task -> ino_t of the namespace that the parts are in */
     bool open;
 };
 
 /* mesh_parts_open - when the sandboxes are as they should be: adopts what they have. */
-int mesh_parts_open(struct mesh_parts *p, const char *run_dir, const struct netmap *view, const char *self,
-                    attach_note_fn *note, void *arg, struct err *e);
+int mesh_parts_open(struct mesh_parts *p, sd_event *loop, const char *run_dir, const struct mesh_conf *conf,
+                    const struct netmap *view, const char *self, attach_note_fn *note, void *arg, struct err *e);
 void mesh_parts_close(struct mesh_parts *p);
 
 /* mesh_parts_check - before anything is made: could mesh_parts_up() do what is asked? */

@@ -144,6 +144,24 @@ int mesh_resolv_check(const struct mesh_resolv *r, struct err *e)
     return rc < 0 ? rc : check_words(&r->options, "Options", e);
 }
 
+size_t mesh_resolv_words(struct str line, struct str *ret, size_t cap)
+{
+    size_t n = 0;
+    while (n < cap && take_word(&line, &ret[n]))
+        n++;
+    return n;
+}
+
+size_t mesh_resolv_servers(struct str text, struct str *ret, size_t cap)
+{
+    struct str line, key;
+    size_t n = 0;
+    while (n < cap && take_line(&text, &line))
+        if (take_word(&line, &key) && str_is(key, "nameserver"))
+            n += mesh_resolv_words(line, &ret[n], 1);
+    return n;
+}
+
 bool mesh_resolv_only_stub(struct str host)
 {
     struct str line, key, server;

@@ -21,6 +21,11 @@ void mesh_resolv_text(const struct mesh_resolv *r, struct buf *out);
 /* mesh_resolv_check - what could break out of its line is refused: -ERR_INVALID names the field. */
 int mesh_resolv_check(const struct mesh_resolv *r, struct err *e);
 
+/* mesh_resolv_servers - the nameservers that a resolv.conf names, all of them; at most cap. mesh_resolv_words - the
+ * words of a line. Both borrow from the text. */
+size_t mesh_resolv_servers(struct str text, struct str *ret, size_t cap);
+size_t mesh_resolv_words(struct str line, struct str *ret, size_t cap);
+
 /* mesh_resolv_only_stub - does the text name systemd-resolved's stub (127.0.0.53) and no other server? Then the real
  * servers are in /run/systemd/resolve/resolv.conf. */
 bool mesh_resolv_only_stub(struct str host);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/util/clock.h"
+#include "meshd/mesh_gossip.h"
 #include "meshd/mesh_parts.h"
 #include "meshd/mesh_view.h"
 #include "meshd/mesh_wait.h"
@@ -17,7 +18,7 @@
 #define REPAIR_GAP_MS 100ul /* between two repairs of the table, should someone keep taking it away */
 
 struct mesh_conf mesh_shell_conf;
-static uint64_t mesh_shell_reconcile_ms;
+static uint64_t mesh_shell_reconcile_ms, gossip_port;
 
 const struct conf_item mesh_shell_conf_items[] = {
     CONF_TEXT("link", mesh_shell_conf.link, "msgw0", "name of the host's link to the gateway"),
@@ -32,6 +33,7 @@ const struct conf_item mesh_shell_conf_items[] = {
     CONF_TEXT("resolv_conf", mesh_shell_conf.resolv_conf, "/etc/resolv.conf", "the host's"),
     CONF_MS("reconcile", &mesh_shell_reconcile_ms, "1m", 1000, 86400000,
             "between two comparisons of the kernel with what should be there"),
+    CONF_COUNT("gossip_port", &gossip_port, "7946", 1, 65535, "UDP, between the nodes' meshds; the same on all nodes"),
     CONF_COUNT("local_weight", &mesh_shell_conf.local_weight, "2", 1, 100,
                "how many times as often a task of this node gets a connection as one elsewhere"),
     CONF_END,
@@ -40,6 +42,7 @@ const struct conf_item mesh_shell_conf_items[] = {
 static struct {
     struct mesh_node node;
     struct mesh_parts parts;
+    struct mesh_gossip *gossip; /* NULL: its port is somebody else's */
     bool open;
     sd_event_source *watch[2];
     uint64_t watched; /* which gateway */
@@ -144,6 +147,8 @@ static void on_ready(struct rpc_call *c, const void *req)
         rpc_fail_err(c, &e);
         return;
     }
+    if (self.gossip)
+        mesh_gossip_withdraw(self.gossip, r->TaskID, !r->Ready);
     forget_later();
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
@@ -161,6 +166,8 @@ static void on_down(struct rpc_call *c, const void *req)
         return;
     }
     log_debug("sandbox removed task=" STR_FMT, STR_ARG(t->TaskID));
+    if (self.gossip)
+        mesh_gossip_withdraw(self.gossip, t->TaskID, true);
     forget_later();
     timer_arm(self.sweep, clock_mono().ms + SWEEP_MS);
     timer_arm(self.later, clock_mono().ms + FORGET_MS);
@@ -250,19 +257,58 @@ static int on_watch(sd_event_source *s, int fd, uint32_t revents, void *arg)
 
 /* ---- the swarm's networks ---- */
 
+static void on_gossip(void *arg)
+{
+    (void)arg;
+    mesh_view_again();
+}
+
+static bool managers_answer(void *arg)
+{
+    (void)arg;
+    return mesh_view_linked();
+}
+
+static bool have_sandbox(void *arg, struct str task)
+{
+    (void)arg;
+    return table_get(&self.node.core.sandboxes, task) != NULL;
+}
+
+/* gossip_open - without it nothing is lost but some seconds: another program may have its port. */
+static void gossip_open(void)
+{
+    static const struct mesh_gossip_ops ops = { on_gossip, managers_answer };
+    struct err e = ERR_INIT;
+    if (mesh_gossip_open(&self.gossip, daemon_loop(), mesh_view(), (uint16_t)gossip_port, &ops, NULL, &e) < 0)
+        log_error("%s: this node takes no part in gossip", e.msg);
+}
+
+static void gossip_follow(bool nodes)
+{
+    if (!self.gossip)
+        return;
+    mesh_gossip_self(self.gossip, str_from(mesh_view_self()));
+    if (nodes)
+        mesh_gossip_roster(self.gossip);
+    mesh_gossip_tidy(self.gossip, have_sandbox, NULL);
+}
+
 /* carry_out - hands each change of the view to the parts it concerns. A part that fails keeps in mind what it has not
  * done, and does it when it is asked again. */
 static bool carry_out(void *arg)
 {
     struct netmap_change c;
     struct err e = ERR_INIT;
-    bool done = true;
+    bool done = true, nodes = false;
     (void)arg;
     mesh_node_self(&self.node, mesh_view_self());
     while (netmap_next(mesh_view(), &c)) {
         mesh_node_change(&self.node, &c);
         mesh_parts_change(&self.parts, &c);
+        nodes = nodes || c.kind == NETMAP_ALL || c.kind == NETMAP_NODE || c.kind == NETMAP_KEYS;
     }
+    gossip_follow(nodes);
     if (!mesh_parts_settle(&self.parts, mesh_view_self()))
         done = false;
     timer_arm(self.later, clock_mono().ms + FORGET_MS);
@@ -322,7 +368,8 @@ int mesh_shell_start(struct err *e)
     if (r == 0)
         r = timer_open(&self.forget, forget, NULL, e);
     if (r == 0)
-        r = mesh_parts_open(&self.parts, daemon_run_dir(), mesh_view(), mesh_view_self(), on_note, NULL, e);
+        r = mesh_parts_open(&self.parts, daemon_loop(), daemon_run_dir(), &mesh_shell_conf, mesh_view(),
+                            mesh_view_self(), on_note, NULL, e);
     if (r == 0)
         r = mesh_wait_open(e);
     if (r == 0)
@@ -340,6 +387,7 @@ int mesh_shell_start(struct err *e)
              self.node.core.sandboxes.count);
     warn_foreign_drops();
     timer_arm(self.reconcile, clock_mono().ms + mesh_shell_reconcile_ms);
+    gossip_open();
     return mesh_view_start(carry_out, NULL, e);
 }
 
@@ -353,6 +401,7 @@ void mesh_shell_stop(void)
     self.reconcile = timer_free(self.reconcile);
     mesh_wait_close();
     self.later = timer_free(self.later);
+    self.gossip = mesh_gossip_free(self.gossip); /* it writes into the view */
     mesh_view_stop();
     mesh_parts_close(&self.parts);
     if (self.open)
@@ -480,6 +529,21 @@ static void probe_overlay(const char *args, struct buf *out)
     overlay_probe(&self.parts.overlay, out);
 }
 
+static void probe_esp(const char *args, struct buf *out)
+{
+    (void)args;
+    esp_probe(&self.parts.esp, out);
+}
+
+static void probe_gossip(const char *args, struct buf *out)
+{
+    (void)args;
+    if (self.gossip)
+        mesh_gossip_members(self.gossip, out);
+    else
+        buf_puts(out, "[]");
+}
+
 static void probe_vips(const char *args, struct buf *out)
 {
     vip_probe(&self.parts.vip, args, out);
@@ -493,6 +557,8 @@ const struct probe mesh_shell_probes[] = {
     { "endpoints", "[NETWORK]", "the tasks on them, wherever they run", mesh_view_probe_endpoints },
     { "overlay", "", "overlay networks of this node: what the kernel has, and how that differs from the view",
       probe_overlay },
+    { "esp", "", "IPsec of encrypted networks: peers and what is sent with", probe_esp },
+    { "gossip", "", "the other nodes, as gossip has them", probe_gossip },
     { "vips", "[TASK]", "service addresses in the tasks' sandboxes: the same", probe_vips },
     { "rules", "", "the nftables table as the kernel has it", probe_rules },
     { "repair", "", "reads links and the nftables table back and puts right what differs", probe_repair },
@@ -526,6 +592,9 @@ void mesh_shell_metrics(struct buf *out)
     metric(out, "rule_recoveries_total", n->recoveries);
     metric(out, "rule_failures_total", n->failures);
     metric(out, "connections_forgotten_total", n->forgotten + self.parts.vip.forgotten);
+    mesh_names_metrics(&self.parts.names, out);
+    if (self.gossip)
+        mesh_gossip_metrics(self.gossip, out);
     metric(out, "overlay_networks", self.parts.overlay.nets.count);
     metric(out, "overlay_repairs_total", self.parts.overlay.repaired);
     metric(out, "overlay_failures_total", self.parts.overlay.failures);
