@@ -41,7 +41,7 @@ struct agent_logs_ctx {
     char dir[500];
     logs_state_fn *state;
     void *arg;
-    int rotate_fd, follow_fd; /* inotify: renames; writes (only while somebody follows) */
+    int rotate_fd, follow_fd; /* inotify: renames; writes (-1 until somebody follows) */
     sd_event_source *rotate_source, *follow_source;
     struct watch *watches;
     struct follower *followers;
@@ -462,6 +462,20 @@ static int on_follow(sd_event_source *s, int fd, uint32_t revents, void *userdat
     return 0;
 }
 
+/* Opened by the first who follows a log: the kernel gives a user 128 of these, for everything that runs as root.
+ * Without one a follower is answered when its time is up. */
+static void follow_open(struct agent_logs_ctx *l)
+{
+    if (l->follow_fd >= 0)
+        return;
+    l->follow_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (l->follow_fd >= 0 && sd_event_add_io(l->loop, &l->follow_source, l->follow_fd, EPOLLIN, on_follow, l) >= 0)
+        return;
+    log_warn("logs: followers are not told at once: inotify: %s", strerror(errno));
+    closep(&l->follow_fd);
+    l->follow_fd = -1;
+}
+
 void agent_logs_op(struct agent_logs_ctx *l, struct rpc_call *c, const struct agent_logs *req)
 {
     struct err e = ERR_INIT;
@@ -484,6 +498,7 @@ void agent_logs_op(struct agent_logs_ctx *l, struct rpc_call *c, const struct ag
     f->req = *req;
     snprintf(f->task, sizeof f->task, "%s", task);
     path_of(l, task, NULL, dir);
+    follow_open(l);
     f->wd = inotify_add_watch(l->follow_fd, dir, IN_MODIFY | IN_MOVED_TO | IN_ONLYDIR);
     f->next = l->followers;
     l->followers = f;
@@ -521,10 +536,9 @@ int agent_logs_open(struct agent_logs_ctx **ret, sd_event *loop, const char *sta
     l->arg = arg;
     snprintf(l->dir, sizeof l->dir, "%s/tasks", state_dir);
     l->rotate_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    l->follow_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    int r = l->rotate_fd < 0 || l->follow_fd < 0 ? err_errno(e, errno, "logs: inotify") : 0;
-    if (r == 0 && ((r = sd_event_add_io(loop, &l->rotate_source, l->rotate_fd, EPOLLIN, on_rotate, l)) < 0 ||
-                   (r = sd_event_add_io(loop, &l->follow_source, l->follow_fd, EPOLLIN, on_follow, l)) < 0))
+    l->follow_fd = -1;
+    int r = l->rotate_fd < 0 ? err_errno(e, errno, "logs: inotify") : 0;
+    if (r == 0 && (r = sd_event_add_io(loop, &l->rotate_source, l->rotate_fd, EPOLLIN, on_rotate, l)) < 0)
         r = err_errno(e, -r, "logs: watch");
     if (r < 0) {
         agent_logs_close(l);
