@@ -83,7 +83,8 @@ def test_random_kills_while_scaling(s):
 
 
 def task_cgroups(s):
-    return s.m1.sh("find", "/sys/fs/cgroup", "-type", "d", "-path", "*/microswarm/*", "-name", "?" * 25).split()
+    # find complains of folders that go while it looks: no failure here
+    return s.m1.sh("find", "/sys/fs/cgroup", "-type", "d", "-path", "*/microswarm/*", "-name", "?" * 25, check=False).split()
 
 
 def test_control_groups_of_a_killed_runtime(s):
