@@ -257,13 +257,28 @@ static int sign_outside(struct cad_work *c, struct cad_wait *w, struct err *e)
     return 0;
 }
 
+/* begins - the first certificate of all, in a swarm whose root was made here: as Docker's, it is signed here even when
+ * an external CA is set, which can't know that root yet. */
+static bool begins(struct cad_work *c, const struct cad_wait *w)
+{
+    struct cad_cert_doc cert = { 0 };
+    struct str doc;
+    struct err e = ERR_INIT;
+
+    return w->asker == RPC_LOCAL && !w->fresh && !c->root.Rotation &&
+           store_get(c->p->snap, KIND_NODE, str_from(w->node), &doc) == 0 &&
+           cad_cert_doc(doc, &cert, c->p->arena, &e) == 0 && cert.Keys.n == 0 &&
+           cad_secret(c->p->snap, STORE_CA_KEY_ID).n > 0;
+}
+
 static int sign(struct cad_work *c, struct cad_wait *w, struct err *e)
 {
     struct str root = cad_signing_root(&c->root);
     struct ca_leaf l = leaf_of(c, w);
 
     buf_clear(&w->chain);
-    if (cad_outside_for(c, root, NULL)) /* no falling back: the key that is here need not be in use any more */
+    if (cad_outside_for(c, root, NULL) &&
+        !begins(c, w)) /* no falling back: the key that is here need not be in use any more */
         return sign_outside(c, w, e);
     struct str key = cad_secret(c->p->snap, c->root.Rotation ? STORE_CA_NEXT_ID : STORE_CA_KEY_ID);
     if (key.n == 0)

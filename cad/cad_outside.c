@@ -68,6 +68,22 @@ bool cad_outside_for(struct cad_work *w, struct str root, const struct list *mor
     return false;
 }
 
+struct str cad_outside_root(struct cad_work *w)
+{
+    struct list have = configured(w);
+    const struct cad_external_ca *x = have.v;
+    struct err e = ERR_INIT;
+
+    for (size_t i = 0; i < have.n; i++) {
+        if (x[i].CACert.n == 0 || !signs_for(w, &x[i], x[i].CACert))
+            continue;
+        if (ca_root_check(x[i].CACert, STR(""), w->p->now.ns / 1000000000, &e) == 0)
+            return x[i].CACert;
+        log_error("external CA " STR_FMT ": its certificate can't be the swarm's root: %s", STR_ARG(x[i].URL), e.msg);
+    }
+    return (struct str){ NULL, 0 };
+}
+
 /* ---- asking ---- */
 
 static struct cad_outside *new_job(struct cad_work *w, struct str root)

@@ -174,6 +174,9 @@ void cad_roles_members(struct cad_keeper *k, struct store_snap *snap);
 void cad_roles_some(struct cad_work *w);
 /* cad_outside.c */
 bool cad_outside_for(struct cad_work *w, struct str root, const struct list *more); /* more: struct cad_external_ca */
+/* cad_outside_root - of a swarm that is to begin: the certificate of the external CA that shall sign for it; empty:
+ * none comes with its certificate. */
+struct str cad_outside_root(struct cad_work *w);
 bool cad_outside_sign(struct cad_work *w, struct cad_wait *wait, const struct ca_leaf *l); /* false: too many at once */
 void cad_outside_cross(struct cad_work *w, struct cad_turn *t, struct err *e);
 void cad_outside_forget(struct cad_outside *job); /* NULL is fine */

@@ -60,6 +60,19 @@ void cad_put_secret(struct cad_work *w, const char *id, const char *const *names
 
 /* ---- root ---- */
 
+/* A swarm that begins with an external CA, whose certificate came along: that is its root, and its key is elsewhere. */
+static bool take_outside_root(struct cad_work *w)
+{
+    struct str cert = cad_outside_root(w);
+
+    if (cert.n == 0)
+        return false;
+    w->root.Cert = cert;
+    w->root_dirty = w->tls_dirty = true;
+    log_info("the root certificate of cluster=" STR_FMT " is an external CA's", STR_ARG(w->id));
+    return true;
+}
+
 /* The key goes to the secret map in the transaction that publishes the certificate: never one without the other. */
 static void make_root(struct cad_work *w)
 {
@@ -188,7 +201,7 @@ static void keep_unlock_key(struct cad_work *w)
 
 void cad_upkeep(struct cad_work *w)
 {
-    if (w->root.Cert.n == 0)
+    if (w->root.Cert.n == 0 && !take_outside_root(w))
         make_root(w);
     if (w->root.Cert.n == 0)
         return;

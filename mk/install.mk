@@ -22,6 +22,8 @@ install-files:
 		sed 's#/usr/sbin/#$(SBINDIR)/#' $$u > $(DESTDIR)$(UNITDIR)/$${u#systemd/} && chmod 644 $(DESTDIR)$(UNITDIR)/$${u#systemd/} || exit 1; done
 	install -m 644 systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/microswarm.conf
 	install -m 644 systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/microswarm.conf
+	install -d $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 systemd/cad-external-ca.conf $(DESTDIR)$(DOCDIR)/examples/
 	for m in $(wildcard */*.8); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man8/microswarm-$${m##*/} || exit 1; done
 	for m in $(wildcard */*.1); do install -m 644 $$m $(DESTDIR)$(MANDIR)/man1/ || exit 1; done
 	install -d $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)

@@ -534,6 +534,7 @@ static void want_epochs(uint64_t worker, uint64_t manager)
     CHECK(user("update", KIND_CLUSTER, CLUSTER, &b) == 0);
 }
 
+/* external "current": an external CA without a certificate, which means the root in use. */
 static void want_spec(bool lock, struct str external)
 {
     struct buf b = BUF_INIT;
@@ -552,7 +553,7 @@ static void want_spec(bool lock, struct str external)
         mp_map(&b, 3);
         mp_kv_cstr(&b, "Protocol", "cfssl");
         mp_kv_cstr(&b, "URL", "https://ca.example/sign");
-        mp_kv_str(&b, "CACert", external);
+        mp_kv_str(&b, "CACert", str_is(external, "current") ? STR("") : external);
     }
     CHECK(user("update", KIND_CLUSTER, CLUSTER, &b) == 0);
 }
@@ -1248,6 +1249,37 @@ static void test_given_root(void)
     ca_root_done(&short_one);
 }
 
+/* The external CA's certificate came with init: no root is made here, and there is never a key. */
+static void test_external_first(void)
+{
+    struct err e = ERR_INIT;
+    must(&e, ca_root_make(&world.outside_root, world.now / SECOND, &e) == 0);
+    want_spec(false, buf_str(&world.outside_root.cert_pem));
+    test_first();
+    CHECK(str_eq(cluster_text("RootCA.Cert"), buf_str(&world.outside_root.cert_pem)));
+    CHECK(look(KIND_CREDENTIAL, STORE_CA_KEY_ID)->n == 0);
+    joined(1, "Worker");
+    joined(2, "Manager");
+    all_believe();
+    world.outside_down = true;
+    renew(&world.nodes[1]);
+    run_for(SECOND);
+    expect_error(ERR_UNAVAILABLE, "no connection");
+}
+
+/* It came without: the root is made here, and signs the first certificate, which nobody else could; then it is asked.
+ */
+static void test_external_current(void)
+{
+    want_spec(false, STR("current"));
+    world.outside_down = true;
+    test_first();
+    CHECK(look(KIND_CREDENTIAL, STORE_CA_KEY_ID)->n > 0);
+    renew(&world.nodes[0]);
+    run_for(SECOND);
+    expect_error(ERR_UNAVAILABLE, "no connection");
+}
+
 static void test_external(void)
 {
     struct err e = ERR_INIT;
@@ -1555,6 +1587,8 @@ int main(int argc, char **argv)
         { "a deadline for those who are away", test_stragglers },
         { "a root that is given", test_given_root },
         { "an external CA", test_external },
+        { "a swarm that begins with an external CA", test_external_first },
+        { "a swarm that begins with an external CA whose root it is to be", test_external_current },
         { "the unlock key", test_unlock_key },
         { "the keys of the data plane", test_network_keys },
         { "the store of an older version", test_old_store },
