@@ -33,15 +33,10 @@ static struct str raw(struct str doc, const char *path)
     return mp_path(doc, path, &s) ? s : STR("");
 }
 
-/* drained - nobody sends it anything any more, and it is to stop: it may. */
-static bool drained(const struct disp_keeper *k, struct str id, struct str doc)
-{
-    return task_state_parse(text(doc, "DesiredState")) >= TASK_SHUTDOWN && dnet_task_drained(&k->net, id);
-}
-
 static uint64_t print_of(const struct disp_keeper *k, struct str id, struct str doc)
 {
-    return disp_print(text(doc, "DesiredState"), text(doc, "TaskSpecID"), raw(doc, "Ports")) + drained(k, id, doc);
+    return disp_print(text(doc, "DesiredState"), text(doc, "TaskSpecID"), raw(doc, "Ports")) +
+           dnet_task_drained(&k->net, id, doc);
 }
 
 /* to_tell - nodes hear of a task from the moment it is assigned until its record is deleted. */
@@ -134,7 +129,7 @@ static void tell(struct filling *f, struct disp_peer *p, struct str id, struct s
                               .Ports = raw(doc, "Ports"),
                               .LogDriver = spec->log_driver.n ? spec->log_driver : f->log_driver,
                               .RegistryAuth = spec->auth,
-                              .Drained = drained(f->k, id, doc),
+                              .Drained = dnet_task_drained(&f->k->net, id, doc),
                               .DrainMs = dnet_drain_ms(&f->k->net, doc, text(doc, "ServiceID")) };
     dnet_attachments(f->snap, doc, f->a, &a->Networks);
     (void)mp_get_u64(doc, "Rev", &a->Rev);

@@ -250,16 +250,27 @@ static void unpark(struct dnet_wait *w)
     w->parked = NULL;
 }
 
-static void drain_unlink(struct disp_net *d, struct dnet_task *t)
+static void drain_unlink(struct dnet_drains *l, struct dnet_task *t)
 {
-    *(t->prev_drain ? &t->prev_drain->next_drain : &d->drain_first) = t->next_drain;
-    *(t->next_drain ? &t->next_drain->prev_drain : &d->drain_last) = t->prev_drain;
+    *(t->prev_drain ? &t->prev_drain->next_drain : &l->first) = t->next_drain;
+    *(t->next_drain ? &t->next_drain->prev_drain : &l->last) = t->prev_drain;
     t->prev_drain = t->next_drain = NULL;
+}
+
+static void drain_link(struct dnet_drains *l, struct dnet_task *t)
+{
+    t->prev_drain = l->last;
+    t->next_drain = NULL;
+    *(l->last ? &l->last->next_drain : &l->first) = t;
+    l->last = t;
 }
 
 /* drain_end - it waits for nobody any more. */
 static void drain_end(struct disp_net *d, struct dnet_task *t)
 {
+    if (t->drained && !t->never)
+        drain_unlink(&d->over, t);
+    t->drained = false;
     if (!t->waits)
         return;
     for (size_t i = 0; i < t->n; i++) {
@@ -271,15 +282,22 @@ static void drain_end(struct disp_net *d, struct dnet_task *t)
     }
     free(t->waits);
     t->waits = NULL;
-    drain_unlink(d, t);
+    drain_unlink(&d->draining, t);
+}
+
+/* drain_told - what dnet_task_drained() says of it has changed. */
+static void drain_told(struct disp_net *d, struct dnet_task *t)
+{
+    d->drained = grow(d->drained, d->ndrained, &d->cdrained, sizeof *d->drained);
+    CHECK(str_copy(d->drained[d->ndrained++], ID_SIZE, table_key(&d->tasks, t)));
 }
 
 static void drain_over(struct disp_net *d, struct dnet_task *t)
 {
     drain_end(d, t);
     t->drained = true;
-    d->drained = grow(d->drained, d->ndrained, &d->cdrained, sizeof *d->drained);
-    CHECK(str_copy(d->drained[d->ndrained++], ID_SIZE, table_key(&d->tasks, t)));
+    drain_link(&d->over, t);
+    drain_told(d, t);
 }
 
 /* advance - on to the next holder that has not heard; the task is drained when there is none on any network. */
@@ -316,9 +334,7 @@ static void drain_begin(struct disp_net *d, struct dnet_task *t, uint64_t rev, u
     t->waiting = t->n;
     t->drain_rev = rev ? rev : d->revision;
     t->drain_until_ms = now_ms + d->drain_wait_ms;
-    t->prev_drain = d->drain_last;
-    *(d->drain_last ? &d->drain_last->next_drain : &d->drain_first) = t;
-    d->drain_last = t;
+    drain_link(&d->draining, t);
     d->drains++;
     for (size_t i = 0; i < t->n; i++) {
         struct dnet_wait *w = &t->waits[i];
@@ -345,12 +361,6 @@ static void heard(struct disp_net *d, struct dnet_node *n)
         w->prev_parked = w->next_parked = NULL;
         advance(d, w);
     }
-}
-
-bool dnet_task_drained(const struct disp_net *d, struct str task)
-{
-    const struct dnet_task *t = table_get(&d->tasks, task);
-    return !t || (t->state == DNET_DRAINING ? t->drained : t->state != DNET_READY);
 }
 
 bool dnet_drained(struct disp_net *d, struct str *ret_task)
@@ -693,6 +703,11 @@ uint64_t dnet_drain_ms(const struct disp_net *d, struct str task_doc, struct str
 
 /* ---- tasks ---- */
 
+static bool stop_wanted(struct str doc)
+{
+    return task_state_parse(text(doc, "DesiredState")) >= TASK_SHUTDOWN;
+}
+
 static enum dnet_state state_of(struct str doc)
 {
     enum task_state desired = task_state_parse(text(doc, "DesiredState")),
@@ -763,18 +778,16 @@ static void task_enter(struct disp_net *d, struct dnet_task *t, struct str id, s
     }
 }
 
-static void task_state(struct disp_net *d, struct dnet_task *t, enum dnet_state state, bool fresh, uint64_t rev,
-                       uint64_t now_ms)
+static void task_state(struct disp_net *d, struct dnet_task *t, enum dnet_state state, uint64_t rev, uint64_t now_ms)
 {
     enum dnet_state before = t->state;
     t->state = state;
     if (state == before)
         return;
     drain_end(d, t);
-    t->drained = false;
     if (state != DNET_DRAINING)
         return;
-    if (!fresh && before == DNET_STARTING)
+    if (t->never)
         t->drained = true; /* nobody was ever told to connect to it */
     else
         drain_begin(d, t, d->loading ? rev : d->revision, now_ms);
@@ -822,7 +835,25 @@ void dnet_note_task(struct disp_net *d, struct str id, struct str doc, uint64_t 
             if (!fresh)
                 entry_fresh(d, t->on[i], 0);
         }
-    task_state(d, t, state, fresh, rev_of(doc), now_ms);
+    t->rev = rev_of(doc);
+    if (state == DNET_STARTING && stop_wanted(doc))
+        t->never = true;
+    task_state(d, t, state, rev_of(doc), now_ms);
+}
+
+bool dnet_task_drained(const struct disp_net *d, struct str task, struct str doc)
+{
+    const struct dnet_task *t = table_get(&d->tasks, task);
+    size_t n;
+    if (!stop_wanted(doc))
+        return false;
+    if (!t) {
+        (void)array_of(doc, "NetworksAttachments", &n);
+        return n == 0 || state_of(doc) == DNET_GONE || !table_get(&d->nodes, text(doc, "NodeID"));
+    }
+    if (t->rev != rev_of(doc)) /* nothing is decided on half the news */
+        return false;
+    return t->state == DNET_DRAINING ? t->drained : t->never;
 }
 
 /* ---- nodes ---- */
@@ -874,7 +905,16 @@ void dnet_note_node(struct disp_net *d, struct str id, struct str doc)
     }
 }
 
-void dnet_live(struct disp_net *d, struct str node, bool live)
+static bool shares_network(struct dnet_node *n, const struct dnet_task *t)
+{
+    for (size_t i = 0; i < t->n; i++)
+        if (hold_find(n, t->on[i]->net))
+            return true;
+    return false;
+}
+
+/* Who comes back may not have heard what was decided without it. */
+void dnet_live(struct disp_net *d, struct str node, bool live, uint64_t now_ms)
 {
     struct dnet_node *n = table_get(&d->nodes, node);
     if (!n || n->live == live)
@@ -882,6 +922,14 @@ void dnet_live(struct disp_net *d, struct str node, bool live)
     n->live = live;
     if (!live)
         heard(d, n);
+    for (struct dnet_task *t = live ? d->over.first : NULL, *next; t; t = next) {
+        next = t->next_drain;
+        if (unheard(n, t->drain_rev) && shares_network(n, t)) {
+            drain_end(d, t);
+            drain_begin(d, t, t->drain_rev, now_ms);
+            drain_told(d, t);
+        }
+    }
 }
 
 void dnet_note_keys(struct disp_net *d, struct str doc)
@@ -922,7 +970,7 @@ void dnet_clear(struct disp_net *d)
     table_clear(&d->nets);
     d->nload = d->nold = d->ningress = d->ndrained = d->drained_at = 0;
     d->changed = NULL;
-    d->drain_first = d->drain_last = NULL;
+    d->draining = d->over = (struct dnet_drains){ NULL, NULL };
     d->revision = d->keys_rev = d->begin = d->floor = 0;
     d->loading = false;
     CHECK(d->nheap == 0 && d->nhot == 0);
@@ -1120,9 +1168,9 @@ void dnet_tick(struct disp_net *d, uint64_t now_ms)
 {
     while (d->nheap && d->heap[0]->until_ms <= now_ms)
         heat(d, d->heap[0]);
-    while (d->drain_first && d->drain_first->drain_until_ms <= now_ms) {
+    while (d->draining.first && d->draining.first->drain_until_ms <= now_ms) {
         d->late++;
-        drain_over(d, d->drain_first);
+        drain_over(d, d->draining.first);
     }
 }
 
@@ -1138,8 +1186,8 @@ static int64_t tokens_at(const struct disp_net *d, uint64_t now_ms)
 uint64_t dnet_due(const struct disp_net *d, uint64_t now_ms)
 {
     uint64_t at = d->nheap ? d->heap[0]->until_ms : DNET_NEVER;
-    if (d->drain_first && d->drain_first->drain_until_ms < at)
-        at = d->drain_first->drain_until_ms;
+    if (d->draining.first && d->draining.first->drain_until_ms < at)
+        at = d->draining.first->drain_until_ms;
     if (d->hot) {
         /* not for each token, but for some at a time */
         int64_t have = tokens_at(d, now_ms), least = d->nhot < TOKENS_MAX / 4 ? 1 : TOKENS_MAX / 4;
@@ -1166,7 +1214,7 @@ void dnet_check(const struct disp_net *d)
     struct dnet_net *n;
     struct dnet_task *t;
     struct dnet_node *node;
-    size_t polls = 0, drains = 0;
+    size_t polls = 0, drains = 0, over = 0;
     for (struct table_pos p = { 0 }; table_next(&d->nets, &p, NULL, &n);) {
         uint64_t before = 0;
         for (const struct dnet_link *k = n->live.first; k; before = k->rev, k = k->next)
@@ -1184,6 +1232,7 @@ void dnet_check(const struct disp_net *d)
         for (size_t i = 0; t->waits && i < t->n; i++)
             CHECK(!t->waits[i].parked || unheard(t->waits[i].parked, t->drain_rev));
         drains += t->waits != NULL;
+        over += t->drained && !t->never;
     }
     for (struct table_pos p = { 0 }; table_next(&d->nodes, &p, NULL, &node);) {
         CHECK((node->poll != NULL) == (node->hot || node->heap_at != 0));
@@ -1193,7 +1242,9 @@ void dnet_check(const struct disp_net *d)
         polls += node->poll != NULL;
     }
     CHECK(polls == d->nheap + d->nhot);
-    for (t = d->drain_first; t; t = t->next_drain)
+    for (t = d->draining.first; t; t = t->next_drain)
         drains--;
-    CHECK(drains == 0);
+    for (t = d->over.first; t; t = t->next_drain)
+        over--;
+    CHECK(drains == 0 && over == 0);
 }

@@ -107,11 +107,13 @@ struct dnet_task {
     struct dnet_entry **on;
     size_t n;
     enum dnet_state state;
+    uint64_t rev; /* of its document, as noted */
+    bool never;   /* it was to stop before it ran: no node was ever told to connect to it */
     bool drained;
-    uint64_t drain_rev, drain_until_ms; /* while it is draining and not drained */
-    size_t waiting;                     /* networks that somebody still sends from */
-    struct dnet_wait *waits;            /* n of them */
-    struct dnet_task *prev_drain, *next_drain;
+    uint64_t drain_rev, drain_until_ms;        /* while it is draining and not drained */
+    size_t waiting;                            /* networks that somebody still sends from */
+    struct dnet_wait *waits;                   /* n of them */
+    struct dnet_task *prev_drain, *next_drain; /* in one of the lists */
     char service[ID_SIZE];
 };
 
@@ -128,6 +130,10 @@ struct dnet_old { /* before this process began to watch */
     uint64_t rev;
     enum kind kind;
     char id[ID_SIZE];
+};
+
+struct dnet_drains {
+    struct dnet_task *first, *last;
 };
 
 struct disp_net {
@@ -150,8 +156,8 @@ struct disp_net {
     size_t nhot;
     int64_t tokens;
     uint64_t tokens_ms;
-    struct dnet_task *drain_first, *drain_last; /* by drain_until_ms */
-    char (*drained)[ID_SIZE];                   /* since dnet_drained() was last asked */
+    struct dnet_drains draining, over; /* by drain_until_ms */
+    char (*drained)[ID_SIZE];          /* since dnet_drained() was last asked */
     size_t ndrained, cdrained, drained_at;
     uint64_t drain_wait_ms, drain_ms; /* settings: the longest wait for acks; the default drain period */
     uint64_t late, drains;            /* for metrics: drains given up waiting for, and all */
@@ -181,7 +187,7 @@ void dnet_note_task(struct disp_net *d, struct str id, struct str doc, uint64_t 
 void dnet_note_keys(struct disp_net *d, struct str doc);
 
 /* dnet_live - is the node there to be waited for? */
-void dnet_live(struct disp_net *d, struct str node, bool live);
+void dnet_live(struct disp_net *d, struct str node, bool live, uint64_t now_ms);
 
 /* dnet_ask - a node's call. False: no such node. @ret_before: a call of the node that still waited, given up. */
 bool dnet_ask(struct disp_net *d, struct str node, void *call, const struct disp_network *req, uint64_t now_ms,
@@ -214,11 +220,12 @@ void *dnet_withdraw(struct disp_net *d, struct str node);
 /* dnet_withdraw_any - one call of any node; NULL: nobody waits. */
 void *dnet_withdraw_any(struct disp_net *d);
 
-/* dnet_task_drained - may it be stopped (its desired state says so already)? */
-bool dnet_task_drained(const struct disp_net *d, struct str task);
+/* dnet_task_drained - it is to stop, and nobody sends it anything new. The document may be newer than what was noted.
+ */
+bool dnet_task_drained(const struct disp_net *d, struct str task, struct str doc);
 
-/* dnet_drained - one task that became drained since it was last asked; false: no more. The text lives until the next
- * change of anything. */
+/* dnet_drained - one task of which dnet_task_drained() says something else than when this was last asked; false: no
+ * more. The text lives until the next change of anything. */
 bool dnet_drained(struct disp_net *d, struct str *ret_task);
 
 /* dnet_drain_ms - how long a task of the service may take to end its connections; 0 when it has no networks. */

@@ -311,8 +311,11 @@ static void answer(struct world *w, struct store_snap *snap, struct buf *out)
 static void print_drained(struct world *w, struct buf *out)
 {
     struct str task;
-    while (dnet_drained(&w->d, &task))
-        buf_printf(out, "drained: " STR_FMT "\n", STR_ARG(task));
+    while (dnet_drained(&w->d, &task)) {
+        const struct dnet_task *t = table_get(&w->d.tasks, task);
+        if (t)
+            buf_printf(out, "%s: " STR_FMT "\n", t->drained ? "drained" : "not drained any more", STR_ARG(task));
+    }
 }
 
 /* ---- documents ---- */
@@ -363,7 +366,7 @@ static void load(struct world *w, struct buf *out)
         for (store_each(snap, kinds[i], &it); store_next(&it);) {
             note(w, snap, kinds[i], it.id);
             if (kinds[i] == KIND_NODE)
-                dnet_live(&w->d, it.id, true);
+                dnet_live(&w->d, it.id, true, w->now);
         }
     dnet_loaded(&w->d);
     dnet_settle(&w->d);
@@ -606,7 +609,7 @@ static void line(void *arg, char **v, unsigned n, struct buf *out)
     } else if (strcmp(v[0], "load") == 0) {
         load(w, out);
     } else if (strcmp(v[0], "live") == 0 || strcmp(v[0], "dead") == 0) {
-        dnet_live(&w->d, str_from(v[1]), v[0][0] == 'l');
+        dnet_live(&w->d, str_from(v[1]), v[0][0] == 'l', w->now);
         print_drained(w, out);
     } else if (strcmp(v[0], "ask") == 0) {
         do_ask(w, v, n, out);
@@ -620,7 +623,8 @@ static void line(void *arg, char **v, unsigned n, struct buf *out)
         struct str service = STR("");
         (void)mp_get_str(doc, "ServiceID", &service);
         buf_printf(out, "%s %s, %" PRIu64 " ms\n", v[1],
-                   dnet_task_drained(&w->d, str_from(v[1])) ? "may stop" : "waits", dnet_drain_ms(&w->d, doc, service));
+                   dnet_task_drained(&w->d, str_from(v[1]), doc) ? "may stop" : "waits",
+                   dnet_drain_ms(&w->d, doc, service));
         store_end(snap);
     } else {
         CHECK(!"a line of a scenario");

@@ -296,7 +296,7 @@ uint64_t disp_tick(struct disp_keeper *k)
                  due == DISP_DUE_DOWN ? "down" : "unknown");
         k->nodes_lost += due == DISP_DUE_DOWN;
         if (due == DISP_DUE_DOWN)
-            dnet_live(&k->net, node, false);
+            dnet_live(&k->net, node, false, now);
         lose(k, node, due == DISP_DUE_DOWN ? DISP_LOSS_SILENT : DISP_LOSS_UNKNOWN);
     }
     if (!k->active)
@@ -327,7 +327,7 @@ static void learn_node(struct disp_keeper *k, struct str id, struct str doc)
     if (mp_get_str(doc, "Status.State", &state) && !str_is(state, "down"))
         disp_watch(&k->core, id, k->calls->now_ms());
     const struct disp_peer *p = table_get(&k->core.peers, id);
-    dnet_live(&k->net, id, p && p->deadline_ms);
+    dnet_live(&k->net, id, p && p->deadline_ms, k->calls->now_ms());
 }
 
 static void forget_node(struct disp_keeper *k, struct str id)
@@ -588,7 +588,7 @@ static void open_session(struct disp_keeper *k, struct disp_wait *w)
     table_del(&k->loss, str_from(w->node));
     p = disp_open(&k->core, str_from(w->node), w->id, k->calls->now_ms(), jitter);
     p->held = w->held;
-    dnet_live(&k->net, str_from(w->node), true);
+    dnet_live(&k->net, str_from(w->node), true, k->calls->now_ms());
     log_info("node=%s opened a session%s", w->node, w->held ? "; it flaps, so it is not ready yet" : "");
     struct disp_session_reply rep = { .NodeID = str_from(w->node),
                                       .SessionID = str_from(w->id),
