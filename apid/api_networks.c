@@ -71,11 +71,14 @@ bool network_of_service(const char *name)
     return p && p->service;
 }
 
+/* put_predefined - as a network for services it has its name for an ID, since that is what services are told to keep. */
 static void put_predefined(struct buf *b, const struct predefined *p, const char *scope, bool containers)
 {
     char hex[65];
 
     hash_id(p->name, hex);
+    if (strcmp(scope, "swarm") == 0)
+        (void)snprintf(hex, sizeof hex, "%s", p->name);
     buf_printf(
         b,
         "{\"Name\":\"%s\",\"Id\":\"%s\",\"Created\":\"0001-01-01T00:00:00Z\",\"Scope\":\"%s\",\"Driver\":\"%s\","
@@ -126,9 +129,12 @@ static bool is_live(struct str task)
            task_state_parse(text_at(task, "DesiredState")) <= TASK_RUNNING;
 }
 
+/* The tasks of a service that was removed are to stop, although orchestratord may not have come to it yet: `stack rm`
+ * removes the networks right after the services. */
 bool network_user(struct store_snap *snap, struct str id, bool *ret_service, struct str *ret_user)
 {
     struct store_iter it;
+    struct str service;
 
     for (store_each_index(snap, IX_SERVICE_NETWORK, id, &it); store_next(&it);) {
         *ret_user = it.id;
@@ -137,7 +143,7 @@ bool network_user(struct store_snap *snap, struct str id, bool *ret_service, str
         return true;
     }
     for (store_each_index(snap, IX_TASK_NETWORK, id, &it); store_next(&it);)
-        if (is_live(it.doc)) {
+        if (is_live(it.doc) && store_get(snap, KIND_SERVICE, text_at(it.doc, "ServiceID"), &service) == 0) {
             *ret_user = it.id;
             *ret_service = false;
             store_iter_done(&it);

@@ -211,6 +211,49 @@ def test_service_addresses(s):
     remove(s, "sb")
 
 
+def test_who_is_on_it(s):
+    ident = s.docker("network", "create", "-d", "overlay", "wo")
+    s.create("wos", "pause:latest", "--network", "wo", "--replicas", "2")
+    tasks = s.wait_running("wos", 2)
+    n = s.wait(lambda: (network(s, ident) if len(network(s, ident)["Containers"] or {}) == 2 else None), "two containers")
+    for t in tasks:
+        c = n["Containers"][t["Status"]["ContainerStatus"]["ContainerID"]]
+        eq((c["Name"], c["IPv4Address"], c["IPv6Address"]), ("wos.%d.%s" % (t["Slot"], t["ID"]), attachments(t)["wo"][0], ""))
+    eq([p["IP"] for p in n["Peers"]], ["10.77.0.11"])
+    v = network(s, ident, "?verbose=true")["Services"]["wos"]
+    eq(sorted((t["EndpointIP"], t["Info"]["Host IP"]) for t in v["Tasks"]),
+       sorted((attachments(t)["wo"][0].split("/")[0], "10.77.0.11") for t in tasks))
+    s.remove("wos")
+    eq(network(s, ident)["Containers"], None)
+    remove(s, ident)
+
+
+STACK = """
+version: "3.8"
+services:
+  web: {image: "pause:latest", networks: {front: {aliases: [www]}, default: {}}}
+  db: {image: "pause:latest"}
+networks:
+  front: {driver: overlay, attachable: true, ipam: {config: [{subnet: 10.68.0.0/24}]}, labels: {a: b}}
+"""
+
+
+def test_stack(s):
+    path = os.path.join(s.tmp, "stack.yml")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(STACK)
+    s.docker("stack", "deploy", "--resolve-image", "never", "--detach=true", "-c", path, "st")
+    eq(sorted(n["Name"] for n in s.api.get("/networks") if n["Labels"].get("com.docker.stack.namespace") == "st"), ["st_default", "st_front"])
+    eq(sorted(attachments(attached(s, "st_web")[0])), ["st_default", "st_front"])
+    eq(sorted(attachments(attached(s, "st_db")[0])), ["st_default"])
+    aliases = {a for n in s.inspect("st_web")["Spec"]["TaskTemplate"]["Networks"] for a in n["Aliases"]}
+    eq(aliases, {"web", "www"})
+    eq(subnets(network(s, "st_front")), ["10.68.0.0/24"])
+    s.docker("stack", "rm", "st")
+    eq([n["Name"] for n in s.api.get("/networks") if n["Name"].startswith("st_")], [], "at once: tasks that stop do not keep them")
+    s.wait(lambda: not s.api.get("/tasks") or None, "the tasks are gone")
+
+
 def test_dnsrr(s):
     s.docker("network", "create", "-d", "overlay", "dr")
     s.create("rr", "pause:latest", "--network", "dr", "--endpoint-mode", "dnsrr")
@@ -230,6 +273,8 @@ def test_host_network(s):
     eq(os.readlink("/proc/%d/ns/net" % s.m1.to_host_pid(s.container_pid(t))), os.readlink("/proc/%d/ns/net" % s.m1.pid))
     eq(s.inspect("hn")["Spec"]["TaskTemplate"]["Networks"], [{"Target": "host"}])
     contains(s.docker("service", "inspect", "--pretty", "hn"), "Networks: host")
+    s.docker("service", "update", "-d", "--network-rm", "host", "hn")
+    eq(s.inspect("hn")["Spec"]["TaskTemplate"].get("Networks") or [], [])
     s.remove("hn")
 
 
