@@ -1,6 +1,7 @@
 #include "meshd/mesh_parts.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "common/daemon/log.h"
@@ -31,6 +32,16 @@ static void drop_gone(struct mesh_parts *p, const char *run_dir)
     }
 }
 
+/* many_files - each sandbox takes a few descriptors, and each network. */
+static void many_files(void)
+{
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+        rl.rlim_cur = rl.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &rl);
+    }
+}
+
 int mesh_parts_open(struct mesh_parts *p, sd_event *loop, const char *run_dir, const struct mesh_conf *conf,
                     const struct netmap *view, const char *self, attach_note_fn *note, void *arg, struct err *e)
 {
@@ -38,6 +49,7 @@ int mesh_parts_open(struct mesh_parts *p, sd_event *loop, const char *run_dir, c
     char dir[300];
     *p = (struct mesh_parts){ .open = true, .overlay = { .host = { .ns = -1 } }, .vip = { .host_ns = -1 } };
     table_init(&p->sandboxes, sizeof(ino_t));
+    many_files();
     p->view = view;
     (void)str_copy(p->self, sizeof p->self, str_from(self));
     if (snprintf(dir, sizeof dir, "%s/attach", run_dir) >= (int)sizeof dir)

@@ -76,6 +76,14 @@ void mesh_msg_drop(struct mesh_msg *m)
     }
 }
 
+void mesh_msg_trim(struct mesh_msg *m)
+{
+    mesh_msg_drop(m);
+    free(m->buf);
+    m->buf = NULL;
+    m->cap = 0;
+}
+
 struct mesh_attrs mesh_attrs_of(const struct nlmsghdr *h, size_t extra)
 {
     size_t head = MNL_ALIGN(extra), len = mnl_nlmsg_get_payload_len(h);

@@ -33,6 +33,9 @@ struct nlmsghdr *mesh_msg_put(struct mesh_msg *m, uint16_t type, uint16_t flags,
 /* mesh_msg_drop - forgets what was built. */
 void mesh_msg_drop(struct mesh_msg *m);
 
+/* mesh_msg_trim - gives its memory back, for a socket that is used now and then only. */
+void mesh_msg_trim(struct mesh_msg *m);
+
 /* mesh_msg_send - sends the batch and reads the answers. The first refusal is returned, with `what` and the kernel's
  * own words; *ret_errno (may be NULL) gets its errno. */
 int mesh_msg_send(struct mesh_msg *m, const char *what, int *ret_errno, struct err *e);

@@ -30,15 +30,37 @@ static void pin_path(const struct vip *v, const char *task, char path[512])
     snprintf(path, 512, "%s/%s", v->sandboxes, task);
 }
 
-static int reach(struct vip *v, const struct vip_sandbox *sb, struct mesh_msg *m, struct err *e)
+/* reach - the sandbox's socket; leave_it() when done. */
+static int reach(struct vip *v, const struct vip_sandbox *sb, struct mesh_msg **ret, struct err *e)
 {
+    struct mesh_msg fresh;
     char pin[512];
+    *ret = table_get(&v->sockets, str_from(sb->task));
+    if (*ret)
+        return 0;
     pin_path(v, sb->task, pin);
     int r = mesh_ns_enter(pin, e);
     if (r == 0)
-        r = mesh_msg_open(m, NETLINK_NETFILTER, e);
+        r = mesh_msg_open(&fresh, NETLINK_NETFILTER, e);
     mesh_ns_back(v->host_ns);
-    return r < 0 ? err_wrap(e, "task %s", sb->task) : 0;
+    if (r < 0)
+        return err_wrap(e, "task %s", sb->task);
+    *ret = table_put(&v->sockets, str_from(sb->task), NULL);
+    **ret = fresh;
+    return 0;
+}
+
+static void leave_it(struct mesh_msg *m)
+{
+    mesh_msg_trim(m);
+}
+
+static void hang_up(struct vip *v, struct str task)
+{
+    struct mesh_msg *m = table_get(&v->sockets, task);
+    if (m)
+        mesh_msg_close(m);
+    table_del(&v->sockets, task);
 }
 
 static bool is_there(const struct vip *v, const struct vip_sandbox *sb)
@@ -127,11 +149,11 @@ static bool concerned(const struct vip_sandbox *sb)
 
 static int sandbox_sync(struct vip *v, struct vip_sandbox *sb, struct err *e)
 {
-    struct mesh_msg m;
+    struct mesh_msg *m;
     int r = reach(v, sb, &m, e);
     if (r == 0) {
-        r = settle(v, sb, &m, e);
-        mesh_msg_close(&m);
+        r = settle(v, sb, m, e);
+        leave_it(m);
         if (r < 0)
             err_wrap(e, "task %s", sb->task);
     }
@@ -180,24 +202,25 @@ static struct vip_sandbox *add(struct vip *v, const struct attach *a)
 
 int vip_up(struct vip *v, const struct attach *a, struct err *e)
 {
-    struct mesh_msg m;
-    vip_core_del(&v->core, str_from(a->task));
+    struct mesh_msg *m;
+    vip_down(v, str_from(a->task));
     struct vip_sandbox *sb = add(v, a);
     int r = reach(v, sb, &m, e);
     if (r == 0) {
-        r = make(v, sb, &m, e);
+        r = make(v, sb, m, e);
         if (r == 0)
-            r = vip_nft_gen(&m, &sb->gen, e);
-        mesh_msg_close(&m);
+            r = vip_nft_gen(m, &sb->gen, e);
+        leave_it(m);
     }
     sb->stale = false;
     if (r < 0)
-        vip_core_del(&v->core, str_from(a->task));
+        vip_down(v, str_from(a->task));
     return r;
 }
 
 void vip_down(struct vip *v, struct str task)
 {
+    hang_up(v, task);
     vip_core_del(&v->core, task);
 }
 
@@ -208,6 +231,7 @@ int vip_open(struct vip *v, const char *run_dir, const struct attach_set *tasks,
     *v = (struct vip){ .map = map, .note = fn, .arg = arg, .host_ns = mesh_ns_self() };
     vip_core_init(&v->core);
     table_init(&v->flushed, 1);
+    table_init(&v->sockets, sizeof(struct mesh_msg));
     table_init(&v->draining, sizeof(struct vip_gone));
     if (v->host_ns < 0)
         return err_set(e, ERR_IO, "open /proc/thread-self/ns/net");
@@ -220,6 +244,10 @@ int vip_open(struct vip *v, const char *run_dir, const struct attach_set *tasks,
 
 void vip_close(struct vip *v)
 {
+    struct mesh_msg *m;
+    for (struct table_pos pos = { 0 }; table_next(&v->sockets, &pos, NULL, &m);)
+        mesh_msg_close(m);
+    table_done(&v->sockets);
     vip_core_done(&v->core);
     table_done(&v->flushed);
     table_done(&v->draining);
@@ -320,17 +348,17 @@ static size_t stale_of(const struct vip *v, const struct vip_sandbox *sb, struct
 /* flush_one - false when there was nothing to do. */
 static bool flush_one(struct vip *v, struct vip_sandbox *sb, struct vip_stale *buf)
 {
-    struct mesh_msg m;
+    struct mesh_msg *m;
     struct err e = ERR_INIT;
     size_t n = stale_of(v, sb, buf);
     uint32_t entries = 0;
     unsigned count = 0;
     if (n == 0 || reach(v, sb, &m, &e) < 0)
         return false;
-    int r = vip_ct_count(&m, &entries, &e);
+    int r = vip_ct_count(m, &entries, &e);
     if (r < 0 || entries > 0)
-        r = vip_ct_forget(&m, buf, n, &count, &e);
-    mesh_msg_close(&m);
+        r = vip_ct_forget(m, buf, n, &count, &e);
+    leave_it(m);
     if (r < 0)
         note(v, "task %s: connections to backends that are gone: %s", sb->task, e.msg);
     v->forgotten += count;
@@ -370,16 +398,16 @@ bool vip_flush(struct vip *v, unsigned sandboxes)
 static int reconcile_one(struct vip *v, struct vip_sandbox *sb, struct err *e)
 {
     struct vip_edits idle = { 0 };
-    struct mesh_msg m;
+    struct mesh_msg *m;
     uint32_t gen = 0;
     int r = reach(v, sb, &m, e);
     if (r < 0)
         return r;
-    r = vip_nft_gen(&m, &gen, e);
+    r = vip_nft_gen(m, &gen, e);
     if (r == 0 && (gen != sb->gen || sb->stale)) {
         uint64_t before = v->transactions;
         sb->stale = true;
-        r = settle(v, sb, &m, e);
+        r = settle(v, sb, m, e);
         if (v->transactions != before) {
             note(v, "task %s: its table of service addresses was changed by someone else: %s", sb->task,
                  r < 0 ? e->msg : "put right");
@@ -389,12 +417,12 @@ static int reconcile_one(struct vip *v, struct vip_sandbox *sb, struct err *e)
     if (r == 0)
         vip_core_idle(sb, &idle);
     if (idle.n) {
-        sb->stale = (r = apply(v, &m, &idle, e)) < 0;
+        sb->stale = (r = apply(v, m, &idle, e)) < 0;
         if (r == 0)
-            r = vip_nft_gen(&m, &sb->gen, e);
+            r = vip_nft_gen(m, &sb->gen, e);
     }
     free(idle.v);
-    mesh_msg_close(&m);
+    leave_it(m);
     return r;
 }
 
@@ -452,7 +480,7 @@ static void put_sandbox(struct vip *v, const struct vip_sandbox *sb, struct buf 
     struct vip_sandbox seen = { .ipv6 = sb->ipv6, .nnets = sb->nnets, .nets = sb->nets };
     struct vip_dump d = { 0 };
     struct vip_edits strays = { 0 };
-    struct mesh_msg m;
+    struct mesh_msg *m;
     struct err e = ERR_INIT;
     bool intact = false;
     table_init(&seen.vips, sizeof(struct vip_have));
@@ -461,8 +489,8 @@ static void put_sandbox(struct vip *v, const struct vip_sandbox *sb, struct buf 
     buf_json_str(out, str_from(sb->task));
     int r = reach(v, sb, &m, &e);
     if (r == 0) {
-        r = vip_nft_read(&m, sb->ipv6, &d, &intact, &e);
-        mesh_msg_close(&m);
+        r = vip_nft_read(m, sb->ipv6, &d, &intact, &e);
+        leave_it(m);
     }
     intact = r == 0 && intact && vip_core_load(&seen, &d, &strays) && strays.n == 0;
     put_seen(out, &seen, intact);

@@ -2,8 +2,10 @@
  * vip.h - service addresses in the sandboxes of this node: the core's edits carried out through each sandbox's
  * namespace.
  *
- * Sockets are opened when needed and closed again: an open one would keep a sandbox's namespace alive, and with it its
- * interfaces. Nothing is taken away by vip_close(); a restarted meshd reads back what is there once it has its map.
+ * One socket a sandbox stays open until vip_down(): closing one waits until the kernel has cleaned up behind the last
+ * change (measured: 3 to 20 ms, where the change itself takes 0.1). It keeps the namespace alive, so vip_down() comes
+ * before the namespace is let go. Nothing is taken away by vip_close(); a restarted meshd reads back what is there once
+ * it has its map.
  */
 #pragma once
 
@@ -23,6 +25,7 @@ struct vip {
     bool map_known;           /* it has been told us once */
     char sandboxes[300];      /* folder of the tasks' pins */
     int host_ns;
+    struct table sockets; /* task -> struct mesh_msg, in its namespace */
     attach_note_fn *note;
     void *arg;
     struct table draining; /* backends that get nothing new -> struct vip_gone: while their task lives */
