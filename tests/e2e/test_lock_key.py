@@ -243,6 +243,44 @@ def test_all_powered_off(s):
     whole(s)
 
 
+def files_with(folder, *needles):
+    """Files below that hold one of these byte strings."""
+    found = []
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            if os.path.islink(path) or not os.path.isfile(path):
+                continue
+            with open(path, "rb") as f:
+                data = f.read()
+            found += ["%s in %s" % (n[:24], path) for n in needles if n in data]
+    return found
+
+
+def scalar(s, name):
+    """The node's private key itself: 32 bytes."""
+    text = st.run("openssl", "pkey", "-in", node(s, name).path("state", "certificates", "swarm-node.key"), "-passin", "pass:" + KEY["now"], "-noout", "-text")
+    digits = text.split("priv:")[1].split("pub:")[0]
+    return bytes.fromhex("".join(digits.split()).replace(":", ""))[-32:]
+
+
+def test_keys_stay_inside(s):
+    """Not in a log, not in the map that every daemon reads, not on a manager's disk; and no core file would hold them."""
+    tokens = [t.rsplit("-", 1)[1].encode() for t in s.cluster.tokens().values()]
+    for name in MANAGERS:
+        n = node(s, name)
+        secrets = [KEY["now"].encode(), KEY["now"][len("SWMKEY-1-"):].encode(), scalar(s, name), b"BEGIN PRIVATE KEY", b"BEGIN EC PRIVATE KEY"] + tokens
+        eq(files_with(n.path("state"), *secrets), [], "on the disk")
+        eq(files_with(n.path("log"), *secrets), [], "in the logs")
+        eq(files_with(n.path("run", "state"), *secrets), [], "in the map of all daemons")
+        for d in n.daemons() if not st.SANITIZED else ():  # a sanitizer needs what is taken away with it
+            pid = n.to_host_pid(d["pid"])
+            eq(os.stat("/proc/%d/environ" % pid).st_uid, 0, "%s can be dumped" % d["name"])
+    # the search would find them
+    eq(len(files_with(node(s, "m1").path("run", "secret"), KEY["now"].encode(), *tokens)) >= 3, True)
+    eq(len(files_with(node(s, "w1").path("state", "certificates"), b"BEGIN PRIVATE KEY")), 1)
+
+
 def test_demoted(s):
     """A worker's key is not sealed; promoted again, it is."""
     s.docker("node", "demote", "m3")
