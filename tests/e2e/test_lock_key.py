@@ -167,7 +167,7 @@ def test_locked(s):
     node(s, "m3").wait_ready(60 * st.SLOW)
     st.wait_until(lambda: gateway_is(s, "m3", state="locked"), 20 * st.SLOW, "m3's gatewayd is locked")
     s.docker("swarm", "unlock", on="m3", input=KEY["now"] + "\n")
-    eq(state(s, "m3"), "active")
+    st.settles(lambda: state(s, "m3"), "active", "m3 is open")
     whole(s)
 
 
