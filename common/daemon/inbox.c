@@ -1,7 +1,10 @@
 #include "common/daemon/inbox.h"
 
 #include <errno.h>
+#include <nng/nng.h>
+#include <nng/supplemental/util/platform.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -64,10 +67,70 @@ static int on_event(sd_event_source *s, int fd, uint32_t revents, void *arg)
     return write(fd, &n, sizeof n) < 0 ? -errno : 0;
 }
 
+/*
+ * nng 1.5.2 keeps two threads a processor for its callbacks. A message comes in three steps, each of which wakes
+ * another of them, although the one that is awake goes on with it; and the woken one meets a lock that is held. That is
+ * most of what a message costs. One thread is enough for a daemon, since callbacks only post to the inbox: the others
+ * get one that does not return. Should there be fewer threads than we think, one is let go again.
+ */
+#define PARKED_MAX 15u
+#define PARK_WAIT_S 1
+
+static struct {
+    nng_aio *aio[PARKED_MAX], *probe;
+    sem_t parked, probed, leave;
+} park;
+
+static void park_thread(void *arg)
+{
+    (void)arg;
+    sem_post(&park.parked);
+    while (sem_wait(&park.leave) < 0)
+        CHECK(errno == EINTR);
+}
+
+static void park_probe(void *arg)
+{
+    (void)arg;
+    sem_post(&park.probed);
+}
+
+static bool park_wait(sem_t *s)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    t.tv_sec += PARK_WAIT_S;
+    while (sem_timedwait(s, &t) < 0)
+        if (errno != EINTR)
+            return false;
+    return true;
+}
+
+static void park_threads(void)
+{
+    long n = 2 * sysconf(_SC_NPROCESSORS_ONLN) - 1;
+    if (park.probe != NULL)
+        return;
+    if (n > (long)PARKED_MAX)
+        n = PARKED_MAX;
+    CHECK(sem_init(&park.parked, 0, 0) == 0 && sem_init(&park.probed, 0, 0) == 0 && sem_init(&park.leave, 0, 0) == 0);
+    CHECK(nng_aio_alloc(&park.probe, park_probe, NULL) == 0);
+    for (long i = 0; i < n; i++) {
+        CHECK(nng_aio_alloc(&park.aio[i], park_thread, NULL) == 0);
+        nng_sleep_aio(0, park.aio[i]);
+    }
+    for (long i = 0; i < n && park_wait(&park.parked); i++)
+        ;
+    nng_sleep_aio(0, park.probe);
+    while (n-- > 0 && !park_wait(&park.probed))
+        sem_post(&park.leave);
+}
+
 int inbox_ref(sd_event *loop, struct err *e)
 {
     if (inbox.refs++ > 0)
         return 0;
+    park_threads();
     inbox.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (inbox.fd < 0)
         return err_errno(e, errno, "eventfd");
@@ -115,16 +178,21 @@ void inbox_forget(struct inbox_item *item)
 }
 
 /*
- * nng 1.5.2 takes EPIPE for "this endpoint was closed by its owner": when a peer has gone before the handshake was
- * written to it, a listener stops accepting and a dialer stops dialing, for good (nanomsg/nng issue 1518, fixed after
- * 1.5.2). So one connect() and close() made a daemon deaf. Any other error is handled well, and ECONNRESET at once.
- * This definition comes before libc's for every library of the process; it lies here because whatever uses nng links
- * this file.
+ * Who writes to a peer that is gone is not told: reading tells it, a moment later. nng 1.5.2 does not cope with hearing
+ * of it twice. It takes EPIPE in a handshake for "this endpoint was closed by its owner": a listener stops accepting
+ * and a dialer stops dialing, for good (nanomsg/nng issue 1518, fixed after 1.5.2), so that one connect() and close()
+ * made a daemon deaf. And a pipe that closes for a failed reply while the body of a request comes in loses that
+ * receive: its reaper waits for it for ever, and with it every later connection (ipc_pipe_recv_cb() starts on an aio
+ * that has been stopped, and nothing calls back). This definition comes before libc's for every library of the process;
+ * it lies here because whatever uses nng links this file.
  */
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     ssize_t n = syscall(SYS_sendmsg, fd, msg, flags);
-    if (n < 0 && errno == EPIPE)
-        errno = ECONNRESET;
+    if (n >= 0 || errno != EPIPE)
+        return n;
+    n = 0;
+    for (size_t i = 0; i < msg->msg_iovlen; i++)
+        n += (ssize_t)msg->msg_iov[i].iov_len;
     return n;
 }

@@ -1,8 +1,9 @@
 /*
  * inbox.h - the one bridge from nng's threads to the event loop.
  *
- * An nng callback posts its item; the loop runs item->fn. Posting takes a lock, appends and writes an eventfd: nothing
- * else of ours ever runs on an nng thread. The list is intrusive, so posting cannot fail.
+ * An nng callback posts its item; the loop runs item->fn. Posting takes a lock, appends and writes an eventfd: little
+ * else of ours ever runs on an nng thread (rpc's step from sending to receiving). The list is intrusive, so posting
+ * cannot fail.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/req.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,8 @@ struct rpc_client {
     char path[108];                   /* of the peer's socket */
     _Atomic uint64_t unsent_since_ms; /* the first request that could not be sent since one was; 0: none */
     nng_socket sock;
+    pthread_mutex_t close_lock; /* nng does not bear one thread to begin something while another closes the socket */
+    bool closing;
     struct rpc_req *all, *idle;
     uint64_t next_id;
     const struct op *shared;       /* whose requests go together; NULL: none */
@@ -368,10 +371,14 @@ static void on_aio(void *arg)
         inbox_post(&q->item);
         return;
     }
-    q->state = REQ_RECEIVING;
     atomic_store(&q->client->unsent_since_ms, 0);
-    set_timeout(q);
-    nng_ctx_recv(q->ctx, q->aio);
+    pthread_mutex_lock(&q->client->close_lock);
+    if (!q->client->closing) {
+        q->state = REQ_RECEIVING;
+        set_timeout(q);
+        nng_ctx_recv(q->ctx, q->aio);
+    }
+    pthread_mutex_unlock(&q->client->close_lock);
 }
 
 static struct rpc_req *take_req(struct rpc_client *c)
@@ -647,6 +654,7 @@ int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir
         return r;
     struct rpc_client *c = calloc(1, sizeof *c);
     CHECK(c != NULL);
+    pthread_mutex_init(&c->close_lock, NULL);
     snprintf(c->daemon, sizeof c->daemon, "%s", daemon);
     snprintf(c->path, sizeof c->path, "%s/%s.sock", run_dir, daemon);
     c->server = user_of ? user_of(daemon) : (uid_t)-1;
@@ -676,6 +684,9 @@ struct rpc_client *rpc_client_free(struct rpc_client *c)
         *c->gone = true;
     sources_free(c);
     batch_free(c->queue);
+    pthread_mutex_lock(&c->close_lock);
+    c->closing = true;
+    pthread_mutex_unlock(&c->close_lock);
     nng_close(c->sock);
     while (c->all) {
         struct rpc_req *q = c->all;

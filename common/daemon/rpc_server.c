@@ -1,5 +1,6 @@
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -42,6 +43,7 @@ struct rpc_call {
 
 struct rpc_server {
     nng_socket sock;
+    pthread_mutex_t close_lock; /* nng does not bear one thread to begin something while another closes the socket */
     const struct route *routes;
     struct rpc_call *slots;
     unsigned nslots, max_slots;
@@ -441,7 +443,12 @@ static void on_sent(struct rpc_call *c)
     if (m)
         nng_msg_free(m); /* the peer hung up: nobody wants it */
     nng_aio_set_msg(c->aio, NULL);
-    slot_receive(c);
+    pthread_mutex_lock(&c->server->close_lock);
+    if (c->server->closing)
+        c->state = SLOT_DEAD;
+    else
+        slot_receive(c);
+    pthread_mutex_unlock(&c->server->close_lock);
 }
 
 /* On nng's threads. */
@@ -502,6 +509,7 @@ int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir
         return r;
     struct rpc_server *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
+    pthread_mutex_init(&s->close_lock, NULL);
     s->routes = routes;
     s->max_slots = max_calls ? max_calls : 64;
     r = nng_rep0_open(&s->sock);
@@ -525,7 +533,9 @@ struct rpc_server *rpc_server_free(struct rpc_server *s)
 {
     if (!s)
         return NULL;
+    pthread_mutex_lock(&s->close_lock);
     s->closing = true;
+    pthread_mutex_unlock(&s->close_lock);
     nng_close(s->sock);
     while (s->slots) {
         struct rpc_call *c = s->slots;
