@@ -18,13 +18,16 @@
 
 #include "allocatord/alloc_pass.h"
 #include "common/daemon/log.h"
+#include "common/object/views.h"
 #include "common/util/check.h"
+#include "common/util/cidr.h"
 #include "dispatcherd/disp_pass.h"
 #include "orchestratord/orch_pass.h"
 #include "raftd/authority.h"
 #include "raftd/entry.h"
 #include "raftd/sm.h"
 #include "schedulerd/sched_pass.h"
+#include "tests/sim/mesh_model.h"
 
 #define MS 1000000ll
 #define SECOND 1000000000ll
@@ -50,6 +53,7 @@ enum event_type {
     EV_HEAL,
     EV_START,
     EV_AGENT,
+    EV_MESH,
     EV_TASK,
     EV_BOOT,
     EV_TICK,
@@ -83,6 +87,8 @@ struct controller_life {
 struct task_life { /* on a node */
     enum task_state state, desired, acked;
     bool removed, dirty;
+    bool drains, drained; /* as assigned */
+    int64_t stop_at;      /* it stops without the manager's word then */
     uint64_t gen;
 };
 
@@ -90,12 +96,14 @@ struct call {
     struct call *next;
     unsigned agent, manager;
     uint64_t agent_gen;
-    enum { HELLO, POLL, STATUS } kind;
+    enum { HELLO, POLL, STATUS, NETWORK } kind;
     bool evil; /* of an agent that was taken over: must come to nothing */
     struct arena arena;
     struct disp_session hello;
     struct disp_assignments poll;
     struct disp_status status;
+    struct disp_network network;
+    uint64_t mesh_gen;
 };
 
 struct agent {
@@ -107,6 +115,11 @@ struct agent {
     uint64_t gen, seq, heartbeat_ms;
     bool hello_out, poll_out, status_out;
     struct table tasks; /* ID -> struct task_life */
+    /* its meshd */
+    struct mesh_model mesh; /* what is in the kernel */
+    struct buf answer;      /* on its way there */
+    uint64_t mesh_gen;
+    bool mesh_out;
 };
 
 struct logged { /* a committed entry */
@@ -132,6 +145,14 @@ struct declared { /* what the user wants; id "" none */
     char id[ID_SIZE], spec[ID_SIZE];
     unsigned replicas, version, order, parallelism;
     uint64_t port; /* 0 none, 1 automatic, else the number */
+    unsigned on;   /* bits: of sim.networks */
+    bool dnsrr;
+};
+
+#define NETWORKS_MAX 3
+struct declared_net {
+    char id[ID_SIZE];
+    bool small, six; /* few addresses; IPv6 as well */
 };
 
 static struct sim {
@@ -147,7 +168,12 @@ static struct sim {
     struct call *calls;
     struct agent agents[NODES];
     struct declared services[SERVICES_MAX];
+    struct declared_net networks[NETWORKS_MAX];
+    char ingress[ID_SIZE];
     bool faults;
+    bool patient; /* managers wait for the nodes' word for as long as it takes */
+    uint64_t told, drained;
+    char why[1600];
     const char *availability[NODES];
     uint64_t txns, conflicts, kills, takeovers, late, cuts, offs, removals, applied_changes;
 } sim;
@@ -266,6 +292,93 @@ static int64_t amount_on(struct store_snap *snap, struct str node)
     return sum;
 }
 
+/* hold - an address is used by one service or task, which has it reserved. */
+static void hold(struct store_snap *snap, struct table *held, struct str net, struct str cidr, struct str owner)
+{
+    struct str doc, by;
+    char id[STORE_ID_MAX + 1];
+    bool fresh;
+    const char *slash = memchr(cidr.p, '/', cidr.n);
+    CHECK(slash != NULL);
+    int n = snprintf(id, sizeof id, "addr/" STR_FMT "/%.*s", STR_ARG(net), (int)(slash - cidr.p), cidr.p);
+    table_put(held, (struct str){ id, (size_t)n }, &fresh);
+    CHECK(fresh); /* nothing is given out twice */
+    CHECK(store_get(snap, KIND_RESERVATION, (struct str){ id, (size_t)n }, &doc) == 0);
+    CHECK(mp_get_str(doc, "OwnerID", &by) && str_eq(by, owner));
+}
+
+static size_t hold_task(struct store_snap *snap, struct table *held, const struct view_task *t)
+{
+    const struct view_task_network *net = t->NetworksAttachments.v;
+    size_t n = 0;
+    for (size_t i = 0; i < t->NetworksAttachments.n; i++)
+        for (size_t k = 0; k < net[i].Addresses.n; k++, n++)
+            hold(snap, held, net[i].NetworkID, net[i].Addresses.v[k], t->ID);
+    return n;
+}
+
+static size_t hold_service(struct store_snap *snap, struct table *held, const struct view_service *s)
+{
+    const struct view_vip *v = s->Endpoint.VirtualIPs.v;
+    for (size_t i = 0; i < s->Endpoint.VirtualIPs.n; i++)
+        hold(snap, held, v[i].NetworkID, v[i].Addr, s->ID);
+    return s->Endpoint.VirtualIPs.n;
+}
+
+/* check_addresses - of all tasks that may run and all services; returns how many there are. A task that has just ended
+ * keeps its addresses until allocatord gets to it. */
+static size_t check_addresses(struct store_snap *snap)
+{
+    struct table held;
+    struct arena a;
+    struct store_iter it;
+    struct err e;
+    size_t n = 0;
+    table_init(&held, 0);
+    arena_init(&a, 16u << 20);
+    for (store_each(snap, KIND_TASK, &it); store_next(&it); arena_reset(&a)) {
+        struct view_task t;
+        CHECK(view_task(it.doc, &t, &a, &e) == 0);
+        enum task_state state = task_state_parse(t.Status.State);
+        bool never = t.NodeID.n == 0 && task_state_parse(t.DesiredState) > TASK_COMPLETE;
+        if (state > TASK_NEW && state <= TASK_RUNNING && !never)
+            n += hold_task(snap, &held, &t);
+    }
+    for (store_each(snap, KIND_SERVICE, &it); store_next(&it); arena_reset(&a)) {
+        struct view_service s;
+        CHECK(view_service(it.doc, &s, &a, &e) == 0);
+        n += hold_service(snap, &held, &s);
+    }
+    arena_done(&a);
+    table_done(&held);
+    return n;
+}
+
+/* check_networks - no two have the same VXLAN id, or subnets that overlap. */
+static void check_networks(struct store_snap *snap)
+{
+    struct cidr all[4 * (NETWORKS_MAX + 1)];
+    uint64_t vni[4 * (NETWORKS_MAX + 1)];
+    struct arena a;
+    struct store_iter it;
+    struct err e;
+    size_t n = 0;
+    arena_init(&a, 1u << 20);
+    for (store_each(snap, KIND_NETWORK, &it); store_next(&it);) {
+        struct view_network v;
+        CHECK(view_network(it.doc, &v, &a, &e) == 0);
+        const struct view_ipam_config *c = v.IPAM.Config.v;
+        for (size_t i = 0; v.State.VNI && i < v.IPAM.Config.n; i++) {
+            CHECK(n < sizeof all / sizeof *all && cidr_parse(c[i].Subnet, &all[n]));
+            vni[n] = v.State.VNI;
+            for (size_t k = 0; k < n; k++)
+                CHECK(!cidr_overlap(all[k], all[n]) && (vni[k] != vni[n] || k + i >= n));
+            n++;
+        }
+    }
+    arena_done(&a);
+}
+
 /* check_step - what must hold after every transaction. */
 static void check_step(void)
 {
@@ -274,6 +387,8 @@ static void check_step(void)
     CHECK(store_begin(leader()->store, &snap, &e) == 0);
     for (unsigned i = 0; i < NODES; i++)
         CHECK(amount_on(snap, str_from(sim.agents[i].node)) <= NODE_MEMORY);
+    (void)check_addresses(snap);
+    check_networks(snap);
     store_end(snap);
 }
 
@@ -414,6 +529,7 @@ static void start_controller(unsigned who)
     } else {
         disp_keeper_init(&m->disp, &disp_calls);
         m->disp.orphan_after_ns = 10 * SECOND;
+        m->disp.net.drain_wait_ms = sim.patient ? 3600000 : 2000;
         m->disp.flap = (struct disp_flap_conf){ 2, 60 * SECOND, 3 * SECOND, 12 * SECOND };
     }
     m->life[i].c = controller_new(m->store, &io, ops[i], arg[i]);
@@ -546,6 +662,11 @@ static void wake_agent(unsigned i, int64_t in)
     schedule(sim.now + in, EV_AGENT, i, sim.agents[i].gen, NULL);
 }
 
+static void wake_mesh(unsigned i, int64_t in)
+{
+    schedule(sim.now + in, EV_MESH, i, sim.agents[i].mesh_gen, NULL);
+}
+
 static struct call *new_call(unsigned i, int kind)
 {
     struct call *c = calloc(1, sizeof *c);
@@ -554,6 +675,7 @@ static struct call *new_call(unsigned i, int kind)
     c->agent = i;
     c->manager = sim.agents[i].manager;
     c->agent_gen = sim.agents[i].gen;
+    c->mesh_gen = sim.agents[i].mesh_gen;
     c->kind = kind;
     c->next = sim.calls;
     sim.calls = c;
@@ -613,9 +735,27 @@ static void forget_all(unsigned i)
         forget(i, id);
 }
 
+/* mesh_answered - the same for what its meshd asked. */
+static struct agent *mesh_answered(struct call *c)
+{
+    struct agent *a = &sim.agents[c->agent];
+    if (!a->up || a->mesh_gen != c->mesh_gen)
+        return NULL;
+    a->mesh_out = false;
+    wake_mesh(c->agent, (int64_t)below(sim.faults ? 20 * MS : MS));
+    return a->cut ? NULL : a;
+}
+
 static void call_failed(void *p, int code, const char *why)
 {
     struct call *c = p;
+    if (c->kind == NETWORK) {
+        struct agent *asker = mesh_answered(c);
+        if (asker)
+            asker->manager = chance(80) ? sim.leader : (unsigned)below(MANAGERS);
+        free_call(c);
+        return;
+    }
     struct agent *a = c->evil ? NULL : answered(c);
     (void)why;
     if (a && code == ERR_NOT_FOUND)
@@ -665,7 +805,12 @@ static void assign(unsigned i, const struct assignment *as)
     enum task_state desired = task_state_parse(as->DesiredState);
     CHECK(fresh || desired >= t->desired || t->removed);
     CHECK(as->Spec.n > 0); /* everything a node needs is there */
+    if (desired >= TASK_SHUTDOWN && t->desired < TASK_SHUTDOWN)
+        t->stop_at = sim.now + (sim.patient ? 3600 : 4) * SECOND;
     t->desired = desired;
+    t->drains = as->DrainMs != 0;
+    t->drained |= as->Drained;
+    CHECK(!as->Drained || desired >= TASK_SHUTDOWN);
     t->removed = false;
     if (fresh)
         t->state = TASK_ASSIGNED;
@@ -682,6 +827,37 @@ static void forget(unsigned i, struct str id)
         t->removed = true;
         step_task(i, id, t, (int64_t)below(20 * MS));
     }
+}
+
+static bool given_up(struct manager *m, struct str task)
+{
+    struct buf doc = BUF_INIT;
+    struct str state;
+    struct err e;
+    bool is = sm_get(m->sm, KIND_TASK, task, &doc, &e) == 0 && mp_get_str(buf_str(&doc), "Status.State", &state) &&
+              str_is(state, "orphaned");
+    buf_done(&doc);
+    return is;
+}
+
+/*
+ * check_drained - what may stop gets no new connections from any node that is alive, as far as this manager knows; all
+ * the less from one that has its answer still on its way. When managers wait for ever for the nodes' word.
+ */
+static void check_drained(const struct call *c, const struct assignment *as)
+{
+    const struct disp_net *net = &sim.managers[c->manager].disp.net;
+    const struct task_life *t = table_get(&sim.agents[c->agent].tasks, as->ID);
+    if (!sim.patient || !as->Drained || as->DrainMs == 0 || !t || t->state > TASK_RUNNING ||
+        given_up(&sim.managers[c->manager], as->ID))
+        return;
+    for (unsigned i = 0; i < NODES; i++) {
+        const struct agent *a = &sim.agents[i];
+        const struct dnet_node *n = table_get(&net->nodes, str_from(a->node));
+        if (a->up && n && n->live)
+            CHECK(!model_sends(&a->mesh, as->ID));
+    }
+    sim.drained++;
 }
 
 static void call_assigned(void *p, const struct disp_assignments_reply *rep)
@@ -703,6 +879,8 @@ static void call_assigned(void *p, const struct disp_assignments_reply *rep)
         }
         for (size_t i = 0; i < rep->Tasks.n; i++)
             assign(c->agent, &as[i]);
+        for (size_t i = 0; i < rep->Tasks.n; i++)
+            check_drained(c, &as[i]);
         for (size_t i = 0; i < rep->Removed.n; i++)
             forget(c->agent, rep->Removed.v[i]);
     }
@@ -746,11 +924,16 @@ static void call_confirm(void *keeper, uint64_t round)
                      sim.managers[i].life[DISP].gen, (void *)(uintptr_t)round);
 }
 
-static void call_networks(void *call, struct str body)
+static void call_networks(void *p, struct str body)
 {
-    (void)call;
-    (void)body;
-    CHECK(!"nobody asks for networks yet");
+    struct call *c = p;
+    struct agent *a = mesh_answered(c);
+    if (a && !(sim.faults && chance(3))) { /* else the answer is lost */
+        buf_clear(&a->answer);
+        buf_put(&a->answer, body.p, body.n);
+        sim.told++;
+    }
+    free_call(c);
 }
 
 static const struct disp_calls disp_calls = { call_opened, call_stored, call_assigned, call_networks, call_failed,
@@ -858,6 +1041,45 @@ static void agent_turn(unsigned i)
         report(i);
 }
 
+/* mesh_turn - what was answered gets into the kernel; only then is it asked for more. */
+static void mesh_turn(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    if (a->answer.n) {
+        struct disp_network_reply rep;
+        struct arena mem;
+        struct err e;
+        arena_init(&mem, 256u << 20);
+        CHECK(fields_decode(&rep, op_disp_network.rep, sizeof rep, buf_str(&a->answer), FIELDS_STRICT, &mem, &e) == 0);
+        model_apply(&a->mesh, &rep);
+        arena_done(&mem);
+        buf_clear(&a->answer);
+    }
+    if (a->mesh_out)
+        return;
+    if (!disp_of(i)) {
+        a->manager = sim.leader;
+        wake_mesh(i, 20 * MS);
+        return;
+    }
+    struct call *c = new_call(i, NETWORK);
+    model_ask(&a->mesh, &c->arena, &c->network);
+    c->network.WaitMs = below(5000);
+    a->mesh_out = true;
+    disp_network(disp_of(i), c, &c->network, str_from(a->node));
+}
+
+/* restart_mesh - it knows nothing, and what is in the kernel stays until it has heard. */
+static void restart_mesh(unsigned i)
+{
+    struct agent *a = &sim.agents[i];
+    a->mesh_gen++;
+    a->mesh_out = false;
+    buf_clear(&a->answer);
+    a->mesh.seq = 0;
+    wake_mesh(i, (int64_t)below(100 * MS));
+}
+
 /* task_turn - the container's part: one step towards what is wanted, sometimes a failure. */
 static void task_turn(unsigned i, struct str id, uint64_t gen)
 {
@@ -871,6 +1093,11 @@ static void task_turn(unsigned i, struct str id, uint64_t gen)
         if (t->removed)
             table_del(&a->tasks, id);
         wake_agent(i, 0);
+        return;
+    }
+    bool stop = t->removed || t->desired >= TASK_SHUTDOWN;
+    if (stop && t->drains && !t->drained && !t->removed && t->state == TASK_RUNNING && sim.now < t->stop_at) {
+        step_task(i, id, t, t->stop_at - sim.now < 50 * MS ? t->stop_at - sim.now : 50 * MS);
         return;
     }
     if (t->desired > TASK_RUNNING || t->removed) {
@@ -924,6 +1151,10 @@ static void restart_agent(unsigned i)
     }
     wake_agent(i, (int64_t)below(100 * MS));
     hint(i, true, 100 * MS);
+    if (chance(50))
+        restart_mesh(i);
+    else
+        wake_mesh(i, 0);
 }
 
 static void switch_off(unsigned i)
@@ -933,6 +1164,10 @@ static void switch_off(unsigned i)
     sim.offs++;
     a->up = false;
     a->gen++;
+    a->mesh_gen++;
+    a->mesh_out = false;
+    model_clear(&a->mesh); /* the kernel's memory */
+    buf_clear(&a->answer);
     for (struct table_pos pos = { 0 }; table_next(&a->tasks, &pos, NULL, &t);)
         if (t->state >= TASK_ACCEPTED && t->state <= TASK_RUNNING)
             t->state = t->state < TASK_STARTING ? TASK_REJECTED : TASK_FAILED;
@@ -965,6 +1200,28 @@ static void heal_agent(unsigned i)
 
 /* ---- users ---- */
 
+static void put_networks(struct buf *b, const struct declared *d)
+{
+    unsigned n = (unsigned)__builtin_popcount(d->on);
+    mp_cstr(b, "Networks");
+    mp_array(b, n);
+    for (unsigned i = 0; i < NETWORKS_MAX; i++)
+        if (d->on & 1u << i) {
+            mp_map(b, 1);
+            mp_kv_cstr(b, "Target", sim.networks[i].id);
+        }
+}
+
+/* some_networks - with few addresses only while there are faults: at last all tasks must get one. */
+static unsigned some_networks(void)
+{
+    unsigned on = 0;
+    for (unsigned i = 0; i < NETWORKS_MAX; i++)
+        if (sim.networks[i].id[0] && (sim.faults || !sim.networks[i].small) && chance(40))
+            on |= 1u << i;
+    return on;
+}
+
 static void put_spec(struct buf *b, const struct declared *d)
 {
     mp_cstr(b, "Spec");
@@ -980,7 +1237,8 @@ static void put_spec(struct buf *b, const struct declared *d)
     mp_kv_u64(b, "Parallelism", d->parallelism);
     mp_kv_cstr(b, "Order", d->order ? "start-first" : "stop-first");
     mp_cstr(b, "EndpointSpec");
-    mp_map(b, 1);
+    mp_map(b, 2);
+    mp_kv_cstr(b, "Mode", d->dnsrr ? "dnsrr" : "vip");
     mp_cstr(b, "Ports");
     mp_array(b, d->port != 0);
     if (d->port) {
@@ -990,7 +1248,8 @@ static void put_spec(struct buf *b, const struct declared *d)
             mp_kv_u64(b, "PublishedPort", d->port);
     }
     mp_cstr(b, "TaskTemplate");
-    mp_map(b, 3);
+    mp_map(b, 4);
+    put_networks(b, d);
     mp_kv_u64(b, "ForceUpdate", d->version);
     mp_cstr(b, "RestartPolicy");
     mp_map(b, 1);
@@ -1049,9 +1308,11 @@ static void declare(struct declared *d)
     *d = (struct declared){ .replicas = (unsigned)below(12),
                             .order = (unsigned)below(2),
                             .parallelism = (unsigned)below(4),
-                            .port = below(3) };
+                            .port = below(3),
+                            .on = some_networks() };
     if (d->port == 2)
         d->port = free_port();
+    d->dnsrr = d->port == 0 && chance(30);
     make_id(d->id);
     put_taskspec(d, &b);
     mp_map(&b, 3);
@@ -1067,6 +1328,8 @@ static void redeclare(struct declared *d, bool new_spec)
     struct buf b = BUF_INIT;
     if (new_spec) {
         d->version++;
+        if (chance(50))
+            d->on = some_networks();
         put_taskspec(d, &b);
     } else {
         d->replicas = (unsigned)below(12);
@@ -1135,12 +1398,57 @@ static void remove_node(unsigned i)
     a->gone = true;
 }
 
+static void create_network(char id[ID_SIZE], const char *subnet, bool six, bool ingress)
+{
+    struct buf b = BUF_INIT;
+    make_id(id);
+    mp_map(&b, 2);
+    mp_kv_cstr(&b, "ID", id);
+    mp_cstr(&b, "Spec");
+    mp_map(&b, 5);
+    mp_kv_cstr(&b, "Name", ingress ? "ingress" : id);
+    mp_kv_cstr(&b, "Driver", "overlay");
+    mp_kv_bool(&b, "Ingress", ingress);
+    mp_kv_bool(&b, "EnableIPv6", six);
+    mp_cstr(&b, "IPAM");
+    mp_map(&b, 1);
+    mp_cstr(&b, "Config");
+    mp_array(&b, subnet != NULL);
+    if (subnet) {
+        mp_map(&b, 1);
+        mp_kv_cstr(&b, "Subnet", subnet);
+    }
+    user_change("create", KIND_NETWORK, str_from(id), &b);
+    buf_done(&b);
+}
+
+/* change_network - makes one or removes it; as apid does, not while a service wants it. Two subnets are the same for
+ * all, so that one has to wait for the other. */
+static void change_network(unsigned i)
+{
+    static const char *const subnets[] = { NULL, NULL, "10.0.3.0/29", "172.30.0.0/29" };
+    struct declared_net *n = &sim.networks[i];
+    unsigned k = (unsigned)below(4);
+    if (!n->id[0]) {
+        *n = (struct declared_net){ .small = k > 1, .six = chance(30) };
+        create_network(n->id, subnets[k], n->six, false);
+        return;
+    }
+    for (unsigned s = 0; s < SERVICES_MAX; s++)
+        if (sim.services[s].id[0] && sim.services[s].on & 1u << i)
+            return;
+    user_change("delete", KIND_NETWORK, str_from(n->id), NULL);
+    n->id[0] = 0;
+}
+
 static void user_acts(void)
 {
     static const char *const availability[] = { "active", "pause", "drain" };
     struct declared *d = &sim.services[below(SERVICES_MAX)];
     unsigned node = (unsigned)below(NODES);
-    if (!d->id[0])
+    if (chance(15))
+        change_network((unsigned)below(NETWORKS_MAX));
+    else if (!d->id[0])
         declare(d);
     else if (chance(15))
         user_change("delete", KIND_SERVICE, str_from(d->id), NULL), d->id[0] = 0, chance(50) ? declare(d) : (void)0;
@@ -1156,7 +1464,7 @@ static void user_acts(void)
 
 static void fault(void)
 {
-    unsigned i = (unsigned)below(MANAGERS * CONTROLLERS), n = (unsigned)below(NODES);
+    unsigned i = (unsigned)below((uint64_t)MANAGERS * CONTROLLERS), n = (unsigned)below(NODES);
     if (chance(50))
         i = sim.leader * CONTROLLERS + i % CONTROLLERS; /* where it hurts */
     if (chance(50)) {
@@ -1191,6 +1499,8 @@ static void watch_dispatchers(void)
         }
         if (m->life[DISP].c && (sim.seq & 63) == 0)
             disp_check(&m->disp.core);
+        if (m->life[DISP].c && (sim.seq & 63) == 0)
+            dnet_check(&m->disp.net);
     }
 }
 
@@ -1242,6 +1552,10 @@ static void step(void)
         if (!life_of(e.who)->c && life_of(e.who)->gen == e.gen && manager_of(e.who)->up)
             start_controller(e.who);
         break;
+    case EV_MESH:
+        if (sim.agents[e.who].up && sim.agents[e.who].mesh_gen == e.gen)
+            mesh_turn(e.who);
+        break;
     case EV_AGENT:
         if (sim.agents[e.who].gen == e.gen)
             agent_turn(e.who);
@@ -1276,6 +1590,27 @@ static void step(void)
 }
 
 /* wrong - what is not as declared; NULL when all is. */
+/* attached_right - a running task is on the networks that its service wants, with an address of each family. */
+static bool attached_right(struct str doc, const struct declared *d)
+{
+    struct view_task t;
+    struct arena a;
+    struct err e;
+    arena_init(&a, 1u << 20);
+    CHECK(view_task(doc, &t, &a, &e) == 0);
+    const struct view_task_network *n = t.NetworksAttachments.v;
+    unsigned on = 0, addresses = d->port != 0, have = 0;
+    for (size_t i = 0; i < t.NetworksAttachments.n; i++) {
+        have += (unsigned)n[i].Addresses.n;
+        for (unsigned k = 0; k < NETWORKS_MAX; k++)
+            on |= str_is(n[i].NetworkID, sim.networks[k].id) ? 1u << k : 0;
+    }
+    for (unsigned k = 0; k < NETWORKS_MAX; k++)
+        addresses += d->on & 1u << k ? 1u + sim.networks[k].six : 0;
+    arena_done(&a);
+    return on == d->on && addresses == have;
+}
+
 static const char *wrong_task(struct str doc, const struct declared *d, uint64_t *slots, unsigned *running)
 {
     struct str state, desired, spec;
@@ -1291,6 +1626,8 @@ static const char *wrong_task(struct str doc, const struct declared *d, uint64_t
         return NULL;
     if (!str_is(spec, d->spec))
         return "a task has an old spec";
+    if (!attached_right(doc, d))
+        return "a task is not on its networks";
     if (slot < 64 && *slots & 1ull << slot)
         return "a slot runs twice";
     *slots |= slot < 64 ? 1ull << slot : 0;
@@ -1305,13 +1642,13 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     struct arena a;
     struct err e;
     struct str doc;
-    unsigned running = 0, specs = 0, ports = 0;
+    unsigned running = 0, specs = 0, ports = 0, vips = 0, want_vips = 0;
     uint64_t slots = 0;
     arena_init(&a, 1 << 20);
     if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || view_service(doc, &v, &a, &e) != 0)
         return "service is missing";
     bool updating = str_is(v.UpdateStatus.State, "updating");
-    size_t endpoint_ports = v.Endpoint.Ports.n;
+    size_t endpoint_ports = v.Endpoint.Ports.n, endpoint_vips = v.Endpoint.VirtualIPs.n;
     arena_done(&a);
     for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it);) {
         const char *what = wrong_task(it.doc, d, &slots, &running);
@@ -1322,15 +1659,48 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     }
     for (store_each_index(snap, IX_TASKSPEC_SERVICE, str_from(d->id), &it); store_next(&it);)
         specs++;
-    for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);)
-        ports++;
+    for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);) {
+        ports += str_starts(it.id, STR("port/"));
+        vips += str_starts(it.id, STR("addr/"));
+    }
+    for (unsigned i = 0; i < NETWORKS_MAX && !d->dnsrr; i++)
+        want_vips += d->on & 1u << i ? 1u + sim.networks[i].six : 0;
+    want_vips += d->port != 0;
     if (running != d->replicas)
         return "the number of running tasks is wrong";
     if (updating)
         return "the update does not end";
     if (ports != (d->port != 0) || endpoint_ports != ports)
         return "ports are wrong";
+    if (vips != want_vips || endpoint_vips != vips)
+        return "virtual addresses are wrong";
     return specs > 12 ? "taskspecs pile up" : NULL;
+}
+
+static bool owned(struct store_snap *snap, struct str reservation)
+{
+    struct str id, owner, kind = STR("service"), doc;
+    if (mp_get_str(reservation, "ID", &id) && str_starts(id, STR(STORE_TURN_PREFIX)))
+        return true;
+    (void)mp_get_str(reservation, "OwnerKind", &kind);
+    return mp_get_str(reservation, "OwnerID", &owner) &&
+           store_get(snap, kind_by_name(kind.p, kind.n), owner, &doc) == 0;
+}
+
+/* wrong_kernel - a node's networks are exactly what the store says. */
+static const char *wrong_kernel(struct store_snap *snap, unsigned i)
+{
+    struct mesh_model should;
+    const char *what = "a node's networks are not those of the store";
+    model_init(&should);
+    model_from_store(&should, snap, str_from(sim.agents[i].node));
+    const char *why = model_differs(&sim.agents[i].mesh, &should);
+    if (!why)
+        what = NULL;
+    else
+        snprintf(sim.why, sizeof sim.why, "node %s: %s", sim.agents[i].node, why);
+    model_done(&should);
+    return what;
 }
 
 static const char *wrong(void)
@@ -1344,18 +1714,30 @@ static const char *wrong(void)
     for (unsigned i = 0; i < SERVICES_MAX && !what; i++)
         if (sim.services[i].id[0])
             what = wrong_service(snap, &sim.services[i]);
-    enum kind kinds[] = { KIND_TASK, KIND_TASKSPEC, KIND_RESERVATION };
-    for (unsigned k = 0; k < 3 && !what; k++)
+    enum kind kinds[] = { KIND_TASK, KIND_TASKSPEC };
+    for (unsigned k = 0; k < 2 && !what; k++)
         for (store_each(snap, kinds[k], &it); store_next(&it);) {
-            bool owner = mp_get_str(it.doc, kinds[k] == KIND_RESERVATION ? "OwnerID" : "ServiceID", &service);
             struct str doc;
-            if (kinds[k] == KIND_RESERVATION && str_starts(it.id, STR(STORE_TURN_PREFIX)))
-                continue;
-            if (!owner || store_get(snap, KIND_SERVICE, service, &doc) != 0)
-                what = kinds[k] == KIND_TASK       ? "a task of a removed service is left"
-                       : kinds[k] == KIND_TASKSPEC ? "a taskspec of a removed service is left"
-                                                   : "a port of a removed service is left";
+            if (!mp_get_str(it.doc, "ServiceID", &service) || store_get(snap, KIND_SERVICE, service, &doc) != 0)
+                what = kinds[k] == KIND_TASK ? "a task of a removed service is left"
+                                             : "a taskspec of a removed service is left";
         }
+    size_t addresses = 0;
+    for (store_each(snap, KIND_RESERVATION, &it); store_next(&it);) {
+        addresses += str_starts(it.id, STR("addr/"));
+        if (!what && !owned(snap, it.doc))
+            what = "a reservation of something removed is left";
+    }
+    if (!what && addresses != check_addresses(snap))
+        what = "an address is left";
+    for (store_each(snap, KIND_NETWORK, &it); store_next(&it);) {
+        uint64_t vni;
+        struct str error;
+        if (!what && !mp_get_u64(it.doc, "State.VNI", &vni) && !mp_get_str(it.doc, "State.Error", &error))
+            what = "a network has neither a VXLAN id nor a reason";
+    }
+    for (unsigned i = 0; i < NODES && !what; i++)
+        what = wrong_kernel(snap, i);
     store_end(snap);
     /* and the nodes agree */
     struct task_life *t;
@@ -1389,14 +1771,18 @@ static void open_manager(unsigned i)
 
 static void begin(uint64_t seed)
 {
-    sim = (struct sim){ .seed = seed, .rng = seed, .now = 1700000000ll * SECOND, .faults = true, .term = 1 };
+    sim = (struct sim){
+        .seed = seed, .patient = seed % 2 == 0, .rng = seed, .now = 1700000000ll * SECOND, .faults = true, .term = 1
+    };
     for (unsigned i = 0; i < MANAGERS; i++)
         open_manager(i);
     for (unsigned i = 0; i < MANAGERS; i++)
         boot_manager(i);
     take_over(0);
+    create_network(sim.ingress, NULL, false, true);
     for (unsigned i = 0; i < NODES; i++) {
         table_init(&sim.agents[i].tasks, sizeof(struct task_life));
+        model_init(&sim.agents[i].mesh);
         join(i);
         restart_agent(i);
     }
@@ -1431,8 +1817,11 @@ static void end(void)
             free(e.p);
         }
     }
-    for (unsigned i = 0; i < NODES; i++)
+    for (unsigned i = 0; i < NODES; i++) {
         table_done(&sim.agents[i].tasks);
+        model_done(&sim.agents[i].mesh);
+        buf_done(&sim.agents[i].answer);
+    }
     for (size_t i = 0; i < sim.nlog; i++)
         buf_done(&sim.log[i].bytes);
     free(sim.log);
@@ -1477,9 +1866,12 @@ static bool run(uint64_t seed, int64_t seconds)
     }
     printf("control_sim: seed %" PRIu64 ": %s; %" PRIu64 " transactions with %" PRIu64 " changes, %" PRIu64
            " conflicts, %" PRIu64 " late; %" PRIu64 " kills, %" PRIu64 " take-overs, %" PRIu64 " cuts, %" PRIu64
-           " power-offs, %" PRIu64 " removals; converged after %.1f s\n",
+           " power-offs, %" PRIu64 " removals; %" PRIu64 " answers about networks, %" PRIu64
+           " drained; converged after %.1f s\n",
            seed, what ? what : "ok", sim.txns, sim.applied_changes, sim.conflicts, sim.late, sim.kills, sim.takeovers,
-           sim.cuts, sim.offs, sim.removals, (double)(sim.now - healed) / (double)SECOND);
+           sim.cuts, sim.offs, sim.removals, sim.told, sim.drained, (double)(sim.now - healed) / (double)SECOND);
+    if (what && sim.why[0])
+        printf("%s\n", sim.why);
     end();
     return what == NULL;
 }
