@@ -3,12 +3,12 @@
 #include <openssl/crypto.h>
 #include <stdio.h>
 
-#include "apid/api_addr.h"
 #include "apid/api_members.h"
 #include "apid/api_networks.h"
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
+#include "common/daemon/addr.h"
 #include "common/proto/msg_agentd.h"
 #include "common/proto/msg_cad.h"
 #include "common/util/check.h"
@@ -99,7 +99,7 @@ static int resolve_advertise(struct req *r, const struct ifaddrs *all, const cha
     return -1;
 }
 
-static int resolve_data_path(struct req *r, const struct ifaddrs *all, const char *text, char ret[ADDR_TEXT_MAX])
+static int resolve_data_path(struct req *r, const struct ifaddrs *all, const char *text, char ret[ADDR_HOST_MAX])
 {
     static const char what[] =
         "data path address must be a non-zero IP address or network interface (without a port number)";
@@ -112,7 +112,7 @@ static int resolve_data_path(struct req *r, const struct ifaddrs *all, const cha
         return api_refuse(r, 400, "%s", what);
     if (resolve_host(r, all, &d, what, false) < 0)
         return -1;
-    (void)str_copy(ret, ADDR_TEXT_MAX, str_from(d.host));
+    (void)str_copy(ret, ADDR_HOST_MAX, str_from(d.host));
     return 0;
 }
 
@@ -126,7 +126,7 @@ int swarm_resolve_addrs(struct req *r, const char *listen, const char *advertise
 
     *ret = (struct swarm_addrs){ "", "", "" };
     (void)getifaddrs(&all);
-    if (addr_parse(str_from(listen), SWARM_PORT_DEFAULT, &l, &e) < 0)
+    if (addr_parse(str_from(listen), SWARM_PORT, &l, &e) < 0)
         (void)api_refuse(r, 400, "invalid ListenAddr \"%s\": %s", listen, e.msg);
     else if (resolve_host(r, all, &l,
                           "listen address must be an IP address or network interface (with optional port number)",
@@ -136,9 +136,9 @@ int swarm_resolve_addrs(struct req *r, const char *listen, const char *advertise
     freeifaddrs(all);
     if (rc < 0)
         return rc;
-    addr_join(&l, ret->listen);
+    addr_text(&l, ret->listen);
     if (a.host[0])
-        addr_join(&a, ret->advertise);
+        addr_text(&a, ret->advertise);
     return 0;
 }
 
@@ -173,7 +173,7 @@ static int check_pools(struct req *r, json_t *pools, uint64_t size)
     json_array_foreach (pools, k, p) {
         const char *text = json_string_value(p) ?: "";
         const char *slash = strchr(text, '/');
-        char host[ADDR_TEXT_MAX];
+        char host[ADDR_HOST_MAX];
         unsigned char b[16];
         uint64_t bits;
         if (!slash || !str_copy(host, sizeof host, (struct str){ text, (size_t)(slash - text) }) ||
@@ -581,7 +581,7 @@ static int check_remotes(struct req *r, json_t *list, struct strs *ret)
         const char *text = json_string_value(x) ?: "";
         struct host_port hp;
         struct err e = ERR_INIT;
-        if (addr_parse(str_from(text), SWARM_PORT_DEFAULT, &hp, &e) < 0)
+        if (addr_parse(str_from(text), SWARM_PORT, &hp, &e) < 0)
             return api_refuse(r, 400, "invalid remote address \"%s\": %s", text, e.msg);
         v[i] = str_from(text);
     }

@@ -6,9 +6,9 @@
 
 #include <cmocka.h>
 
-#include "apid/api_addr.h"
 #include "apid/api_frame.h"
 #include "apid/api_ref.h"
+#include "common/daemon/addr.h"
 #include "common/proto/mp.h"
 
 #define HEX64 "93f006b322ef9a48ce50f9c3dab0872eda3bc62c26f74aaf8693d75d38f352d5"
@@ -164,7 +164,7 @@ static void test_addresses(void **state)
                { "::1", "::1", 9, "[::1]:9" },
                { "[fe80::1]", "fe80::1", 9, "[fe80::1]:9" } };
     static const char *const bad[] = { "", ":80", "[::1", "[]:1", "a:x", "a:70000", "a:", "[::1]x", NULL };
-    char text[ADDR_TEXT_MAX + 10];
+    char text[ADDR_TEXT_MAX];
     struct host_port a;
 
     (void)state;
@@ -172,7 +172,7 @@ static void test_addresses(void **state)
         assert_int_equal(addr_parse(str_from(ok[i].in), 9, &a, &err), 0);
         assert_string_equal(a.host, ok[i].host);
         assert_int_equal(a.port, ok[i].port);
-        addr_join(&a, text);
+        addr_text(&a, text);
         assert_string_equal(text, ok[i].joined);
     }
     for (size_t i = 0; bad[i]; i++)

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "apid/api.h"
-#include "apid/api_addr.h"
+#include "common/daemon/addr.h"
 
 /* json_sub - the object under `key`; an empty one is put there when there is none. */
 json_t *json_sub(json_t *o, const char *key);
@@ -18,7 +18,7 @@ int swarm_spec_check(struct req *r, json_t *spec);
 
 /* Where this node listens and is reached, as literal addresses; "" for what is left to gatewayd. */
 struct swarm_addrs {
-    char listen[ADDR_TEXT_MAX + 10], advertise[ADDR_TEXT_MAX + 10], data[ADDR_TEXT_MAX];
+    char listen[ADDR_TEXT_MAX], advertise[ADDR_TEXT_MAX], data[ADDR_HOST_MAX];
 };
 
 /* swarm_resolve_addrs - -1 after answering. When joining, the advertised address may stay open. */

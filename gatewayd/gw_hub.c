@@ -24,7 +24,7 @@
 #define REFUSED_TIMES 3u
 
 struct manager {
-    char node[GW_ID_MAX], addr[GW_ADDR_MAX];
+    char node[GW_ID_MAX], addr[ADDR_TEXT_MAX];
     struct gw_link *dial; /* under way, or up through this entry */
     uint64_t next_ms, backoff_ms, complained_ms;
     uint64_t linked_ms; /* when there was last a link; 0: never */
@@ -124,11 +124,11 @@ static void dial_failed(struct manager *m, const struct err *why)
 
 static void dial(struct manager *m)
 {
-    struct gw_addr a;
+    struct host_port a;
     struct err e = ERR_INIT;
     const struct gw_ident *id = gw_ident();
     m->next_ms = UINT64_MAX;
-    if (gw_addr_parse(str_from(m->addr), GW_PORT, &a, &e) < 0 ||
+    if (addr_parse(str_from(m->addr), SWARM_PORT, &a, &e) < 0 ||
         gw_net_dial(&gw_net, id->ctx, gw_ident_role(), &a, m, &m->dial, &e) < 0)
         dial_failed(m, &e);
     else if (m->linked_ms)
@@ -271,7 +271,7 @@ void gw_hub_managers(void)
 void gw_hub_redial_one(struct gw_link *l)
 {
     struct manager *m = manager_of(l);
-    struct gw_addr a;
+    struct host_port a;
     struct err e = ERR_INIT;
     if (m) {
         m->dial = NULL; /* the old link goes on until the new one is up, which drains it */
@@ -280,7 +280,7 @@ void gw_hub_redial_one(struct gw_link *l)
         dial(m);
         arm();
     } else if (l->dialled && l->dial_addr[0] && gw_ident()->ctx &&
-               gw_addr_parse(str_from(l->dial_addr), GW_PORT, &a, &e) == 0) {
+               addr_parse(str_from(l->dial_addr), SWARM_PORT, &a, &e) == 0) {
         struct gw_link *other;
         if (gw_net_dial(&gw_net, gw_ident()->ctx, gw_ident_role(), &a, NULL, &other, &e) < 0)
             log_warn("no new link to %s: %s", l->dial_addr, e.msg);

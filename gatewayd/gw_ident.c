@@ -67,7 +67,7 @@ static struct {
 
     struct {
         struct buf token; /* secret */
-        char remote[GW_MANAGERS_MAX][GW_ADDR_MAX];
+        char remote[GW_MANAGERS_MAX][ADDR_TEXT_MAX];
         size_t nremote, at;
         char availability[17];
         struct rpc_call *call; /* NULL: nobody waits any more */
@@ -285,7 +285,7 @@ static void set_managers(const struct gw_manager *m, size_t n)
 /* The listening socket follows the role: managers listen. */
 static void listen_or_not(void)
 {
-    struct gw_addr a;
+    struct host_port a;
     struct err e = ERR_INIT;
     int fd = -1;
     bool want = me.id.listen[0] && me.id.ctx && gw_ident_role() == RPC_MANAGER;
@@ -296,7 +296,7 @@ static void listen_or_not(void)
         me.listening = false;
         return;
     }
-    if (gw_addr_parse(str_from(me.id.listen), GW_PORT, &a, &e) < 0 || gw_net_bind(&a, &fd, &e) < 0 ||
+    if (addr_parse(str_from(me.id.listen), SWARM_PORT, &a, &e) < 0 || gw_net_bind(&a, &fd, &e) < 0 ||
         gw_net_listen(&gw_net, fd, &e) < 0) {
         if (me.listen_retry_ms == 0)
             log_error("%s: trying again", e.msg);
@@ -533,7 +533,7 @@ static void renew(void)
         me.join.nremote = 0;
         for (size_t i = 0; i < me.id.nmanagers; i++) {
             if (strcmp(me.id.managers[i].node, me.id.cred.info.node) != 0)
-                memcpy(me.join.remote[me.join.nremote++], me.id.managers[i].addr, GW_ADDR_MAX);
+                memcpy(me.join.remote[me.join.nremote++], me.id.managers[i].addr, ADDR_TEXT_MAX);
         }
         dial_next();
         return;
@@ -684,12 +684,12 @@ static void ask_certificate(struct gw_link *l)
     struct err e = ERR_INIT;
     struct sockaddr_storage sa;
     socklen_t len = sizeof sa;
-    struct gw_addr a = { .port = GW_PORT };
+    struct host_port a = { .port = SWARM_PORT };
     if (!me.id.advertise[0]) { /* what the manager sees us as, unless there is a translation between */
-        (void)gw_addr_parse(str_from(me.id.listen), GW_PORT, &a, &e);
+        (void)addr_parse(str_from(me.id.listen), SWARM_PORT, &a, &e);
         if (getsockname(l->fd, (struct sockaddr *)&sa, &len) == 0)
             gw_addr_host_of(&sa, a.host);
-        gw_addr_text(&a, me.id.advertise);
+        addr_text(&a, me.id.advertise);
     }
     if (me.id.nmanagers == 0 || strcmp(me.id.managers[0].addr, l->dial_addr) != 0) {
         struct gw_manager m = { str_from(l->peer.node), str_from(l->dial_addr) };
@@ -749,11 +749,11 @@ void gw_ident_join_down(struct gw_link *l, const struct err *why)
 }
 
 /* Names are looked up here and nowhere else: blocking, but this node has no links then that could suffer. */
-static int resolve(const char *text, struct gw_addr *ret, struct err *e)
+static int resolve(const char *text, struct host_port *ret, struct err *e)
 {
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM }, *found;
-    int r = gw_addr_parse(str_from(text), GW_PORT, ret, e);
-    if (r < 0 || gw_addr_is_ip(ret->host))
+    int r = addr_parse(str_from(text), SWARM_PORT, ret, e);
+    if (r < 0 || addr_is_ip(ret->host))
         return r;
     r = getaddrinfo(ret->host, NULL, &hints, &found);
     if (r != 0)
@@ -767,7 +767,7 @@ static int resolve(const char *text, struct gw_addr *ret, struct err *e)
 
 static void dial_next(void)
 {
-    struct gw_addr a;
+    struct host_port a;
     struct err e = ERR_INIT;
     me.in_flight = true;
     if (me.join.nremote == 0)
@@ -1003,7 +1003,7 @@ static int get_addrs(struct gw_addrs *ret, struct str l, struct str a, struct st
     if (getifaddrs(&all) < 0)
         return err_errno(e, errno, "look at the interfaces");
     int r = gw_addrs_resolve(ret, l, a, d, all, may_wait, e);
-    if (r == 0 && ret->advertise.host[0] && !gw_addr_is_ours(all, ret->advertise.host))
+    if (r == 0 && ret->advertise.host[0] && !addr_is_ours(all, ret->advertise.host))
         log_warn("advertise address %s is not this host's: other nodes must be able to reach it", ret->advertise.host);
     freeifaddrs(all);
     return r;
@@ -1011,10 +1011,10 @@ static int get_addrs(struct gw_addrs *ret, struct str l, struct str a, struct st
 
 static void keep_addrs(const struct gw_addrs *a)
 {
-    gw_addr_text(&a->listen, me.id.listen);
+    addr_text(&a->listen, me.id.listen);
     me.id.advertise[0] = '\0';
     if (a->advertise.host[0])
-        gw_addr_text(&a->advertise, me.id.advertise);
+        addr_text(&a->advertise, me.id.advertise);
     (void)str_copy(me.id.data_path, sizeof me.id.data_path, str_from(a->data_path));
 }
 
@@ -1028,7 +1028,7 @@ void gw_ident_on_setup(struct rpc_call *c, const void *req)
     const struct gw_setup *q = req;
     struct gw_addrs a = { .data_path = "" };
     struct err e = ERR_INIT;
-    char before[GW_ADDR_MAX];
+    char before[ADDR_TEXT_MAX];
     int fd = -1;
     if (!only_apid(c))
         return;
@@ -1039,8 +1039,8 @@ void gw_ident_on_setup(struct rpc_call *c, const void *req)
     int r = get_addrs(&a, q->ListenAddr, q->AdvertiseAddr, q->DataPathAddr, false, &e);
     (void)str_copy(before, sizeof before, str_from(me.id.listen));
     if (r == 0) {
-        char text[GW_ADDR_MAX];
-        gw_addr_text(&a.listen, text);
+        char text[ADDR_TEXT_MAX];
+        addr_text(&a.listen, text);
         if (!me.listening || strcmp(text, before) != 0)
             r = gw_net_bind(&a.listen, &fd, &e);
         if (fd >= 0)
@@ -1074,14 +1074,14 @@ void gw_ident_on_setup(struct rpc_call *c, const void *req)
 static int take_join(const struct gw_join *q, struct err *e)
 {
     uint8_t digest[GW_DIGEST_BYTES];
-    struct gw_addr a;
+    struct host_port a;
     struct gw_addrs addrs = { .data_path = "" };
     if (q->RemoteAddrs.n == 0)
         return err_set(e, ERR_INVALID, "at least 1 RemoteAddr is required to join");
     if (!gw_token_digest(q->Token, digest))
         return err_set(e, ERR_INVALID, "invalid join token");
     for (size_t i = 0; i < q->RemoteAddrs.n; i++) {
-        if (gw_addr_parse(q->RemoteAddrs.v[i], GW_PORT, &a, e) < 0 || a.port == 0)
+        if (addr_parse(q->RemoteAddrs.v[i], SWARM_PORT, &a, e) < 0 || a.port == 0)
             return err_set(e, ERR_INVALID, "invalid remote address \"" STR_FMT "\"", STR_ARG(q->RemoteAddrs.v[i]));
     }
     int r = get_addrs(&addrs, q->ListenAddr, q->AdvertiseAddr, q->DataPathAddr, true, e);
@@ -1091,7 +1091,7 @@ static int take_join(const struct gw_join *q, struct err *e)
     forget_join();
     keep_addrs(&addrs);
     for (size_t i = 0; i < q->RemoteAddrs.n && i < GW_MANAGERS_MAX; i++)
-        (void)str_copy(me.join.remote[me.join.nremote++], GW_ADDR_MAX, q->RemoteAddrs.v[i]);
+        (void)str_copy(me.join.remote[me.join.nremote++], ADDR_TEXT_MAX, q->RemoteAddrs.v[i]);
     buf_put(&me.join.token, q->Token.p, q->Token.n);
     (void)str_copy(me.join.availability, sizeof me.join.availability, q->Availability);
     return 0;

@@ -671,15 +671,15 @@ static int on_accept(sd_event_source *s, int fd, uint32_t revents, void *arg)
     return 0;
 }
 
-int gw_net_bind(const struct gw_addr *a, int *ret_fd, struct err *e)
+int gw_net_bind(const struct host_port *a, int *ret_fd, struct err *e)
 {
     struct sockaddr_storage sa;
     socklen_t len;
-    char text[GW_ADDR_MAX];
+    char text[ADDR_TEXT_MAX];
     int one = 1, r = gw_addr_sockaddr(a, &sa, &len, e);
     if (r < 0)
         return r;
-    gw_addr_text(a, text);
+    addr_text(a, text);
     _cleanup_(closep) int fd = socket(sa.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_errno(e, errno, "listen on %s", text);
@@ -705,7 +705,7 @@ int gw_net_listen(struct gw_net *n, int fd, struct err *e)
     return r < 0 ? err_errno(e, -r, "watch the listening socket") : 0;
 }
 
-int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, const struct gw_addr *to, void *cookie,
+int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, const struct host_port *to, void *cookie,
                 struct gw_link **ret, struct err *e)
 {
     struct sockaddr_storage sa;
@@ -729,7 +729,7 @@ int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, con
     l->cookie = cookie;
     (void)str_copy(l->host, sizeof l->host, str_from(to->host));
     l->port = to->port;
-    gw_addr_text(to, l->dial_addr);
+    addr_text(to, l->dial_addr);
     *ret = l;
     return 0;
 }

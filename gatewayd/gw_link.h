@@ -42,10 +42,10 @@ struct gw_link {
     enum rpc_role role;       /* the peer's, as admitted */
     struct gw_cert_info peer; /* node is empty without a certificate */
     X509 *cert;               /* the peer's; NULL: none */
-    char host[GW_HOST_MAX], instance[GW_ID_MAX];
+    char host[ADDR_HOST_MAX], instance[GW_ID_MAX];
     uint64_t turn; /* the peer's: gw_hello */
     unsigned port;
-    char dial_addr[GW_ADDR_MAX];
+    char dial_addr[ADDR_TEXT_MAX];
     uint64_t opened_ms, deadline_ms, drain_ms, expire_ms; /* expire_ms: of the peer's certificate */
     uint64_t rx_bytes, tx_bytes;
 
@@ -109,12 +109,12 @@ void gw_net_done(struct gw_net *n);
 void gw_net_identity(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own);
 
 /* gw_net_bind - a listening socket, given; says clearly when the address is in use or not ours. */
-int gw_net_bind(const struct gw_addr *a, int *ret_fd, struct err *e);
+int gw_net_bind(const struct host_port *a, int *ret_fd, struct err *e);
 /* gw_net_listen - @fd is taken; -1: listen no more. */
 int gw_net_listen(struct gw_net *n, int fd, struct err *e);
 
 /* gw_net_dial - `down` reports failure. @own: what the certificate in ctx says (RPC_NOBODY: none is shown). */
-int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, const struct gw_addr *to, void *cookie,
+int gw_net_dial(struct gw_net *n, struct gw_tls_ctx *ctx, enum rpc_role own, const struct host_port *to, void *cookie,
                 struct gw_link **ret, struct err *e);
 
 /* gw_link_connect_within - less time than GW_HELLO_MS for the TCP connection: after a lost SYN the kernel waits a

@@ -122,7 +122,7 @@ int main(void)
     struct test_ca ca;
     struct end a, b;
     struct err e = ERR_INIT;
-    struct gw_addr at = { "127.0.0.1", 0 };
+    struct host_port at = { "127.0.0.1", 0 };
     struct sockaddr_in sa = { .sin_family = AF_INET };
     socklen_t len = sizeof sa;
     struct gw_link *l;

@@ -129,7 +129,7 @@ static void end_close(struct end *d)
 
 static void manager_open(struct end *m)
 {
-    struct gw_addr a = { "127.0.0.1", 0 };
+    struct host_port a = { "127.0.0.1", 0 };
     struct sockaddr_in sa = { .sin_family = AF_INET };
     socklen_t len = sizeof sa;
     struct err e = ERR_INIT;
@@ -143,7 +143,7 @@ static void manager_open(struct end *m)
 
 static struct gw_link *dial(struct end *d)
 {
-    struct gw_addr a = { "127.0.0.1", world.port };
+    struct host_port a = { "127.0.0.1", world.port };
     struct gw_link *l;
     struct err e = ERR_INIT;
     assert_int_equal(gw_net_dial(&d->net, d->ctx, d->cred.cert ? d->cred.info.role : RPC_NOBODY, &a, NULL, &l, &e), 0);
@@ -539,9 +539,9 @@ static void test_address_in_use(void **state)
     int fd;
     (void)state;
     manager_open(&m);
-    assert_int_equal(gw_net_bind(&(struct gw_addr){ "127.0.0.1", world.port }, &fd, &e), -ERR_PRECONDITION);
+    assert_int_equal(gw_net_bind(&(struct host_port){ "127.0.0.1", world.port }, &fd, &e), -ERR_PRECONDITION);
     assert_non_null(strstr(e.msg, "address already in use"));
-    assert_int_equal(gw_net_bind(&(struct gw_addr){ "203.0.113.7", 2377 }, &fd, &e), -ERR_PRECONDITION);
+    assert_int_equal(gw_net_bind(&(struct host_port){ "203.0.113.7", 2377 }, &fd, &e), -ERR_PRECONDITION);
     assert_non_null(strstr(e.msg, "cannot assign requested address"));
     end_close(&m);
 }

@@ -14,8 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err e = ERR_INIT;
     struct buf b = BUF_INIT, b2 = BUF_INIT;
     uint8_t digest[GW_DIGEST_BYTES];
-    struct gw_addr addr, addr2;
-    char text[GW_ADDR_MAX];
+    struct host_port addr, addr2;
+    char text[ADDR_TEXT_MAX];
     STACK_OF(X509) * chain;
     arena_init(&a, 1u << 20);
     if (gw_node_file_read(&f, in, &a, &e) == 0) {
@@ -26,10 +26,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     (void)fields_decode(&p, gw_peer_frame_fields, sizeof p, in, FIELDS_STRICT, &a, &e);
     (void)gw_token_digest(in, digest);
-    if (gw_addr_parse(in, 2377, &addr, &e) == 0) {
-        gw_addr_text(&addr, text);
-        if (gw_addr_is_ip(addr.host))
-            CHECK(gw_addr_parse(str_from(text), 1, &addr2, &e) == 0 && addr2.port == addr.port &&
+    if (addr_parse(in, 2377, &addr, &e) == 0) {
+        addr_text(&addr, text);
+        if (addr_is_ip(addr.host))
+            CHECK(addr_parse(str_from(text), 1, &addr2, &e) == 0 && addr2.port == addr.port &&
                   strcmp(addr.host, addr2.host) == 0);
     }
     if (gw_cert_chain(&chain, in, &e) == 0) {

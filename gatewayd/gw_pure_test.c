@@ -690,7 +690,7 @@ static void test_addresses(void **state)
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         struct gw_addrs r;
         struct err e = ERR_INIT;
-        char l[GW_ADDR_MAX], adv[GW_ADDR_MAX];
+        char l[ADDR_TEXT_MAX], adv[ADDR_TEXT_MAX];
         two_on[t[i].upto - 1].ifa_next = NULL;
         int got_r = gw_addrs_resolve(&r, str_from(t[i].listen), str_from(t[i].advertise), str_from(t[i].data), two_on,
                                      t[i].wait, &e);
@@ -703,12 +703,12 @@ static void test_addresses(void **state)
         }
         if (got_r != 0)
             fail_msg("case %zu: %s", i, e.msg);
-        gw_addr_text(&r.listen, l);
-        gw_addr_text(&r.advertise, adv);
+        addr_text(&r.listen, l);
+        addr_text(&r.advertise, adv);
         assert_string_equal(l, t[i].l);
         assert_string_equal(adv, t[i].a);
     }
-    assert_true(gw_addr_is_ours(two_on, "10.0.0.5") && !gw_addr_is_ours(two_on, "10.0.0.9"));
+    assert_true(addr_is_ours(two_on, "10.0.0.5") && !addr_is_ours(two_on, "10.0.0.9"));
 }
 
 int main(void)

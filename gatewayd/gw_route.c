@@ -470,18 +470,18 @@ static int permit(const struct gw_call *c, struct err *e)
 }
 
 /* The host part of where we can be reached: what a handler sees as the address of a request that stays here. */
-static struct str own_host(char host[GW_HOST_MAX])
+static struct str own_host(char host[ADDR_HOST_MAX])
 {
-    struct gw_addr a;
+    struct host_port a;
     host[0] = '\0';
-    if (gw_addr_parse(str_from(gw_ident()->advertise), 0, &a, NULL) == 0)
-        (void)str_copy(host, GW_HOST_MAX, str_from(a.host));
+    if (addr_parse(str_from(gw_ident()->advertise), 0, &a, NULL) == 0)
+        (void)str_copy(host, ADDR_HOST_MAX, str_from(a.host));
     return str_from(host);
 }
 
 void gw_route_relay(struct rpc_call *rc, const struct rpc_request *rq)
 {
-    char host[GW_HOST_MAX];
+    char host[ADDR_HOST_MAX];
     struct err e = ERR_INIT;
     struct str by = str_from(gw_daemon_of(rpc_peer_uid(rc)));
     if (by.n == 0) {

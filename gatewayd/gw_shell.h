@@ -74,12 +74,12 @@ struct gw_ident {
     enum gw_ident_state { GW_INACTIVE, GW_PENDING, GW_ACTIVE, GW_ERROR, GW_LOCKED } state;
     uint64_t seq;
     char error[480];
-    char listen[GW_ADDR_MAX], advertise[GW_ADDR_MAX], data_path[GW_HOST_MAX];
+    char listen[ADDR_TEXT_MAX], advertise[ADDR_TEXT_MAX], data_path[ADDR_HOST_MAX];
     uint64_t data_path_port;
     struct gw_credentials cred; /* state GW_ACTIVE: whole */
     struct gw_tls_ctx *ctx;     /* NULL: no certificate, or an expired one */
     struct {
-        char node[GW_ID_MAX], addr[GW_ADDR_MAX];
+        char node[GW_ID_MAX], addr[ADDR_TEXT_MAX];
         uint8_t key[GW_DIGEST_BYTES]; /* digest of the one that its certificate had when it was last seen, and valid */
         bool has_key;
     } managers[GW_MANAGERS_MAX];

@@ -1,4 +1,4 @@
-#include "apid/api_addr.h"
+#include "common/daemon/addr.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -11,7 +11,6 @@ int addr_parse(struct str text, unsigned port, struct host_port *ret, struct err
     struct str host = text, tail = { NULL, 0 };
     const char *colon = text.n ? memchr(text.p, ':', text.n) : NULL;
     uint64_t n;
-
     if (text.n > 0 && text.p[0] == '[') {
         const char *close = memchr(text.p, ']', text.n);
         if (!close)
@@ -28,7 +27,7 @@ int addr_parse(struct str text, unsigned port, struct host_port *ret, struct err
             return err_set(e, ERR_INVALID, "invalid port in address");
         ret->port = (unsigned)n;
     }
-    if (host.n == 0 || !str_copy(ret->host, sizeof ret->host, host))
+    if (host.n == 0 || memchr(host.p, 0, host.n) || !str_copy(ret->host, sizeof ret->host, host))
         return err_set(e, ERR_INVALID, "invalid address");
     return 0;
 }
@@ -43,31 +42,44 @@ bool addr_is_any(const char *host)
 {
     static const unsigned char zero[16];
     unsigned char b[16];
-
     if (inet_pton(AF_INET, host, b) == 1)
         return memcmp(b, zero, 4) == 0;
     return inet_pton(AF_INET6, host, b) == 1 && memcmp(b, zero, 16) == 0;
 }
 
 /* Text of a usable address; link-local ones are none. */
-static bool address_text(const struct ifaddrs *i, int family, char ret[ADDR_TEXT_MAX])
+static bool address_text(const struct ifaddrs *i, int family, char ret[ADDR_HOST_MAX])
 {
     if (!i->ifa_addr || i->ifa_addr->sa_family != family)
         return false;
     if (family == AF_INET) {
         const struct sockaddr_in *a = (const void *)i->ifa_addr;
-        return inet_ntop(AF_INET, &a->sin_addr, ret, ADDR_TEXT_MAX) != NULL;
+        return inet_ntop(AF_INET, &a->sin_addr, ret, ADDR_HOST_MAX) != NULL;
     }
     const struct sockaddr_in6 *a = (const void *)i->ifa_addr;
-    return !IN6_IS_ADDR_LINKLOCAL(&a->sin6_addr) && inet_ntop(AF_INET6, &a->sin6_addr, ret, ADDR_TEXT_MAX) != NULL;
+    return !IN6_IS_ADDR_LINKLOCAL(&a->sin6_addr) && inet_ntop(AF_INET6, &a->sin6_addr, ret, ADDR_HOST_MAX) != NULL;
 }
 
-int addr_of_interface(const struct ifaddrs *all, const char *name, char ret[ADDR_TEXT_MAX], struct err *e)
+bool addr_is_ours(const struct ifaddrs *all, const char *host)
+{
+    char text[ADDR_HOST_MAX];
+    unsigned char want[16], have[16];
+    int family = strchr(host, ':') ? AF_INET6 : AF_INET;
+    if (inet_pton(family, host, want) != 1)
+        return false;
+    for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
+        if (address_text(i, family, text) && inet_pton(family, text, have) == 1 &&
+            memcmp(want, have, family == AF_INET ? 4 : 16) == 0)
+            return true;
+    }
+    return family == AF_INET && want[0] == 127;
+}
+
+int addr_of_interface(const struct ifaddrs *all, const char *name, char ret[ADDR_HOST_MAX], struct err *e)
 {
     static const int families[] = { AF_INET, AF_INET6 };
-    char text[ADDR_TEXT_MAX], found[ADDR_TEXT_MAX] = "";
+    char text[ADDR_HOST_MAX], found[ADDR_HOST_MAX] = "";
     bool exists = false;
-
     for (size_t f = 0; f < 2 && !found[0]; f++)
         for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
             if (strcmp(i->ifa_name, name) != 0)
@@ -84,7 +96,7 @@ int addr_of_interface(const struct ifaddrs *all, const char *name, char ret[ADDR
         return err_set(e, ERR_NOT_FOUND, "no such interface");
     if (!found[0])
         return err_set(e, ERR_INVALID, "interface %s has no usable IPv4 or IPv6 address", name);
-    (void)str_copy(ret, ADDR_TEXT_MAX, str_from(found));
+    (void)str_copy(ret, ADDR_HOST_MAX, str_from(found));
     return 0;
 }
 
@@ -96,12 +108,11 @@ static bool skip_interface(const struct ifaddrs *i)
            strncmp(i->ifa_name, "msw", 3) == 0 || strncmp(i->ifa_name, "msbr", 4) == 0;
 }
 
-int addr_of_system(const struct ifaddrs *all, char ret[ADDR_TEXT_MAX], struct err *e)
+int addr_of_system(const struct ifaddrs *all, char ret[ADDR_HOST_MAX], struct err *e)
 {
     static const int families[] = { AF_INET, AF_INET6 };
-    char text[ADDR_TEXT_MAX], found[ADDR_TEXT_MAX] = "";
+    char text[ADDR_HOST_MAX], found[ADDR_HOST_MAX] = "";
     const char *on = "";
-
     for (size_t f = 0; f < 2 && !found[0]; f++)
         for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
             if (skip_interface(i) || !address_text(i, families[f], text))
@@ -121,12 +132,12 @@ int addr_of_system(const struct ifaddrs *all, char ret[ADDR_TEXT_MAX], struct er
         }
     if (!found[0])
         return err_set(e, ERR_INVALID, "could not find the system's IP address");
-    (void)str_copy(ret, ADDR_TEXT_MAX, str_from(found));
+    (void)str_copy(ret, ADDR_HOST_MAX, str_from(found));
     return 0;
 }
 
-void addr_join(const struct host_port *a, char ret[ADDR_TEXT_MAX + 10])
+void addr_text(const struct host_port *a, char ret[ADDR_TEXT_MAX])
 {
     bool v6 = strchr(a->host, ':') != NULL;
-    (void)snprintf(ret, ADDR_TEXT_MAX + 10, v6 ? "[%s]:%u" : "%s:%u", a->host, a->port);
+    (void)snprintf(ret, ADDR_TEXT_MAX, v6 ? "[%s]:%u" : "%s:%u", a->host, a->port);
 }
