@@ -36,7 +36,7 @@
 
 struct api {
     struct store *store;
-    struct rpc_client *raftd, *agentd, *gatewayd, *cad;
+    struct rpc_client *raftd, *agentd, *meshd, *gatewayd, *cad;
     uint64_t registry_timeout_ms;
     struct {
         uint64_t requests, errors, writes, retries;

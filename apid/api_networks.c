@@ -6,12 +6,15 @@
 
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
+#include "common/proto/msg_meshd.h"
 #include "common/util/check.h"
 #include "common/util/cidr.h"
 #include "common/util/table.h"
 
 #define VIEW_BYTES (8u << 20)
 #define VXLAN_OPTION "com.docker.network.driver.overlay.vxlanid_list"
+
+static const struct mesh_empty nothing;
 
 /* ---- those that every node has ---- */
 
@@ -71,7 +74,8 @@ bool network_of_service(const char *name)
     return p && p->service;
 }
 
-/* put_predefined - as a network for services it has its name for an ID, since that is what services are told to keep. */
+/* put_predefined - as a network for services it has its name for an ID, since that is what services are told to keep.
+ */
 static void put_predefined(struct buf *b, const struct predefined *p, const char *scope, bool containers)
 {
     char hex[65];
@@ -501,15 +505,20 @@ static bool predefined_matches(const struct filters *f, const struct predefined 
            dangling_matches(f, false);
 }
 
+static bool swarm_matches(const struct filters *f, const struct view_network *n)
+{
+    return filters_substr(f, "name", n->Spec.Name) && filters_prefix(f, "id", n->ID) &&
+           filters_exact(f, "driver", n->Spec.Driver.n ? n->Spec.Driver : STR("overlay")) &&
+           filters_exact(f, "type", STR("custom")) && filters_exact(f, "scope", STR("swarm")) &&
+           filters_label_map(f, "label", &n->Spec.Labels);
+}
+
 static bool network_matches(const struct filters *f, struct store_snap *snap, const struct view_network *n)
 {
     struct str user;
     bool service;
 
-    return filters_substr(f, "name", n->Spec.Name) && filters_prefix(f, "id", n->ID) &&
-           filters_exact(f, "driver", n->Spec.Driver.n ? n->Spec.Driver : STR("overlay")) &&
-           filters_exact(f, "type", STR("custom")) && filters_exact(f, "scope", STR("swarm")) &&
-           filters_label_map(f, "label", &n->Spec.Labels) &&
+    return swarm_matches(f, n) &&
            (!filters_get(f, "dangling") ||
             dangling_matches(f, !n->Spec.Ingress && !network_user(snap, n->ID, &service, &user)));
 }
@@ -537,6 +546,64 @@ static int list_swarm(struct req *r, const struct filters *f, bool any)
     return 0;
 }
 
+/* ---- on a worker: what its meshd knows ---- */
+
+/* of_node - as if it had come from the store. */
+static struct view_network of_node(struct req *r, const struct net_network *n)
+{
+    const struct net_subnet *s = n->Subnets.v;
+    struct view_ipam_config *c = arena_array(&r->arena, n->Subnets.n + 1, sizeof *c);
+
+    CHECK(c);
+    for (size_t i = 0; i < n->Subnets.n; i++)
+        c[i] = (struct view_ipam_config){ .Subnet = s[i].Subnet, .Gateway = s[i].Gateway };
+    return (struct view_network){ .ID = n->ID,
+                                  .Spec = { .Name = n->Name, .Internal = n->Internal, .Ingress = n->Ingress },
+                                  .IPAM.Config = { c, n->Subnets.n },
+                                  .State.VNI = n->VNI };
+}
+
+/* In the middle of the list; without meshd there are only the node's own. */
+static void list_node(struct req *r, const void *rep, const struct err *e)
+{
+    const struct mesh_networks_reply *l = rep;
+    const struct filters *f = r->data;
+
+    for (size_t i = 0; e->code == 0 && i < l->Networks.n; i++) {
+        struct view_network n = of_node(r, &((const struct net_network *)l->Networks.v)[i]);
+        if (!swarm_matches(f, &n) || !dangling_matches(f, false))
+            continue;
+        buf_puts(&r->out, r->out.n > 1 ? "," : "");
+        put_network(&r->out, &n, r->version);
+        buf_puts(&r->out, ",\"Containers\":null}");
+    }
+    buf_puts(&r->out, "]\n");
+    api_reply(r, 200);
+}
+
+static void inspect_node(struct req *r, const void *rep, const struct err *e)
+{
+    const struct mesh_networks_reply *l = rep;
+    const struct net_network *v = e->code == 0 ? l->Networks.v : NULL, *found = NULL;
+    struct str ref = r->params[0];
+    size_t n = e->code == 0 ? l->Networks.n : 0, prefixes = 0;
+
+    for (size_t i = 0; i < n && !found; i++)
+        found = str_eq(v[i].ID, ref) || str_eq(v[i].Name, ref) ? &v[i] : NULL;
+    for (size_t i = 0; i < n && !found; i++)
+        prefixes += ref.n > 0 && str_starts(v[i].ID, ref);
+    for (size_t i = 0; i < n && !found && prefixes == 1; i++)
+        found = str_starts(v[i].ID, ref) ? &v[i] : NULL;
+    if (!found) {
+        api_error(r, 404, "network " STR_FMT " not found", STR_ARG(ref));
+        return;
+    }
+    struct view_network one = of_node(r, found);
+    put_network(&r->out, &one, r->version);
+    buf_puts(&r->out, ",\"Containers\":null}\n");
+    api_reply(r, 200);
+}
+
 void networks_list(struct req *r)
 {
     static const char *const known[] = { "id", "name", "driver", "type", "scope", "label", "dangling", NULL };
@@ -553,6 +620,11 @@ void networks_list(struct req *r)
             put_predefined(&r->out, p, "local", false);
             any = true;
         }
+    if (state_now() == SWARM_WORKER) {
+        r->data = f;
+        api_call(r, api.meshd, &op_mesh_networks, &nothing, API_AGENT_DEADLINE_MS, list_node);
+        return;
+    }
     if (state_now() == SWARM_MANAGER && list_swarm(r, f, any) < 0)
         return;
     buf_puts(&r->out, "]\n");
@@ -607,6 +679,8 @@ void networks_inspect(struct req *r)
         put_predefined(&r->out, p, scope.n ? str_is(scope, "swarm") ? "swarm" : "local" : "local", true);
         buf_putc(&r->out, '\n');
         api_reply(r, 200);
+    } else if (state_now() == SWARM_WORKER && (scope.n == 0 || str_is(scope, "swarm"))) {
+        api_call(r, api.meshd, &op_mesh_networks, &nothing, API_AGENT_DEADLINE_MS, inspect_node);
     } else if (!swarm || (scope.n > 0 && !str_is(scope, "swarm"))) {
         api_error(r, 404, "network " STR_FMT " not found", STR_ARG(ref));
     } else if (inspect_swarm(r, verbose) == 0) {

@@ -37,6 +37,7 @@ static int start(struct err *e)
     if ((r = store_open(&api.store, run, false, e)) < 0 ||
         (r = rpc_client_open(&api.raftd, loop, run, "raftd", e)) < 0 ||
         (r = rpc_client_open(&api.agentd, loop, run, "agentd", e)) < 0 ||
+        (r = rpc_client_open(&api.meshd, loop, run, "meshd", e)) < 0 ||
         (r = rpc_client_open(&api.gatewayd, loop, run, "gatewayd", e)) < 0 ||
         (r = rpc_client_open(&api.cad, loop, run, "cad", e)) < 0 || (r = state_open(e)) < 0 ||
         (r = store_wake_open(&wake, loop, run, on_wake, NULL, e)) < 0)
@@ -52,6 +53,7 @@ static void stop(void)
     state_close();
     api.cad = rpc_client_free(api.cad);
     api.gatewayd = rpc_client_free(api.gatewayd);
+    api.meshd = rpc_client_free(api.meshd);
     api.agentd = rpc_client_free(api.agentd);
     api.raftd = rpc_client_free(api.raftd);
     req_free_all();

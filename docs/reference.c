@@ -96,7 +96,7 @@ static void print_messages(void)
           { &op_agent_logs, &op_agent_image_load, &op_agent_image_pull, &op_agent_image_list, &op_agent_image_inspect,
             &op_agent_image_remove, &op_agent_image_tag, &op_agent_image_resolve, &op_agent_info, &op_agent_containers,
             &op_agent_volumes, &op_agent_leave } },
-        { "meshd", { &op_mesh_up, &op_mesh_ready, &op_mesh_down, &op_mesh_list } },
+        { "meshd", { &op_mesh_up, &op_mesh_ready, &op_mesh_down, &op_mesh_list, &op_mesh_networks } },
     };
     printf("# Messages\n\nWhat the daemons of a host ask each other on `<run>/<daemon>.sock`: msgpack maps over nng, "
            "one table an "

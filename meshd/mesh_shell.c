@@ -8,6 +8,7 @@
 
 #include "common/util/clock.h"
 #include "meshd/mesh_gossip.h"
+#include "meshd/mesh_networks.h"
 #include "meshd/mesh_parts.h"
 #include "meshd/mesh_view.h"
 #include "meshd/mesh_wait.h"
@@ -199,8 +200,13 @@ static void on_list(struct rpc_call *c, const void *req)
 }
 
 const struct route mesh_shell_routes[] = {
-    { &op_mesh_up, on_up },     { &op_mesh_ready, on_ready }, { &op_mesh_quiet, on_quiet },
-    { &op_mesh_down, on_down }, { &op_mesh_list, on_list },   { 0 },
+    { &op_mesh_up, on_up },
+    { &op_mesh_ready, on_ready },
+    { &op_mesh_quiet, on_quiet },
+    { &op_mesh_down, on_down },
+    { &op_mesh_list, on_list },
+    { &op_mesh_networks, mesh_networks },
+    { 0 },
 };
 
 /* ---- the table's guard ---- */

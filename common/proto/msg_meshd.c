@@ -56,6 +56,11 @@ static const struct field list_reply_fields[] = {
     FIELD_END,
 };
 
+static const struct field networks_reply_fields[] = {
+    FIELD_LIST(struct mesh_networks_reply, Networks, net_network_fields, struct net_network, 100000),
+    FIELD_END,
+};
+
 #define EMPTY empty_fields, sizeof(struct mesh_empty)
 
 const struct op op_mesh_up = { "up",
@@ -74,5 +79,7 @@ const struct op op_mesh_quiet = { "quiet",
                                   sizeof(struct mesh_quiet_reply) };
 const struct op op_mesh_down = { "down", "Removes the task's network namespace and all that belongs to it.",
                                  task_fields, sizeof(struct mesh_task), EMPTY };
+const struct op op_mesh_networks = { "networks", "The swarm's networks that this node has a part in.", EMPTY,
+                                     networks_reply_fields, sizeof(struct mesh_networks_reply) };
 const struct op op_mesh_list = { "list", "The tasks that have a sandbox.", EMPTY, list_reply_fields,
                                  sizeof(struct mesh_list_reply) };

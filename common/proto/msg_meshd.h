@@ -49,8 +49,13 @@ struct mesh_quiet_reply {
 struct mesh_list_reply {
     struct strs TaskIDs;
 };
+/* What this node has a part in: the networks of its tasks, and the ingress network. */
+struct mesh_networks_reply {
+    struct list Networks; /* struct net_network; Attachable is not known */
+};
 struct mesh_empty {
     char unused_;
 };
 
-extern const struct op op_mesh_up, op_mesh_ready, op_mesh_quiet, op_mesh_down, op_mesh_list;
+extern const struct op op_mesh_up, op_mesh_ready, op_mesh_quiet, op_mesh_down, op_mesh_list,
+    op_mesh_networks; /* mesh_empty -> mesh_networks_reply (apid) */

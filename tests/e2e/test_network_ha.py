@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import swarmtest as st  # noqa: E402
-from swarmtest import contains, eq  # noqa: E402
+from swarmtest import contains, eq, settles  # noqa: E402
 
 MANAGERS = ("m1", "m2", "m3")
 ROUNDS = 4
@@ -86,6 +86,15 @@ def test_every_manager_answers(s):
 def test_worker(s):
     eq(set(s.docker("network", "ls", "--format", "{{.Name}}", "--filter", "scope=local", on="w1").split()),
        {"bridge", "docker_gwbridge", "host", "none"})
+    settles(lambda: s.docker("network", "ls", "--format", "{{.Name}}", "--filter", "scope=swarm", on="w1"), "ingress", "its own view")
+    ident = s.docker("network", "create", "-d", "overlay", "wn")
+    s.create("wns", "pause:latest", "--network", "wn", "--constraint", "node.hostname==w1")
+    settles(lambda: set(s.docker("network", "ls", "--format", "{{.Name}}", "--filter", "scope=swarm", on="w1").split()), {"ingress", "wn"},
+            "with the network of its task")
+    for ref in ("wn", ident, ident[:9]):
+        eq(s.docker("network", "inspect", "-f", "{{.Id}} {{(index .IPAM.Config 0).Subnet}}", ref, on="w1"), "%s %s" % (ident, subnet(s, "wn")))
+    s.remove("wns")
+    remove(s, "wn")
     s.docker_fails("network", "create", "-d", "overlay", "wn", on="w1",
                    say="Cannot create a multi-host network from a worker node. Please create the network from a manager node.")
     s.docker_fails("network", "rm", "nosuch", on="w1", say="")
