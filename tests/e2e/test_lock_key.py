@@ -14,7 +14,7 @@ import wire  # noqa: E402
 from swarmtest import contains, eq  # noqa: E402
 
 MANAGERS = ("m1", "m2", "m3")
-ROUNDS = 40 if os.environ.get("MICROSWARM_LONG") else 6
+ROUNDS = 40 if os.environ.get("MICROSWARM_LONG") else 4
 SEED = int(os.environ.get("SEED", str(random.randrange(1 << 31))))
 KEY = {}
 
