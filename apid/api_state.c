@@ -10,6 +10,7 @@
 #define IDENTITY_RETRY_MS 250u
 #define RAFTD_STATUS_TIMEOUT_MS 5000u
 #define RAFTD_RETRY_MS 250u
+#define STARTING_MS 10000u  /* after that nobody waits for daemons that may never answer */
 #define LEADERLESS_MS 5000u /* an election takes one or two seconds, seldom more */
 
 static struct {
@@ -20,6 +21,7 @@ static struct {
     bool asking, ask_again;
     uint64_t revision;      /* at the last turn */
     uint64_t leaderless_ms; /* since when nobody leads; 0: somebody does, or this is no manager */
+    uint64_t began_ms;      /* when this apid started */
     struct timer *retry, *retry_raftd;
 } state;
 
@@ -58,9 +60,17 @@ enum swarm_state state_now(void)
     return state_of(&f);
 }
 
+/* raftd's word counts for a manager only: elsewhere it has nothing to tell. */
+static bool told(void)
+{
+    bool manager = str_is(state.id.State, "active") && str_is(state.id.Role, "manager");
+
+    return state.known && (!manager || state.raftd[0] || state_now() == SWARM_MANAGER);
+}
+
 bool state_settled(void)
 {
-    return state_now() != SWARM_BOOTING;
+    return told() || clock_mono().ms - state.began_ms > STARTING_MS;
 }
 
 bool state_locked(void)
@@ -217,6 +227,7 @@ bool state_leaderless(void)
 
 int state_open(struct err *e)
 {
+    state.began_ms = clock_mono().ms;
     arena_init(&state.arena, 1u << 20);
     int r = timer_open(&state.retry, ask_gatewayd, NULL, e);
 

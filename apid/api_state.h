@@ -43,7 +43,7 @@ const char *state_name(enum swarm_state s); /* LocalNodeState: "inactive", "pend
 /* state_identity - what gatewayd said last; zeroed when it has not answered yet. Valid until the loop's next turn. */
 const struct gw_identity_reply *state_identity(void);
 
-/* state_settled - false while apid has only just started and does not know what its node is. */
+/* state_settled - false while apid has only just started and gatewayd or raftd has not yet said what this node is. */
 bool state_settled(void);
 
 /* state_leaderless - for more than five seconds raftd has known nobody who leads: there is nothing to wait for. */
