@@ -203,7 +203,8 @@ static void write_endpoint(struct job *j, struct str doc, const struct alloc_por
     struct buf *b = &j->al->doc;
     struct str stored = { 0 }, spec = { 0 };
     size_t head;
-    if (n == 0 && j->nvips == 0 && j->view.Endpoint.Ports.n == 0 && j->view.Endpoint.VirtualIPs.n == 0)
+    if (n == 0 && j->nvips == 0 && j->view.Endpoint.Ports.n == 0 && j->view.Endpoint.VirtualIPs.n == 0 &&
+        !mp_path(doc, "Endpoint.Error", &stored))
         return;
     bool has_spec = mp_path(doc, "Spec.EndpointSpec", &spec);
     buf_clear(b);
@@ -267,9 +268,33 @@ static void settle(struct job *j, const struct alloc_port *ports, size_t n)
     alloc_release(j->p, j->id, keep, nkeep);
 }
 
-static struct alloc_answer refused(struct job *j, struct alloc_answer a)
+/* write_reason - beside what the service has and keeps. */
+static void write_reason(struct job *j, struct str doc, const char *reason)
+{
+    struct buf *b = &j->al->doc, error = BUF_INIT;
+    struct str stored, now = { NULL, 0 };
+    struct err e;
+    (void)mp_get_str(doc, "Endpoint.Error", &now);
+    if (str_is(now, reason))
+        return;
+    mp_map(&error, 1);
+    mp_kv_cstr(&error, "Error", reason);
+    buf_clear(b);
+    mp_map(b, 1);
+    mp_cstr(b, "Endpoint");
+    if (!mp_find(doc, "Endpoint", &stored))
+        mp_raw(b, buf_str(&error));
+    else if (mp_merge(b, stored, buf_str(&error), &e) != 0)
+        b->failed = true;
+    if (!b->failed)
+        txn_merge(j->p->txn, KIND_SERVICE, j->id, txn_doc(j->p->txn, b));
+    buf_done(&error);
+}
+
+static struct alloc_answer refused(struct job *j, struct str doc, struct alloc_answer a)
 {
     table_put(&j->al->stuck, j->id, NULL);
+    write_reason(j, doc, a.reason);
     if (a.net.n)
         alloc_wait(j->al, 's', j->id, a.net);
     a.ok = false;
@@ -288,10 +313,10 @@ static struct alloc_answer allocate(struct job *j, struct str doc)
         a.ingress |= !spec[i].host;
     if (alloc_ports(spec, asked->n, had, j->view.Endpoint.Ports.n, port_taken, j, j->al->cursor, out, &bad) != 0) {
         a.reason = explain(j, bad);
-        return refused(j, a);
+        return refused(j, doc, a);
     }
     if (!choose_vips(j, a.ingress, &a))
-        return refused(j, a);
+        return refused(j, doc, a);
     if (table_del(&j->al->stuck, j->id))
         alloc_mark_new_tasks(j->al, j->p->snap, j->id);
     alloc_wait_over(j->al, 's', j->id);

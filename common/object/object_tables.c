@@ -404,6 +404,7 @@ static const struct obj_field service_endpoint_f[] = {
     F("Spec", OT_OBJ, A, SUB(allocated_spec), .doc = "what was asked for when it was allocated"),
     F("Ports", OT_LIST, 0, SUB(port), .doc = "with the chosen published ports"),
     F("VirtualIPs", OT_LIST, 0, SUB(vip), .doc = "one for each network"),
+    F("Error", OT_STR, 0, .doc = "why it does not have everything; not in Docker"),
     END,
 };
 TYPE(service_endpoint, "Endpoint");
