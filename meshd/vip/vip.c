@@ -282,10 +282,10 @@ static bool known_endpoint(const struct vip *v, const char *network, const struc
 
 static struct str draining_key(const char *network, const struct netmap_ip *ip, char buf[ID_SIZE + 20])
 {
-    size_t n = strlen(network), size = ip->family == AF_INET6 ? 16 : 4;
-    memcpy(buf, network, n);
-    buf[n] = (char)ip->family;
-    memcpy(buf + n + 1, ip->b, size);
+    size_t n = strnlen(network, ID_SIZE - 1), size = ip->family == AF_INET6 ? 16 : 4;
+    buf[0] = (char)ip->family;
+    memcpy(buf + 1, ip->b, size);
+    memcpy(buf + 1 + size, network, n);
     return (struct str){ buf, n + 1 + size };
 }
 

@@ -258,8 +258,8 @@ static void on_gone(void *arg, const char *network, const struct netmap_ip *b)
     char ip[NETMAP_IP_TEXT];
     (void)arg;
     assert_string_equal(network, "n");
-    strcat(gone_text, netmap_ip_text(b, ip));
-    strcat(gone_text, " ");
+    size_t n = strlen(gone_text);
+    snprintf(gone_text + n, sizeof gone_text - n, "%s ", netmap_ip_text(b, ip));
 }
 
 static size_t turn(const struct svc *svcs, size_t n)

@@ -275,7 +275,7 @@ static void test_drain(void **state)
 {
     (void)state;
     NEEDS_ROOT();
-    int c[30], s[30], who[30], u = -1, first = -1;
+    int c[30] = { 0 }, s[30] = { 0 }, who[30] = { 0 }, u = -1, first = -1;
     web();
     for (int i = 0; i < 30; i++) {
         assert_int_equal(dial(client, VIP, 80, WAIT_MS, &c[i]), 0);

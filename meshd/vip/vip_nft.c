@@ -72,8 +72,7 @@ static void put_dnat(struct nftnl_rule *r, uint8_t family, uint32_t addr_reg, ui
 static void put_dns(const struct nfx *t, uint8_t proto)
 {
     static const uint8_t server[4] = { 127, 0, 0, 11 };
-    uint16_t from = htons(53);
-    uint32_t to = htons(VIP_DNS_PORT); /* in the first two bytes of its register */
+    uint16_t from = htons(53), to = htons(VIP_DNS_PORT);
     struct nftnl_rule *r = nfx_rule(t, "dns");
     put_daddr(r, AF_INET);
     nfx_cmp(r, R_ADDR, NFT_CMP_EQ, server, sizeof server);

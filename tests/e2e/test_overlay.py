@@ -33,10 +33,18 @@ def inside(s, task):
     return lambda *argv: node.argv("nsenter", "--net=/run/microswarm/netns/" + task["ID"], "--", *argv)
 
 
-def ask(s, task, addr, seconds=5):
+def by_name(s, task):
+    """The same, with the container's own resolv.conf."""
+    pid = s.container_pid(task)
+    node = s.node_of(task)
+    script = 'f=$(mktemp) && cat /proc/%d/root/etc/resolv.conf >$f && mount --bind $f /etc/resolv.conf && rm $f && exec "$@"' % pid
+    return lambda *argv: node.argv("nsenter", "-t", str(pid), "-n", "--", "unshare", "-m", "--", "sh", "-c", script, "sh", *argv)
+
+
+def ask(s, task, addr, seconds=5, way=inside):
     """(replica, client as it saw it) of one request from inside a task; None when nobody answers."""
     try:
-        out = st.run(*inside(s, task)("curl", "-gsS", "--max-time", str(seconds * st.SLOW), "http://%s:8080/" % addr))
+        out = st.run(*way(s, task)("curl", "-gsS", "--max-time", str(seconds * st.SLOW), "http://%s:8080/" % addr))
     except st.Failure:
         return None
     m = ANSWER.search(out)
@@ -107,6 +115,24 @@ def test_one_network(s):
             eq(got, (t["Status"]["ContainerStatus"]["ContainerID"][:12], me), "a task by its own address")
 
 
+def test_names(s):
+    """By name, from every node: the service (its VIP, so any replica), its tasks, and what it goes by on the network."""
+    s.create("named", "echo:latest", "--network", "name=one,alias=other-name", "--replicas", "2")
+    named = s.wait_running("named", 2)
+    settled(s)
+    for c in s.running("client"):
+        for name in ("web", "tasks.web"):
+            got = {(ask(s, c, name, way=by_name) or ("nobody",))[0] for _ in range(15)}
+            if not got <= hosts(s.running("web")) or len(got) < 2:
+                raise st.Failure("%s on %s: %s" % (name, s.node_of(c).name, got))
+        for name in ("named", "other-name", "Named", "named.one"):
+            got = ask(s, c, name, way=by_name)
+            if not got or got[0] not in hosts(named):
+                raise st.Failure("%s on %s: %s" % (name, s.node_of(c).name, got))
+    out = st.run(*by_name(s, s.running("client")[0])("curl", "-sS", "http://no-such-name:8080/"), check=False)
+    eq(out, "", "a name that nobody has")
+
+
 def test_from_a_replica(s):
     """A replica that asks for its own service gets all of them, itself too."""
     web = s.running("web")
@@ -123,6 +149,7 @@ def test_separate_networks(s):
     for t in strangers[:3]:
         eq(ask(s, t, to, 1), None, "a VIP of another network")
         eq(ask(s, t, address(s, web[0], "one"), 1), None, "a task of another network")
+        eq(ask(s, t, "web", 1, way=by_name), None, "a name of another network")
 
 
 def test_two_networks_at_once(s):
