@@ -7,6 +7,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "apid/api_pieces.h"
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
@@ -16,7 +17,6 @@
 #define PASSPHRASE_MAX 1024u
 #define PAGE_TIMEOUT_MS 60000u
 #define RESTORE_TIMEOUT_MS 120000u
-#define PIECE_BYTES (1u << 20)
 
 struct passphrase {
     unsigned char text[PASSPHRASE_MAX + 4]; /* secret */
@@ -117,11 +117,10 @@ void swarm_backup(struct req *r)
 /* ---- restore ---- */
 
 struct restore {
+    struct pieces pieces;
     struct passphrase pass;
     char id[ID_SIZE], node[ID_SIZE];
     struct swarm_addrs addrs;
-    uint64_t offset;
-    bool sending, body_done, failed;
     struct err why; /* of the failure */
 };
 
@@ -130,8 +129,6 @@ static void restore_free(void *p)
     OPENSSL_cleanse(p, sizeof(struct restore));
     free(p);
 }
-
-static void send_piece(struct req *r, bool last);
 
 static void undone(struct req *r, const void *rep, const struct err *e)
 {
@@ -151,27 +148,17 @@ static void give_up(struct req *r, const struct err *e)
 
     log_error("restore: %s", e->msg);
     x->why = *e;
-    x->failed = true;
-    buf_clear(&r->body);
     api_call(r, api.gatewayd, &op_gw_leave, &none, API_AGENT_DEADLINE_MS, undone);
-    api_body_more(r);
+    pieces_failed(r);
 }
 
 static void piece_stored(struct req *r, const void *rep, const struct err *e)
 {
-    struct restore *x = r->data;
-
     (void)rep;
-    x->sending = false;
-    if (e->code != 0) {
+    if (e->code == 0)
+        pieces_stored(r);
+    else
         give_up(r, e);
-        return;
-    }
-    if (x->body_done)
-        send_piece(r, true);
-    else if (r->body.n == PIECE_BYTES)
-        send_piece(r, false);
-    api_body_more(r);
 }
 
 static void restored(struct req *r, const void *rep, const struct err *e)
@@ -184,50 +171,19 @@ static void restored(struct req *r, const void *rep, const struct err *e)
     swarm_await_start(r);
 }
 
-static void send_piece(struct req *r, bool last)
+static void send_piece(struct req *r, struct str piece, uint64_t offset, bool last)
 {
     struct restore *x = r->data;
     struct raftd_restore in = { .RestoreID = str_from(x->id),
                                 .Passphrase = passphrase_str(&x->pass),
-                                .Offset = x->offset,
-                                .Data = buf_str(&r->body),
+                                .Offset = offset,
+                                .Data = piece,
                                 .Last = last,
                                 .NodeID = str_from(x->node),
                                 .Addr = str_from(x->addrs.advertise) };
 
-    x->sending = true;
-    x->offset += r->body.n;
     api_call(r, api.raftd, &op_raftd_restore, &in, last ? RESTORE_TIMEOUT_MS : PAGE_TIMEOUT_MS,
              last ? restored : piece_stored);
-    buf_clear(&r->body);
-}
-
-static size_t restore_body(struct req *r, const char *p, size_t n)
-{
-    struct restore *x = r->data;
-    size_t room = PIECE_BYTES - r->body.n;
-
-    if (x->failed)
-        return n;
-    if (n > room)
-        n = room;
-    buf_put(&r->body, p, n);
-    if (r->body.failed) {
-        api_error(r, 500, "out of memory");
-        return n;
-    }
-    if (r->body.n == PIECE_BYTES && !x->sending)
-        send_piece(r, false);
-    return n;
-}
-
-static void restore_end(struct req *r)
-{
-    struct restore *x = r->data;
-
-    x->body_done = true;
-    if (!x->sending && !x->failed)
-        send_piece(r, true);
 }
 
 static void set_up(struct req *r, const void *rep, const struct err *e)
@@ -236,7 +192,7 @@ static void set_up(struct req *r, const void *rep, const struct err *e)
     const struct gw_setup_reply *a = rep;
 
     if (e->code == 0 && str_copy(x->addrs.advertise, sizeof x->addrs.advertise, a->AdvertiseAddr)) {
-        piece_stored(r, NULL, e);
+        pieces_stored(r);
         return;
     }
     log_error("restore: %s", e->msg);
@@ -269,11 +225,9 @@ void swarm_restore(struct req *r)
         return;
     id_new(x->id);
     id_new(x->node);
-    r->on_body = restore_body;
-    r->on_body_end = restore_end;
+    pieces_open(r, &x->pieces, send_piece, true);
     struct gw_setup in = { .ListenAddr = str_from(x->addrs.listen),
                            .AdvertiseAddr = str_from(x->addrs.advertise),
                            .DataPathAddr = str_from(x->addrs.data) };
-    x->sending = true; /* pieces wait */
     api_call(r, api.gatewayd, &op_gw_setup, &in, API_WRITE_DEADLINE_MS, set_up);
 }

@@ -2,13 +2,13 @@
 #include <fnmatch.h>
 #include <stdio.h>
 
+#include "apid/api_pieces.h"
 #include "apid/api_ref.h"
 #include "apid/api_resources.h"
 #include "common/proto/msg_agentd.h"
 #include "common/util/check.h"
 #include "common/util/id.h"
 
-#define PIECE_BYTES (1u << 20)
 #define PIECE_TIMEOUT_MS 60000u
 #define STORE_TIMEOUT_MS 600000u /* unpacking a large image on a slow disk */
 #define PULL_TIMEOUT_MS 3600000u
@@ -410,33 +410,22 @@ void images_create(struct req *r)
     api_call(r, api.agentd, &op_agent_image_pull, &in, PULL_TIMEOUT_MS, pulled);
 }
 
-/* ---- load: the archive goes to agentd in pieces, one at a time; while a piece is on its way the next is gathered, and
- * when that is full the client waits ---- */
+/* ---- load: the archive goes to agentd in pieces ---- */
 
 struct load {
+    struct pieces pieces;
     char upload[ID_SIZE];
-    uint64_t offset;
-    bool sending, body_done;
 };
-
-static void send_piece(struct req *r, bool last);
 
 static void piece_stored(struct req *r, const void *rep, const struct err *e)
 {
-    struct load *l = r->data;
-
     (void)rep;
-    l->sending = false;
-    if (e->code != 0) {
-        api_fail(r, e);
-        api_body_more(r); /* what is still coming is read and dropped, so that the client reads the answer */
+    if (e->code == 0) {
+        pieces_stored(r);
         return;
     }
-    if (l->body_done)
-        send_piece(r, true);
-    else if (r->body.n == PIECE_BYTES)
-        send_piece(r, false);
-    api_body_more(r);
+    api_fail(r, e);
+    pieces_failed(r);
 }
 
 static void loaded(struct req *r, const void *rep, const struct err *e)
@@ -461,44 +450,13 @@ static void loaded(struct req *r, const void *rep, const struct err *e)
     api_reply(r, 200);
 }
 
-static void send_piece(struct req *r, bool last)
+static void send_piece(struct req *r, struct str piece, uint64_t offset, bool last)
 {
-    struct load *l = r->data;
-    struct agent_image_load in = {
-        .UploadID = str_from(l->upload), .Offset = l->offset, .Data = buf_str(&r->body), .Last = last
-    };
+    const struct load *l = r->data;
+    struct agent_image_load in = { .UploadID = str_from(l->upload), .Offset = offset, .Data = piece, .Last = last };
 
-    l->sending = true;
-    l->offset += r->body.n;
     api_call(r, api.agentd, &op_agent_image_load, &in, last ? STORE_TIMEOUT_MS : PIECE_TIMEOUT_MS,
              last ? loaded : piece_stored);
-    buf_clear(&r->body);
-}
-
-static size_t load_body(struct req *r, const char *p, size_t n)
-{
-    struct load *l = r->data;
-    size_t room = PIECE_BYTES - r->body.n;
-
-    if (n > room)
-        n = room;
-    buf_put(&r->body, p, n);
-    if (r->body.failed) {
-        api_error(r, 500, "out of memory");
-        return n;
-    }
-    if (r->body.n == PIECE_BYTES && !l->sending)
-        send_piece(r, false);
-    return n;
-}
-
-static void load_end(struct req *r)
-{
-    struct load *l = r->data;
-
-    l->body_done = true;
-    if (!l->sending)
-        send_piece(r, true);
 }
 
 void images_load(struct req *r)
@@ -508,8 +466,7 @@ void images_load(struct req *r)
     CHECK(l);
     id_new(l->upload);
     r->data = l;
-    r->on_body = load_body;
-    r->on_body_end = load_end;
+    pieces_open(r, &l->pieces, send_piece, false);
 }
 
 /* ---- distribution ---- */
