@@ -172,7 +172,7 @@ void api_dispatch(struct req *r)
     bool asks = r->route->flags & (ROUTE_STATE | ROUTE_READS | ROUTE_WRITES);
     enum swarm_state now = asks ? state_now() : SWARM_INACTIVE;
 
-    if (now != SWARM_BOOTING) {
+    if (now != SWARM_BOOTING || state_settled()) {
         dispatch(r, now);
         return;
     }

@@ -54,5 +54,33 @@ def test_a_new_swarm_from_what_is_left(s):
     eq([n["Description"]["Hostname"] for n in s.api.get("/nodes")], ["m1"])
 
 
+def test_rebooted_without_the_others(s):
+    """A manager that starts and finds no majority is pending, never active: it says so at once, and can begin anew."""
+    m2 = s.cluster.node("m2")
+    m2.start()
+    m2.wait_ready(60 * st.SLOW)
+    s.docker("swarm", "leave", "--force", on=m2, timeout=120 * st.SLOW)
+    s.cluster.join("m2")
+    s.create("late", "none:latest", "--replicas", "0")
+    m2.power_off()
+    s.m1.power_off()
+    s.m1.start()
+    s.m1.wait_ready(60 * st.SLOW)
+    seen, asked = set(), {"seconds": 0.0}
+
+    def prompt():
+        t0 = time.monotonic()
+        seen.add(s.api.get("/info")["Swarm"]["LocalNodeState"])
+        asked["seconds"] = time.monotonic() - t0
+        return time.monotonic() - began > 12 and asked["seconds"] < 1 * st.SLOW * st.crowd()
+    began = time.monotonic()
+    st.wait_until(prompt, 40 * st.SLOW, "a prompt answer to docker info (the last one took %.1f s)" % asked["seconds"])
+    eq(seen, {"pending"})
+    contains(s.docker_fails("node", "ls"), "trouble connecting to the cluster")
+    contains(s.docker("swarm", "init", "--force-new-cluster", "--advertise-addr", s.m1.addr), "is now a manager")
+    eq(s.inspect("late")["Spec"]["Name"], "late")
+    s.docker("service", "rm", "late")
+
+
 if __name__ == "__main__":
     st.main(setup, managers=3)
