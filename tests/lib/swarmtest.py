@@ -796,19 +796,25 @@ class Swarm:
     def wait(self, check, what, seconds=30):
         """wait_until() that looks again as soon as the store has changed."""
         with StoreEvents(self.front) as wake:
+            last = [""]
+
             def safe():
                 try:
+                    last[0] = ""
                     return check()
-                except (OSError, http.client.HTTPException):
-                    return None  # apid may be on its way up
+                except (OSError, http.client.HTTPException) as e:
+                    last[0] = "; %s: %s" % (type(e).__name__, e)  # apid may be on its way up
                 except ApiError as e:
-                    if e.status in (500, 503):
-                        return None
-                    raise
+                    if e.status in (400, 409):
+                        raise
+                    last[0] = "; %s" % e  # or what it asks for on its way, or gone again
+                except Failure as e:
+                    last[0] = "; %s" % e
+                return None
             try:
                 return wait_until(safe, seconds * SLOW, what, wake)
             except Failure as e:
-                raise Failure("%s%s" % (e, self.account())) from None
+                raise Failure("%s%s%s" % (e, last[0], self.account())) from None
 
     def account(self):
         """The state of every task, for a failure's text."""
