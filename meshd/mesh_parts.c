@@ -213,7 +213,10 @@ bool mesh_parts_settle(struct mesh_parts *p, const char *self)
 uint64_t mesh_parts_later(struct mesh_parts *p, uint64_t now_ms)
 {
     bool flushed = vip_flush(&p->vip, FLUSH_SANDBOXES), swept = overlay_sweep(&p->overlay, now_ms);
-    return !flushed ? 1 : !swept ? SWEEP_MS : UINT64_MAX;
+    uint64_t drain = flushed ? vip_drain(&p->vip, now_ms) : 0, sweep = swept ? UINT64_MAX : SWEEP_MS;
+    if (drain == 0)
+        return 1;
+    return drain < sweep ? drain : sweep;
 }
 
 bool mesh_parts_reconcile(struct mesh_parts *p)

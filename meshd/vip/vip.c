@@ -9,6 +9,8 @@
 #include "common/util/cleanup.h"
 #include "meshd/vip/vip_nft.h"
 
+#define DRAIN_MS 100u
+#define DRAIN_MS_MAX 5000u
 #define GONE_MAX 100000u /* more at a time: the rest goes by the kernel's own timeouts */
 
 static void note(struct vip *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -258,7 +260,7 @@ void vip_close(struct vip *v)
 
 /* ---- the map ---- */
 
-static void queue(struct vip *v, const char *network, const struct netmap_ip *backend, bool all)
+static void queue(struct vip *v, const char *network, const struct netmap_ip *backend, enum vip_ct which)
 {
     if (v->ngone == GONE_MAX)
         return;
@@ -268,16 +270,17 @@ static void queue(struct vip *v, const char *network, const struct netmap_ip *ba
         CHECK(v->gone != NULL);
     }
     struct vip_gone *g = &v->gone[v->ngone++];
-    *g = (struct vip_gone){ .what = { *backend, all } };
+    *g = (struct vip_gone){ .what = { *backend, which } };
     str_copy(g->network, sizeof g->network, str_from(network));
 }
 
-static bool known_endpoint(const struct vip *v, const char *network, const struct netmap_ip *ip)
+/* endpoint_at - the task that has the address now; NULL: none. */
+static const struct netmap_endpoint *endpoint_at(const struct vip *v, const char *network, const struct netmap_ip *ip)
 {
     const struct netmap_network *n = netmap_network(v->map, str_from(network));
     struct netmap_service *s = NULL;
     struct netmap_endpoint *ep = NULL;
-    return n && netmap_by_address(n, ip, &s, &ep) && ep;
+    return n && netmap_by_address(n, ip, &s, &ep) ? ep : NULL;
 }
 
 static struct str draining_key(const char *network, const struct netmap_ip *ip, char buf[ID_SIZE + 20])
@@ -294,13 +297,15 @@ static void on_gone(void *arg, const char *network, const struct netmap_ip *back
 {
     struct vip *v = arg;
     char buf[ID_SIZE + 20];
-    bool lives = known_endpoint(v, network, backend);
-    queue(v, network, backend, !lives);
+    bool lives = endpoint_at(v, network, backend) != NULL;
+    queue(v, network, backend, lives ? VIP_CT_FLOWS : VIP_CT_ALL);
     if (!lives)
         return;
     struct vip_gone *g = table_put(&v->draining, draining_key(network, backend, buf), NULL);
-    *g = (struct vip_gone){ .what = { *backend, true } };
+    *g = (struct vip_gone){ .what = { *backend, VIP_CT_CLOSED } };
     str_copy(g->network, sizeof g->network, str_from(network));
+    v->drain_ms = DRAIN_MS;
+    v->drain_at_ms = 0;
 }
 
 /* look_at_draining - whose task has gone meanwhile: now everything that still goes there is let go of. */
@@ -309,11 +314,29 @@ static void look_at_draining(struct vip *v)
     struct vip_gone *g;
     struct str key;
     for (struct table_pos pos = { 0 }; table_next(&v->draining, &pos, &key, &g);) {
-        if (known_endpoint(v, g->network, &g->what.backend))
+        const struct netmap_endpoint *ep = endpoint_at(v, g->network, &g->what.backend);
+        if (ep && !netmap_usable(v->map, ep))
             continue;
-        queue(v, g->network, &g->what.backend, true);
+        if (!ep)
+            queue(v, g->network, &g->what.backend, VIP_CT_ALL);
         table_del(&v->draining, key);
     }
+}
+
+uint64_t vip_drain(struct vip *v, uint64_t now_ms)
+{
+    struct vip_gone *g;
+    if (v->draining.count == 0)
+        return UINT64_MAX;
+    if (v->drain_at_ms == 0)
+        v->drain_at_ms = now_ms + v->drain_ms;
+    if (now_ms < v->drain_at_ms)
+        return v->drain_at_ms - now_ms;
+    for (struct table_pos pos = { 0 }; table_next(&v->draining, &pos, NULL, &g);)
+        queue(v, g->network, &g->what.backend, VIP_CT_CLOSED);
+    v->drain_ms = v->drain_ms * 2 < DRAIN_MS_MAX ? v->drain_ms * 2 : DRAIN_MS_MAX;
+    v->drain_at_ms = now_ms + v->drain_ms;
+    return 0;
 }
 
 void vip_change(struct vip *v, const struct netmap_change *c)
@@ -327,7 +350,7 @@ void vip_change(struct vip *v, const struct netmap_change *c)
     else if (c->kind == NETMAP_ALL)
         for (struct table_pos pos = { 0 }; table_next(&v->core.nets, &pos, NULL, &net);)
             vip_core_network(&v->core, v->map, (*net)->id, on_gone, v);
-    if (c->kind == NETMAP_ENDPOINT || c->kind == NETMAP_NETWORK || c->kind == NETMAP_ALL)
+    if (v->draining.count)
         look_at_draining(v);
 }
 

@@ -29,6 +29,8 @@ struct vip {
     attach_note_fn *note;
     void *arg;
     struct table draining; /* backends that get nothing new -> struct vip_gone: while their task lives */
+    uint64_t drain_ms;     /* between two looks at their closed connections */
+    uint64_t drain_at_ms;  /* mono, the next one; 0: not planned */
     struct vip_gone *gone; /* backends whose connections are to be forgotten */
     size_t ngone, cgone;
     struct vip_gone *going; /* those being forgotten, one sandbox after the other */
@@ -55,6 +57,11 @@ bool vip_sync(struct vip *v);
 /* vip_flush - forgets connections to backends that are gone, and UDP's to those that drain: in at most `sandboxes` of
  * them (looking through the kernel's table takes it milliseconds). True when there is nothing left to do. */
 bool vip_flush(struct vip *v, unsigned sandboxes);
+
+/* vip_drain - has vip_flush() forget, now and then, what was closed meanwhile of connections to backends that drain,
+ * before their tasks stop. Returns in how many ms to call again, 0: vip_flush() has something to do; UINT64_MAX: when
+ * something has changed. */
+uint64_t vip_drain(struct vip *v, uint64_t now_ms);
 
 /* vip_reconcile - puts right what somebody else has changed in a sandbox. Cheap when nobody has. */
 bool vip_reconcile(struct vip *v);

@@ -397,8 +397,8 @@ static void one_change(void)
 {
     static double t[CHANGES];
     struct host *h = &hosts[0];
-    struct netmap_network *n = netmap_network(&h->map, STR("net"));
-    struct netmap_endpoint *ep = netmap_endpoint(n, STR("t7_3"));
+    struct netmap_network *net = netmap_network(&h->map, str_from("net"));
+    struct netmap_endpoint *ep = netmap_endpoint(net, STR("t7_3"));
     struct netmap_change c = { .kind = NETMAP_SERVICE, .network = "net", .id = "s7" };
     double cpu = cpu_s();
     CHECK(ep != NULL);

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <netinet/in.h>
@@ -29,7 +30,7 @@ struct forget {
 
 struct entry {
     uint8_t src[16]; /* of replies: the backend */
-    uint8_t proto;
+    uint8_t proto, tcp_state;
     uint32_t status;
     const struct nlattr *reply;
 };
@@ -53,12 +54,28 @@ static void parse_reply(const struct nlattr *tuple, uint8_t family, struct entry
         }
 }
 
+static void parse_state(const struct nlattr *info, struct entry *en)
+{
+    const struct nlattr *a, *b;
+    for (struct mesh_attrs it = mesh_attrs_in(info); mesh_attrs_next(&it, &a);)
+        for (struct mesh_attrs in = mesh_attrs_in(a); mesh_attrs_next(&in, &b);)
+            if (mnl_attr_get_type(a) == CTA_PROTOINFO_TCP && mnl_attr_get_type(b) == CTA_PROTOINFO_TCP_STATE)
+                en->tcp_state = mnl_attr_get_u8(b);
+}
+
+static bool is_meant(const struct vip_stale *what, const struct entry *en)
+{
+    if (en->proto != IPPROTO_TCP || what->which == VIP_CT_ALL)
+        return true;
+    return what->which == VIP_CT_CLOSED && en->tcp_state >= TCP_CONNTRACK_TIME_WAIT;
+}
+
 static bool matches(const struct forget *f, const struct entry *en)
 {
     if (!(en->status & IPS_DST_NAT)) /* asked for by its own address: nothing to be drawn anew */
         return false;
     for (size_t i = 0; i < f->nwhat; i++)
-        if (f->what[i].backend.family == f->family && (f->what[i].all || en->proto != IPPROTO_TCP) &&
+        if (f->what[i].backend.family == f->family && is_meant(&f->what[i], en) &&
             memcmp(f->what[i].backend.b, en->src, addr_size(f->family)) == 0)
             return true;
     return false;
@@ -72,6 +89,8 @@ static void found(const struct nlmsghdr *h, void *arg)
     for (struct mesh_attrs it = mesh_attrs_of(h, sizeof(struct nfgenmsg)); mesh_attrs_next(&it, &a);) {
         if (mnl_attr_get_type(a) == CTA_TUPLE_REPLY)
             parse_reply(en.reply = a, f->family, &en);
+        else if (mnl_attr_get_type(a) == CTA_PROTOINFO)
+            parse_state(a, &en);
         else if (mnl_attr_get_type(a) == CTA_STATUS)
             en.status = ntohl(mnl_attr_get_u32(a));
     }

@@ -10,9 +10,14 @@
 #include "meshd/netlink/mesh_msg.h"
 #include "meshd/netmap/netmap.h"
 
+enum vip_ct {
+    VIP_CT_FLOWS,  /* what has no end of its own (UDP, ICMP): TCP goes on until it is closed */
+    VIP_CT_CLOSED, /* and TCP connections that are closed: a client may use the same port again, for a new one */
+    VIP_CT_ALL,    /* the backend is gone */
+};
 struct vip_stale {
     struct netmap_ip backend;
-    bool all; /* it is gone: TCP, too. Else only what has no end of its own (UDP, ICMP): TCP goes on until closed */
+    enum vip_ct which;
 };
 
 /* vip_ct_forget - of what was translated to one of these. *ret_count: how many were found. */
