@@ -65,8 +65,7 @@ static int addr_cmp(const void *a, const void *b)
 static bool at_its_end(const struct entry *en)
 {
     return en->proto == IPPROTO_TCP &&
-           (en->tcp_state == TCP_CONNTRACK_TIME_WAIT || en->tcp_state == TCP_CONNTRACK_CLOSE ||
-            en->tcp_state == TCP_CONNTRACK_LAST_ACK);
+           (en->tcp_state == TCP_CONNTRACK_TIME_WAIT || en->tcp_state == TCP_CONNTRACK_CLOSE);
 }
 
 static bool matches(const struct mesh_ct *c, const struct entry *en)

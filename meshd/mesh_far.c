@@ -473,6 +473,29 @@ static int settle_nodes(struct mesh_node *n, bool opening, struct err *e)
     return r;
 }
 
+/* drains_over - an address whose task is gone, even if another one has it by now. */
+static void drains_over(struct mesh_node *n)
+{
+    struct mesh_service *s;
+    struct mesh_sandbox *sb;
+    struct table still;
+    struct str key;
+    if (n->draining.count == 0)
+        return;
+    table_init(&still, 0);
+    for (struct table_pos pos = { 0 }; table_next(&n->core.services, &pos, NULL, &s);)
+        for (size_t i = 0; i < s->nbackends; i++)
+            if (!s->backends[i].usable)
+                table_put(&still, addr_key(&s->backends[i].addr), NULL);
+    for (struct table_pos pos = { 0 }; table_next(&n->core.sandboxes, &pos, NULL, &sb);)
+        if (sb->state == MESH_DRAINING)
+            table_put(&still, addr_key(&sb->addr), NULL);
+    for (struct table_pos pos = { 0 }; table_next(&n->draining, &pos, &key, NULL);)
+        if (!table_get(&still, key))
+            table_del(&n->draining, key);
+    table_done(&still);
+}
+
 /* settle - where there is no way to other nodes, ports go on with what is here. */
 static int settle(struct mesh_node *n, bool opening, struct err *e)
 {
@@ -486,6 +509,7 @@ static int settle(struct mesh_node *n, bool opening, struct err *e)
     for (struct table_pos pos = { 0 }; table_next(&n->todo_services, &pos, &id, NULL);)
         service_set(n, id);
     table_clear(&n->todo_services);
+    drains_over(n);
     int rc = opening ? 0 : mesh_node_commit(n, &later);
     if (rc == 0 && r == 0)
         rc = far_sync(n, false, &later);

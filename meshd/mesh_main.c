@@ -1,3 +1,6 @@
+#include <string.h>
+
+#include "meshd/mesh_proxy.h"
 #include "meshd/mesh_shell.h"
 
 int main(int argc, char **argv)
@@ -12,5 +15,7 @@ int main(int argc, char **argv)
         .status = mesh_shell_status,
         .metrics = mesh_shell_metrics,
     };
+    if (argc == 2 && strcmp(argv[1], MESH_PROXY_FLAG) == 0)
+        return mesh_proxy_main(3);
     return daemon_main(argc, argv, &spec);
 }

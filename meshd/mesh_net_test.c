@@ -140,6 +140,7 @@ static int teardown(void **state)
         return 0;
     enter(host_ns);
     mesh_core_verify(&node.core);
+    (void)mesh_proxy_want(&node.proxy, NULL, 0, NULL); /* ends it */
     mesh_node_close(&node);
     host_clean();
     return 0;
@@ -402,6 +403,112 @@ static void test_ingress_sources(void **state)
     assert_int_equal(ask(c, &u, 1, peer, WAIT_MS), 0);
     assert_string_equal(peer, GATEWAY);
     close(c), close(s), close(u);
+}
+
+static struct sockaddr_in6 at6(const char *addr, unsigned port)
+{
+    struct sockaddr_in6 s = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+    assert_int_equal(inet_pton(AF_INET6, addr, &s.sin6_addr), 1);
+    return s;
+}
+
+/* dial6 - a connected socket or, for UDP, one that hears only from that address. */
+static int dial6(int ns, int type, const char *addr, unsigned port)
+{
+    struct sockaddr_in6 s = at6(addr, port);
+    enter(ns);
+    int fd = socket(AF_INET6, type | SOCK_CLOEXEC, 0);
+    enter(host_ns);
+    assert_true(fd >= 0);
+    if (connect(fd, (struct sockaddr *)&s, sizeof s) != 0)
+        fail_msg("dial [%s]:%u: %s", addr, port, strerror(errno));
+    return fd;
+}
+
+#define BULK (8 << 20)
+
+/* pour - so much from a to b, while b reads; the bytes must be the same. */
+static void pour(int a, int b)
+{
+    static uint8_t out[65536], in[65536];
+    size_t sent = 0, got = 0;
+    for (size_t i = 0; i < sizeof out; i++)
+        out[i] = (uint8_t)(i * 7 + (i >> 8));
+    fcntl(a, F_SETFL, O_NONBLOCK);
+    while (got < BULK) {
+        struct pollfd p[2] = { { .fd = a, .events = sent < BULK ? POLLOUT : 0 }, { .fd = b, .events = POLLIN } };
+        assert_true(poll(p, 2, WAIT_MS) > 0);
+        if (p[0].revents & POLLOUT) {
+            ssize_t w = send(a, out + sent % sizeof out, sizeof out - sent % sizeof out, MSG_NOSIGNAL);
+            sent += w > 0 ? (size_t)w : 0;
+        }
+        if (p[1].revents) {
+            ssize_t r = recv(b, in, sizeof in - got % sizeof in, 0);
+            assert_true(r > 0);
+            assert_memory_equal(in, out + got % sizeof out, (size_t)r);
+            got += (size_t)r;
+        }
+    }
+    fcntl(a, F_SETFL, 0);
+}
+
+/* IPv6 by way of the proxy: it outlives the daemon, connections and all, and is found again. */
+static void test_ipv6(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    if (node.proxy.off) {
+        print_message("no IPv6 in this kernel\n");
+        skip();
+    }
+    char peer[64], ch;
+    int a = -1;
+    run("ip addr add fd00:1::2/64 dev up0 nodad");
+    enter(out_ns);
+    run("ip addr add fd00:1::1/64 dev out0 nodad");
+    enter(host_ns);
+    up("t1", "svc", web, 2, 0);
+    int s = serve_task(0, SOCK_STREAM, 80), u = serve_task(0, SOCK_DGRAM, 53);
+    ready("t1", true);
+    int c = dial6(host_ns, SOCK_STREAM, "::1", 8080);
+    accept_one(&s, 1, &a, peer);
+    assert_string_equal(peer, GATEWAY);
+    talk(c, a);
+    pour(c, a);
+    pour(a, c);
+    assert_int_equal(shutdown(c, SHUT_WR), 0); /* half closed: the other half goes on */
+    assert_int_equal(recv(a, &ch, 1, 0), 0);
+    assert_int_equal(send(a, "z", 1, 0), 1);
+    assert_int_equal(recv(c, &ch, 1, 0), 1);
+    close(a);
+    assert_int_equal(recv(c, &ch, 1, 0), 0);
+    close(c);
+    c = dial6(out_ns, SOCK_STREAM, "fd00:1::2", 8080);
+    accept_one(&s, 1, &a, peer);
+    talk(c, a);
+    int uc = dial6(out_ns, SOCK_DGRAM, "fd00:1::2", 8053);
+    assert_int_equal(ask(uc, &u, 1, peer, WAIT_MS), 0);
+    uint64_t started = node.proxy.started;
+    assert_int_equal(started, 1);
+    mesh_node_close(&node);
+    talk(c, a);
+    node_start();
+    talk(c, a);
+    assert_int_equal(node.proxy.started, 0);
+    assert_int_equal(ask(uc, &u, 1, peer, WAIT_MS), 0);
+    struct port more[] = { { "tcp", "host", 81, 8081 } };
+    up("t2", "", more, 1, 1);
+    int s2 = serve_task(1, SOCK_STREAM, 81), c2, a2;
+    ready("t2", true);
+    c2 = dial6(host_ns, SOCK_STREAM, "::1", 8081);
+    accept_one(&s2, 1, &a2, peer);
+    talk(c2, a2);
+    down("t2");
+    struct sockaddr_in6 gone = at6("::1", 8081);
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&gone, sizeof gone), -1);
+    assert_int_equal(errno, ECONNREFUSED);
+    close(fd), close(c2), close(a2), close(s2), close(c), close(a), close(uc), close(s), close(u);
 }
 
 static void hairpin(void)
@@ -1037,11 +1144,14 @@ static void test_subnet_choice(void **state)
     run("ip route del 172.18.5.0/24");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], MESH_PROXY_FLAG) == 0) /* as meshd itself: see mesh_proxy.h */
+        return mesh_proxy_main(3);
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_outbound, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ingress_sources, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ipv6, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hairpin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_balance_and_drain, setup, teardown),
         cmocka_unit_test_setup_teardown(test_churn, setup, teardown),

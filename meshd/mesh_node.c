@@ -80,6 +80,20 @@ static bool held_port_wanted(struct mesh_node *n, struct str key)
     return p && p->in_kernel;
 }
 
+static void sync_proxy(struct mesh_node *n)
+{
+    struct mesh_proxy_port *v = calloc(n->core.ports.count + 1, sizeof *v);
+    struct mesh_entry *p;
+    size_t count = 0;
+    CHECK(v != NULL);
+    for (struct table_pos pos = { 0 }; table_next(&n->core.ports, &pos, NULL, &p);)
+        if (p->in_kernel)
+            v[count++] = (struct mesh_proxy_port){ .proto = p->proto, .port = p->port };
+    n->proxy_failure = (struct err)ERR_INIT;
+    (void)mesh_proxy_want(&n->proxy, v, count, &n->proxy_failure);
+    free(v);
+}
+
 void mesh_node_sync_holds(struct mesh_node *n)
 {
     struct mesh_hold *h;
@@ -93,6 +107,7 @@ void mesh_node_sync_holds(struct mesh_node *n)
     for (struct table_pos pos = { 0 }; table_next(&n->core.ports, &pos, NULL, &p);)
         if (p->in_kernel)
             (void)hold(n, p->proto, p->port);
+    sync_proxy(n);
 }
 
 /* ---- rules ---- */

@@ -14,6 +14,7 @@
 #include "meshd/mesh_host.h"
 #include "meshd/mesh_nft.h"
 #include "meshd/mesh_nl.h"
+#include "meshd/mesh_proxy.h"
 
 #define MESH_TEXT_MAX 256 /* as CONF_TEXT_MAX */
 
@@ -40,6 +41,8 @@ struct mesh_node {
     struct mesh_host host;
     struct mesh_nft nft;
     struct mesh_subnet subnet;
+    struct mesh_proxy proxy; /* published ports on IPv6 */
+    struct err proxy_failure;
     struct table holds;               /* "tcp/8080" -> struct mesh_hold: ports kept from the host's processes */
     struct mesh_ct stale, stale_host; /* for mesh_node_forget() */
     struct table draining;            /* address (4 bytes) -> unsigned: rounds of forgetting left */

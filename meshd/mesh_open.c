@@ -342,6 +342,8 @@ static int open_dirs(struct mesh_node *n, const char *run_dir, struct err *e)
         snprintf(n->gate, sizeof n->gate, "%s/.gateway", n->pins) >= (int)sizeof n->gate)
         return err_set(e, ERR_INVALID, "run folder: name too long");
     int r = dir_own(n->files, 0700, e);
+    if (r == 0)
+        r = mesh_proxy_open(&n->proxy, run_dir, e);
     return r < 0 ? r : mesh_ns_dir(n->pins, e);
 }
 
@@ -349,7 +351,9 @@ int mesh_node_open(struct mesh_node *n, const struct mesh_conf *conf, const char
                    const char *self, mesh_note_fn *fn, void *arg, struct err *e)
 {
     struct opening o = { .n = n, .note = fn, .arg = arg };
-    *n = (struct mesh_node){ .conf = *conf, .nl = { .host_ns = -1, .gate_ns = -1 }, .view = view };
+    *n = (struct mesh_node){
+        .conf = *conf, .nl = { .host_ns = -1, .gate_ns = -1 }, .proxy = { .fd = -1 }, .view = view
+    };
     snprintf(n->self, sizeof n->self, "%s", self);
     mesh_core_init(&n->core);
     n->core.local_weight = conf->local_weight ? (unsigned)conf->local_weight : 1;
@@ -378,6 +382,7 @@ void mesh_node_close(struct mesh_node *n)
     for (struct table_pos pos = { 0 }; table_next(&n->holds, &pos, NULL, &h);)
         closep(&h->fd);
     table_done(&n->holds);
+    mesh_proxy_close(&n->proxy);
     table_done(&n->draining);
     table_done(&n->todo_services);
     table_done(&n->todo_far);

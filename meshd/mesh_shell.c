@@ -171,6 +171,8 @@ static void on_down(struct rpc_call *c, const void *req)
         mesh_gossip_withdraw(self.gossip, t->TaskID, true);
     forget_later();
     timer_arm(self.sweep, clock_mono().ms + SWEEP_MS);
+    if (self.node.todo_far.count) /* its address is another task's by now, perhaps */
+        mesh_view_again();
     timer_arm(self.later, clock_mono().ms + FORGET_MS);
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
@@ -471,6 +473,12 @@ static void put_port(struct buf *out, struct str key, const struct mesh_entry *p
         buf_printf(out, "%s\"%s:%u\"", i ? "," : "", addr, p->slots[i].port);
     }
     buf_putc(out, ']');
+    int six = mesh_proxy_errno(&self.node.proxy, p->proto, p->port);
+    buf_puts(out, ",\"ipv6\":");
+    buf_json_str(out, str_from(self.node.proxy.off            ? "the kernel has none"
+                               : self.node.proxy_failure.code ? self.node.proxy_failure.msg
+                               : six                          ? strerror(six)
+                                                              : "by proxy"));
     if (h && h->errnum)
         buf_printf(out, ",\"warning\":\"%s\"",
                    h->errnum == EADDRINUSE ? "another process of this host has bound the port" : strerror(h->errnum));

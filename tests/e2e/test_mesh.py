@@ -91,6 +91,25 @@ def test_from_the_nodes(s):
     eq(clients, {node(s, "w1").addr}, "what they see of another node")
 
 
+def six(s, n):
+    """An IPv6 address for a node, with which clients outside can reach it."""
+    addr = "fd4d::" + n.addr.rsplit(".", 1)[1]
+    st.run(*s.cluster.outside("ip", "-6", "addr", "replace", "fd4d::1/64", "dev", "br0", "nodad"))
+    n.sh("ip", "-6", "addr", "replace", addr + "/64", "dev", "eth0", "nodad")
+    return addr
+
+
+def test_ipv6(s):
+    """By way of each node's proxy: tasks on all nodes answer, and see the node that was asked."""
+    want = replicas(s, "web")
+    for n in s.cluster.nodes():
+        addr = six(s, n)
+        for url, argv in (("http://[::1]:8080/", n.argv), ("http://[%s]:8080/" % addr, s.cluster.outside)):
+            got, clients = spread(url, argv, 60)
+            eq(set(got), want, "replicas reached at %s of %s" % (url, n.name))
+            eq(clients, {n.addr}, "what they see at %s of %s" % (url, n.name))
+
+
 UDP = """
 import socket, sys
 for _ in range(int(sys.argv[2])):
@@ -185,7 +204,7 @@ while not select.select([0], [], [], 0)[0]:
         if b'host=' not in got:
             bad.append('%%s: %%r' %% (addr, got[:100]))
     except OSError as e:
-        bad.append('%%s after %%.1f s: %%s' %% (addr, time.monotonic() - t0, e))
+        bad.append('%%s at %%s after %%.1f s: %%s' %% (addr, time.strftime('%%H:%%M:%%S'), time.monotonic() - t0, e))
     done += 1
 print(json.dumps({'done': done, 'bad': bad[:20]}))
 """
@@ -222,7 +241,7 @@ def test_meshd_killed(s):
     """Its death and its start disturb no packet, and what is there afterwards is what was there before."""
     w = node(s, "w1")
     before = json.loads(w.probe("meshd", "ports"))
-    load = Load(s, [w.addr], clients=2)
+    load = Load(s, [w.addr, six(s, w)], clients=2)
     try:
         for _ in range(3):
             w.kill("meshd")
