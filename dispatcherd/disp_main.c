@@ -23,6 +23,7 @@ int main(int argc, char **argv)
     };
     static const struct probe probes[] = {
         { "sessions", "", "each node, and what it was told", disp_shell_sessions },
+        { "networks", "", "each node's meshd, and what it was told", disp_shell_networks },
         { 0 },
     };
     static const struct daemon_spec spec = { .name = "dispatcherd",

@@ -12,8 +12,8 @@
 
 #define TOKENS_MS 10   /* answers a millisecond, in the long run */
 #define TOKENS_MAX 256 /* at once */
-#define TOKEN_BYTES 16384u
-#define TOKEN_SHARED_BYTES 65536u
+#define TOKEN_BYTES 4096u
+#define TOKEN_SHARED_BYTES 16384u /* 160 MB a second */
 
 void dnet_init(struct disp_net *d)
 {

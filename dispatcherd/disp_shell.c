@@ -234,6 +234,37 @@ void disp_shell_sessions(const char *args, struct buf *out)
     buf_putc(out, ']');
 }
 
+void disp_shell_networks(const char *args, struct buf *out)
+{
+    struct dnet_node *n;
+    struct dnet_task *t;
+    bool first = true;
+    (void)args;
+    buf_printf(
+        out,
+        "{\"revision\":%" PRIu64 ",\"networks\":%zu,\"services\":%zu,\"tasks\":%zu,\"to_answer\":%zu,\"draining\":[",
+        keeper.net.revision, keeper.net.nets.count, keeper.net.services.count, keeper.net.tasks.count, keeper.net.nhot);
+    for (t = keeper.net.draining.first; t; t = t->next_drain, first = false) {
+        buf_puts(out, first ? "{\"task\":" : ",{\"task\":");
+        buf_json_str(out, table_key(&keeper.net.tasks, t));
+        buf_printf(out, ",\"since_revision\":%" PRIu64 ",\"waits_for\":", t->drain_rev);
+        const struct dnet_node *who = NULL;
+        for (size_t i = 0; i < t->n && !who; i++)
+            who = t->waits[i].parked;
+        buf_json_str(out, str_from(who ? who->id : ""));
+        buf_putc(out, '}');
+    }
+    buf_puts(out, "],\"nodes\":[");
+    first = true;
+    for (struct table_pos pos = { 0 }; table_next(&keeper.net.nodes, &pos, NULL, &n); first = false) {
+        buf_puts(out, first ? "{\"node\":" : ",{\"node\":");
+        buf_json_str(out, str_from(n->id));
+        buf_printf(out, ",\"has_revision\":%" PRIu64 ",\"networks\":%zu,\"polling\":%s,\"live\":%s}", n->acked,
+                   n->nholds - 1, n->poll ? "true" : "false", n->live ? "true" : "false");
+    }
+    buf_puts(out, "]}");
+}
+
 void disp_shell_metrics(struct buf *out)
 {
     const struct {

@@ -13,4 +13,5 @@ int disp_shell_start(struct err *e);
 void disp_shell_stop(void);
 void disp_shell_status(struct buf *out);
 void disp_shell_metrics(struct buf *out);
-void disp_shell_sessions(const char *args, struct buf *out); /* probe */
+void disp_shell_sessions(const char *args, struct buf *out); /* probes */
+void disp_shell_networks(const char *args, struct buf *out);
