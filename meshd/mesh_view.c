@@ -16,7 +16,8 @@
 #define WAIT_MS 60000u
 #define GRACE_MS 10000u
 #define BACKOFF_MIN_MS 100u
-#define BACKOFF_MAX_MS 5000u
+#define BACKOFF_MAX_MS 250u /* one cheap local request: after a partition this is all that is lost */
+#define RETRY_MAX_MS 5000u
 #define RETRY_MS 50u     /* until carrying out is tried again; doubles */
 #define GIVE_UP_MS 3000u /* then the next question is asked all the same, or a broken network would hide all others */
 #define VIEW_MAX (64u << 20)
@@ -261,8 +262,8 @@ static void carry_out(void)
     if (!self.since_ms)
         self.since_ms = now;
     self.retry_ms = self.retry_ms ? self.retry_ms * 2 : RETRY_MS;
-    if (self.retry_ms > BACKOFF_MAX_MS)
-        self.retry_ms = BACKOFF_MAX_MS;
+    if (self.retry_ms > RETRY_MAX_MS)
+        self.retry_ms = RETRY_MAX_MS;
     timer_arm(self.retry, now + self.retry_ms);
     if (now >= self.since_ms + GIVE_UP_MS) {
         self.stuck++;
