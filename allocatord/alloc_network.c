@@ -6,7 +6,6 @@
 #include "common/daemon/log.h"
 #include "common/util/check.h"
 
-#define VXLAN_OPTION "com.docker.network.driver.overlay.vxlanid_list"
 #define SUBNET_LEN 24u
 #define SUBNET6_LEN 64u
 #define ERROR_MAX 400u

@@ -113,6 +113,13 @@ bool pool_take(struct alloc_pool *p, struct ip *ret)
     return true;
 }
 
+void pool_past(struct alloc_pool *p, struct ip ip)
+{
+    uint32_t at;
+    if (offset_of(p, ip, &at) && at >= p->cursor)
+        p->cursor = at + 1 == p->size ? 0 : at + 1;
+}
+
 uint32_t pool_free(const struct alloc_pool *p)
 {
     return p->size - p->used;

@@ -33,4 +33,8 @@ bool pool_has(const struct alloc_pool *p, struct ip ip);
 /* pool_take - the next free one, which is in use from now on; false: there is none. */
 bool pool_take(struct alloc_pool *p, struct ip *ret);
 
+/* pool_past - the search goes on behind this address, if it is not beyond it: for a pool that is made of what is in
+ * use, so that after a change of leaders the turn is about where it was. */
+void pool_past(struct alloc_pool *p, struct ip ip);
+
 uint32_t pool_free(const struct alloc_pool *p);

@@ -120,6 +120,9 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
     } else if (strcmp(w, "free") == 0 || strcmp(w, "use") == 0) {
         CHECK(ip_parse(str_from(words[1]), &ip));
         pool_set(&sc->pool, ip, w[0] == 'u');
+    } else if (strcmp(w, "past") == 0) {
+        CHECK(ip_parse(str_from(words[1]), &ip));
+        pool_past(&sc->pool, ip);
     } else if (strcmp(w, "left") == 0) {
         buf_printf(out, "%u\n", pool_free(&sc->pool));
     } else if (strcmp(w, "pools") == 0) {

@@ -172,13 +172,26 @@ static void load_pools(struct space *s, struct store_snap *snap, struct alloc_ne
     net_set_pools(net, subnets, n);
     int len = snprintf(prefix, sizeof prefix, "addr/" STR_FMT "/", STR_ARG(v->ID));
     for (store_each_prefix(snap, KIND_RESERVATION, (struct str){ prefix, (size_t)len }, &it); store_next(&it);)
-        if (addr_split(it.id, &id, &ip))
+        if (addr_split(it.id, &id, &ip)) {
             mark_addr(net, ip, true);
+            for (size_t i = 0; i < n; i++)
+                pool_past(&net->pools[i], ip);
+        }
     for (struct table_pos p = { 0 }; table_next(&s->claimed, &p, &id, NULL);) {
         struct str of;
         if (addr_split(id, &of, &ip) && str_eq(of, v->ID))
             mark_addr(net, ip, true);
     }
+}
+
+/* past_vni - as pool_past(), for the numbers that nobody chose. */
+static void past_vni(struct space *s, const struct view_network *v)
+{
+    for (size_t i = 0; i < v->Spec.Options.n; i++)
+        if (str_is(v->Spec.Options.v[i].key, VXLAN_OPTION))
+            return;
+    if (v->State.VNI >= s->vni_cursor)
+        s->vni_cursor = v->State.VNI >= VNI_LAST ? VNI_FIRST : v->State.VNI + 1;
 }
 
 static void forget_net(struct space *s, struct str id)
@@ -216,6 +229,8 @@ bool space_sync_net(struct space *s, struct store_snap *snap, struct str id)
     net->ingress = v.Spec.Ingress;
     if (net->ingress && !str_copy(s->ingress, sizeof s->ingress, id))
         s->ingress[0] = 0;
+    if (fresh)
+        past_vni(s, &v);
     if (v.State.VNI == 0)
         pools_drop(net);
     else if (net->npools == 0)

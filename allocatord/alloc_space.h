@@ -20,6 +20,7 @@
 #define VNI_INGRESS 4096u /* the first network of a swarm, as in Docker */
 #define VNI_FIRST 4097u
 #define VNI_LAST 0xffffffu
+#define VXLAN_OPTION "com.docker.network.driver.overlay.vxlanid_list"
 #define RESERVATION_ID_SIZE (STORE_ID_MAX + 1)
 
 struct alloc_net {
