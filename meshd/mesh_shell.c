@@ -50,6 +50,7 @@ static struct {
     struct timer *repair, *sweep, *forget, *reconcile, *later;
     bool forgetting;
     uint64_t repaired_ms;
+    uint64_t later_ms;    /* when `later` fires; UINT64_MAX: not at all */
     struct err unsettled; /* why the view is not carried out */
 } self;
 
@@ -73,12 +74,26 @@ static void forget_later(void)
     timer_arm(self.forget, clock_mono().ms + FORGET_MS);
 }
 
+static void parts_at(uint64_t at_ms)
+{
+    self.later_ms = at_ms;
+    timer_arm(self.later, at_ms);
+}
+
+/* parts_soon - the earlier time holds, so that a steady stream of changes does not put it off for ever. */
+static void parts_soon(void)
+{
+    uint64_t at = clock_mono().ms + FORGET_MS;
+    if (self.later_ms > at)
+        parts_at(at);
+}
+
 /* parts_later - in a moment, and again as long as it asks for that. */
 static void parts_later(void *arg)
 {
     uint64_t now = clock_mono().ms, ms = mesh_parts_later(&self.parts, now);
     (void)arg;
-    timer_arm(self.later, ms == UINT64_MAX ? ms : now + ms);
+    parts_at(ms == UINT64_MAX ? ms : now + ms);
 }
 
 static void forget(void *arg)
@@ -173,7 +188,7 @@ static void on_down(struct rpc_call *c, const void *req)
     timer_arm(self.sweep, clock_mono().ms + SWEEP_MS);
     if (self.node.todo_far.count) /* its address is another task's by now, perhaps */
         mesh_view_again();
-    timer_arm(self.later, clock_mono().ms + FORGET_MS);
+    parts_soon();
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
@@ -319,7 +334,7 @@ static bool carry_out(void *arg)
     gossip_follow(nodes);
     if (!mesh_parts_settle(&self.parts, mesh_view_self()))
         done = false;
-    timer_arm(self.later, clock_mono().ms + FORGET_MS);
+    parts_soon();
     if (mesh_node_settle(&self.node, &e) < 0) {
         if (strcmp(self.unsettled.msg, e.msg) != 0)
             log_error("ingress network: %s; trying again", e.msg);
@@ -384,6 +399,7 @@ int mesh_shell_start(struct err *e)
         r = timer_open(&self.reconcile, reconcile, NULL, e);
     if (r == 0)
         r = timer_open(&self.later, parts_later, NULL, e);
+    self.later_ms = UINT64_MAX;
     if (r < 0)
         return r;
     r = watch();
