@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -31,6 +32,7 @@
 #define SLICE_MS 150 /* of one design's turn */
 #define CHANGES 2000
 #define PLUGS 100
+#define SANDBOXES 10
 
 struct host {
     int ns;
@@ -386,6 +388,40 @@ static void from_nothing(void)
         nservices, nbackends, best * 1e3, best_cpu * 1e3);
 }
 
+/* memory - of this process, for the map and for each sandbox that has all services. */
+static void memory(void)
+{
+    struct host *h = &hosts[0];
+    struct err e = ERR_INIT;
+    size_t before, map;
+    char task[20], pin[200];
+    netmap_done(&h->map);
+    netmap_init(&h->map);
+    before = mallinfo2().uordblks;
+    tell(h, nservices);
+    map = mallinfo2().uordblks - before;
+    before = mallinfo2().uordblks;
+    for (int i = 0; i < SANDBOXES; i++) {
+        snprintf(task, sizeof task, "more%d", i);
+        pin_of(h, task, pin);
+        must(mesh_ns_make(pin, &e), &e, "namespace");
+        mesh_ns_back(h->ns);
+        struct attach *a = attach_of(task, "10.0.1.20");
+        must(vip_up(&h->vip, a, &e), &e, "service addresses");
+        attach_free(a);
+    }
+    size_t each = (mallinfo2().uordblks - before) / SANDBOXES;
+    for (int i = 0; i < SANDBOXES; i++) {
+        snprintf(task, sizeof task, "more%d", i);
+        pin_of(h, task, pin);
+        vip_down(&h->vip, str_from(task));
+        must(mesh_ns_unpin(pin, &e), &e, "namespace");
+    }
+    printf("{\"bench\":\"meshd_memory\",\"services\":%u,\"backends\":%u,\"map_and_wants_kib\":%zu,\"each_sandbox_kib\":"
+           "%zu}\n",
+           nservices, nbackends, map / 1024, each / 1024);
+}
+
 static int by_size(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -466,6 +502,7 @@ int main(int argc, char **argv)
     traffic();
     from_nothing();
     one_change();
+    memory();
     plumbing();
     for (int i = 0; i < 2; i++) {
         enter(hosts[i].ns);
