@@ -134,6 +134,7 @@ static void on_up(struct rpc_call *c, const void *req)
             (void)mesh_node_down(&self.node, up->TaskID, NULL);
     }
     if (r < 0) {
+        parts_soon(); /* a network may have been made for it */
         log_error("sandbox not made task=" STR_FMT ": %s", STR_ARG(up->TaskID), e.msg);
         rpc_fail_err(c, &e);
         return;

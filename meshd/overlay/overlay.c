@@ -81,21 +81,21 @@ static int vxlan_make(struct overlay *o, struct overlay_net *n, const struct ove
     bool freed = false;
     int errnum = 0;
     if (vni_taken(o, n, want))
-        return err_set(e, ERR_CONFLICT, "network %s: VXLAN id %u is another network's on this node", n->id, want->vni);
+        return err_set(e, ERR_CONFLICT, "VXLAN id %u is another network's on this node", want->vni);
     int r = overlay_ns_vxlan(&o->host, &n->ns, n->pin, want, n->mtu, &errnum, e);
     if (r < 0 && errnum == EEXIST) {
         r = overlay_free_vni(&o->host, o->pins, want, &freed, what, e);
         if (r < 0)
             return r;
         if (!freed)
-            return err_set(e, ERR_CONFLICT, "network %s: VXLAN id %u on port %u is in use on this host by %s", n->id,
-                           want->vni, want->port, what);
+            return err_set(e, ERR_CONFLICT, "VXLAN id %u on port %u is in use on this host by %s", want->vni,
+                           want->port, what);
         note(o, "network %s: an old VXLAN device with its id was in the way and is removed: %s", n->id, what);
         o->repaired++;
         r = overlay_ns_vxlan(&o->host, &n->ns, n->pin, want, n->mtu, &errnum, e);
     }
     if (r < 0)
-        return err_wrap(e, "network %s", n->id);
+        return r;
     n->vx = *want;
     overlay_have_clear(&n->have);
     n->edits.n = 0;
@@ -221,8 +221,9 @@ static int net_look(struct overlay *o, struct overlay_net *n, bool ports, struct
 {
     struct overlay_seen s = { 0 };
     int r = overlay_ns_look(&n->ns, &s, e);
-    if (r == 0 && s.br_ok && s.br_mtu)
+    if (r == 0 && !n->looked && s.br_ok && s.br_mtu)
         n->mtu = s.br_mtu; /* what the interfaces have */
+    n->looked = true;
     if (r == 0)
         r = bridge_seen(o, n, &s, e);
     if (r == 0)
@@ -327,8 +328,8 @@ static int plug(struct overlay *o, struct overlay_net *n, const struct attach *a
     const struct attach *other = port_owner(o, n->id, name, &other_net);
     if (other && strcmp(other->task, a->task) != 0) {
         char text[NETMAP_IP_TEXT];
-        return err_set(e, ERR_CONFLICT, "network %s: address %s is in use by task %s", n->id,
-                       netmap_ip_text(&an->ips[0], text), other->task);
+        return err_set(e, ERR_CONFLICT, "address %s is in use by task %s", netmap_ip_text(&an->ips[0], text),
+                       other->task);
     }
     r = overlay_ns_del(&n->ns, name, e);
     return r < 0 ? r : overlay_ns_plug(&o->host, &n->ns, &p, e);
@@ -357,8 +358,10 @@ int overlay_up(struct overlay *o, const struct attach *a, struct err *e)
             r = net_open(o, &a->nets[i], &n, e);
         if (r == 0)
             r = plug(o, n, a, &a->nets[i], e);
-        if (r < 0)
+        if (r < 0) {
+            err_wrap(e, "network %s", a->nets[i].id);
             break;
+        }
         n->tasks++;
     }
     if (r < 0)

@@ -23,6 +23,7 @@ struct overlay_net {
     struct overlay_vxlan vx; /* as it is in the kernel; vni 0: not there */
     struct overlay_have have;
     struct overlay_edits edits; /* planned, not yet carried out */
+    bool looked;                /* at the kernel's links, once: from then on they are to be as we have them */
     bool stale;                 /* read the kernel back: it may have something else */
     bool replan;                /* compare all of the network with the map */
     struct err failure;         /* of the last try; code 0: none */
