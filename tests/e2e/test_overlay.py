@@ -4,9 +4,11 @@ separate ones they can't; what each node has in its kernel is what the managers 
 
 import collections
 import contextlib
+import ipaddress
 import json
 import os
 import re
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -200,6 +202,59 @@ def test_dnsrr_has_no_vip(s):
     eq(ask(s, s.running("client")[0], address(s, rr, "one"))[0], list(hosts([rr]))[0])
 
 
+@contextlib.contextmanager
+def serving(s, tasks, port):
+    """An HTTP server on all addresses, IPv6 too, in the network of each of these tasks."""
+    with contextlib.ExitStack() as stack:
+        for t in tasks:
+            p = subprocess.Popen(inside(s, t)("/usr/bin/python3", "-c", SERVER % (port, t["ID"])), stdout=subprocess.PIPE)
+            stack.callback(p.wait)
+            stack.callback(p.kill)
+            eq(p.stdout.readline(), b"there\n")
+        yield
+
+
+SERVER = """
+import http.server, socket
+class S(http.server.HTTPServer):
+    address_family = socket.AF_INET6
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ("%%s " %% self.client_address[0]).encode() + TASK
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *a):
+        pass
+PORT, TASK = %d, b"%s"
+s = S(("::", PORT), H)
+print("there", flush=True)
+s.serve_forever()
+"""
+
+
+def test_ipv6(s):
+    s.docker("network", "create", "-d", "overlay", "--ipv6", "six")
+    s.create("web6", "pause:latest", "--network", "six", "--replicas", "2")
+    s.create("client6", "pause:latest", "--network", "six", "--replicas", "3")
+    web, clients = s.wait_running("web6", 2), s.wait_running("client6", 3)
+    settled(s)
+    six = network(s, "six")
+    to = [v["Addr"].split("/")[0] for v in s.inspect("web6")["Endpoint"]["VirtualIPs"] if v["NetworkID"] == six and ":" in v["Addr"]]
+    eq(len(to), 1, "VIPs of IPv6")
+    with serving(s, web, 8081):
+        for c in clients:
+            mine = [a.split("/")[0] for n in c["NetworksAttachments"] for a in n["Addresses"] if ":" in a]
+            said = collections.Counter()
+            for _ in range(20):
+                client, task = st.run(*inside(s, c)("curl", "-gsS", "--max-time", str(10 * st.SLOW), "http://[%s]:8081/" % to[0])).split()
+                said[task] += 1
+                if ipaddress.ip_address(client) not in [ipaddress.ip_address(m) for m in mine]:
+                    raise st.Failure("the server sees %s, not %s" % (client, mine))
+            eq(set(said), {t["ID"] for t in web}, "replicas reached from " + s.node_of(c).name)
+
+
 def test_meshd_dies(s):
     """Nobody notices: requests go on while it is gone, and what is there afterwards is adopted, not made anew."""
     client = s.running("client")[0]
@@ -263,7 +318,7 @@ def test_gone(s):
     s.wait(nothing, "no node has a network any more")
     for n in s.cluster.nodes():
         eq(n.sh("ls", "/run/microswarm/overlay").split(), [])
-    for name in ("one", "two"):
+    for name in ("one", "two", "six"):
         with contextlib.suppress(st.ApiError):
             s.api.delete("/networks/" + name)
 
