@@ -58,6 +58,6 @@ int mesh_host_sync(struct mesh_host *h, bool *ret_rebuilt, struct err *e);
 /* mesh_host_watch_read - true when someone else changed our table, or events were lost. */
 bool mesh_host_watch_read(struct mesh_host *h);
 
-/* mesh_host_drops - appends the names of other tables' forward chains that drop by default and do not let our link
- * through, as a JSON array. */
+/* mesh_host_drops - appends the names of other tables' forward chains that drop by default, as a JSON array. Whether a
+ * rule of theirs lets our link through is not looked at. */
 int mesh_host_drops(struct mesh_host *h, struct buf *out, unsigned *ret_count, struct err *e);
