@@ -21,6 +21,8 @@
 /* A disk is fast when it takes no longer than this on the average of some writes, and did not the last time. */
 #define FAST_MEAN_US 500u
 #define FAST_LAST_US 2000u
+#define TAIL_MS 500u /* so long after a write, how far the log goes is made durable, too */
+#define TAIL_AGAIN_MS 5u
 
 /* All that a write may consist of. */
 struct job {
@@ -44,6 +46,8 @@ static struct {
     sd_event_source *source;
     bool failing; /* one line in the log when it begins, one when it is over */
     uint64_t began_us, mean_us, last_us;
+    struct timer *tail;
+    bool tail_due;
 } wr = { .go = -1, .done = -1, .mean_us = 2 * FAST_MEAN_US };
 
 /* ---- the thread ---- */
@@ -121,6 +125,36 @@ static void thread_stop(void)
     closep(&wr.done);
     wr.go = wr.done = -1;
     wr.thread_up = false;
+}
+
+/* ---- the tail ---- */
+
+static bool disk_is_fast(void)
+{
+    return wr.mean_us < FAST_MEAN_US && wr.last_us < FAST_LAST_US;
+}
+
+/* Between two writes; a slow disk is not waited for. */
+static void on_tail(void *arg)
+{
+    (void)arg;
+    if (node.log == NULL || !wr.tail_due)
+        return;
+    if (node.writing) {
+        timer_arm(wr.tail, clock_mono().ms + TAIL_AGAIN_MS);
+        return;
+    }
+    wr.tail_due = false;
+    raft_log_tail_sync(node.log, disk_is_fast());
+}
+
+static void tail_later(void)
+{
+    struct err e = ERR_INIT;
+    if (wr.tail_due || (wr.tail == NULL && timer_open(&wr.tail, on_tail, NULL, &e) < 0))
+        return;
+    wr.tail_due = true;
+    timer_arm(wr.tail, clock_mono().ms + TAIL_MS);
 }
 
 /* ---- collecting ---- */
@@ -251,6 +285,7 @@ static void write_done(void)
     if (wr.failing)
         log_info("writing works again");
     wr.failing = false;
+    tail_later();
     struct raft_event ev = { .type = RAFT_EV_PERSISTED, .write = wr.now.last };
     wr.now = (struct job){ 0 };
     node.stalled[0] = 0;
@@ -264,11 +299,6 @@ static uint64_t now_us(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static bool disk_is_fast(void)
-{
-    return wr.mean_us < FAST_MEAN_US && wr.last_us < FAST_LAST_US;
 }
 
 static void write_end(int synced)
@@ -375,6 +405,8 @@ void write_open(void)
 void write_close(void)
 {
     thread_stop();
+    wr.tail = timer_free(wr.tail);
+    wr.tail_due = false;
     wr.now = wr.next = (struct job){ 0 };
     free(wr.v);
     wr.v = NULL;

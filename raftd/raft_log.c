@@ -299,6 +299,16 @@ int raft_log_sync(const struct raft_log *l)
     return fdatasync(log_current(l)->fd) < 0 ? -errno : 0;
 }
 
+/* Failing, it tells less, and the next time it may not. */
+void raft_log_tail_sync(const struct raft_log *l, bool wait)
+{
+    CHECK(!l->writing);
+    if (wait)
+        (void)fdatasync(l->tail_fd);
+    else
+        (void)sync_file_range(l->tail_fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /* A sync that failed: the kernel then forgets dirty pages, and nothing may be built upon what is left. */
 int raft_log_end_write(struct raft_log *l, int sync_result, struct err *e)
 {

@@ -106,6 +106,10 @@ int raft_log_write(struct raft_log *l, const struct raft_log_write *w, struct er
  */
 int raft_log_begin_write(struct raft_log *l, const struct raft_log_write *w, struct err *e);
 int raft_log_sync(const struct raft_log *l);
+
+/* raft_log_tail_sync - makes durable how far the log goes: damage that zeroes its end is noticed from then on. Without
+ * @wait it is only begun. Not while something is written. */
+void raft_log_tail_sync(const struct raft_log *l, bool wait);
 int raft_log_end_write(struct raft_log *l, int sync_result, struct err *e);
 
 /* raft_log_read - ret->data lies in `scratch`, which is emptied first. */

@@ -13,8 +13,8 @@
  * A group is one raft_log_write(). It is synced before the next one is written, so only the last one can be unfinished:
  * parts of it are still zero then, which nothing sealed ever is for a whole unit (etcd's WAL goes by the same).
  * Anything else that does not verify is damage. `tail` holds the number of the last group that was synced, in two
- * slots, and is not synced itself: after a power cut it may be some seconds old; otherwise it tells when groups are
- * gone from the end.
+ * slots, and is synced half a second after it changed (raft_log_tail_sync()): after a power cut it may be that old;
+ * otherwise it tells when groups are gone from the end.
  */
 #pragma once
 
