@@ -35,6 +35,26 @@ static void read_cluster(struct net_job *j, struct view_cluster *ret)
     }
 }
 
+/* read_nodes - where the nodes are; once in a pass. */
+static void read_nodes(struct net_job *j)
+{
+    struct alloc *al = j->al;
+    struct store_iter it;
+    if (al->nodes)
+        return;
+    size_t max = 2 * (size_t)store_count(j->p->snap, KIND_NODE);
+    al->nodes = arena_array(j->p->arena, max + 1, sizeof *al->nodes);
+    al->nnodes = 0;
+    CHECK(al->nodes != NULL);
+    for (store_each(j->p->snap, KIND_NODE, &it); store_next(&it);) {
+        struct str addr;
+        if (al->nnodes < max && mp_get_str(it.doc, "Status.Addr", &addr) && ip_parse(addr, &al->nodes[al->nnodes]))
+            al->nnodes++;
+        if (al->nnodes < max && mp_get_str(it.doc, "DataPathAddr", &addr) && ip_parse(addr, &al->nodes[al->nnodes]))
+            al->nnodes++;
+    }
+}
+
 /* default_subnet - the next one of the swarm's pools. */
 static int default_subnet(struct net_job *j, uint8_t family, struct subnet *s, struct err *e)
 {
@@ -58,7 +78,8 @@ static int default_subnet(struct net_job *j, uint8_t family, struct subnet *s, s
         if (n == 0)
             n = cidr_parse(STR("10.0.0.0/8"), pools);
     }
-    if (!subnets_next(&sp->subnets, pools, n, len, *cursor, &s->net))
+    read_nodes(j);
+    if (!subnets_away(&sp->subnets, pools, n, len, *cursor, j->al->nodes, j->al->nnodes, &s->net))
         return err_set(e, ERR_CONFLICT,
                        "could not find an available, non-overlapping IPv%u address pool among the "
                        "defaults to assign to the network",

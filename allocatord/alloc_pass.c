@@ -478,6 +478,7 @@ static void on_pass(void *arg, struct controller_pass *p)
     table_clear(&al->answers);
     table_clear(&al->specs);
     table_clear(&al->required);
+    al->nodes = NULL;
     space_recheck(&al->space, p->snap);
     while (room(p) && marks_pop(&al->networks, &id))
         alloc_network(al, p, id);

@@ -22,6 +22,8 @@ struct alloc {
     struct table answers;  /* service ID -> struct alloc_answer */
     struct table specs;    /* taskspec ID -> struct list * of view_attachment_config */
     struct table required; /* network ID -> nothing: the transaction requires that it exists */
+    struct ip *nodes;      /* addresses of all nodes, once a subnet is chosen; in the pass's arena */
+    size_t nnodes;
 };
 
 void alloc_init(struct alloc *al);

@@ -30,7 +30,8 @@ struct scenario {
     struct alloc_pool pool;
     struct subnets taken;
     struct cidr pools[POOLS_MAX];
-    size_t npools;
+    size_t npools, navoid;
+    struct ip avoid[POOLS_MAX];
     struct ip cursor;
 };
 
@@ -90,7 +91,7 @@ static void next(struct scenario *sc, unsigned len, unsigned n, struct buf *out)
     char text[CIDR_TEXT_MAX];
     for (unsigned i = 0; i < n; i++) {
         struct cidr c;
-        if (!subnets_next(&sc->taken, sc->pools, sc->npools, (uint8_t)len, sc->cursor, &c)) {
+        if (!subnets_away(&sc->taken, sc->pools, sc->npools, (uint8_t)len, sc->cursor, sc->avoid, sc->navoid, &c)) {
             buf_puts(out, i ? " none" : "none");
             continue;
         }
@@ -129,6 +130,9 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
         sc->npools = 0;
         for (unsigned i = 1; i < n && sc->npools < POOLS_MAX; i++)
             sc->pools[sc->npools++] = cidr(words[i]);
+    } else if (strcmp(w, "avoid") == 0) {
+        for (unsigned i = 1; i < n && sc->navoid < POOLS_MAX; i++)
+            CHECK(ip_parse(str_from(words[i]), &sc->avoid[sc->navoid++]));
     } else if (strcmp(w, "add") == 0) {
         const struct cidr *other = subnets_overlap(&sc->taken, cidr(words[1]));
         if (other)

@@ -105,6 +105,34 @@ bool subnets_next(const struct subnets *s, const struct cidr *pools, size_t npoo
     return false;
 }
 
+static bool holds_one(struct cidr c, const struct ip *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (cidr_has(c, v[i]))
+            return true;
+    return false;
+}
+
+bool subnets_away(const struct subnets *s, const struct cidr *pools, size_t npools, uint8_t len, struct ip cursor,
+                  const struct ip *avoid, size_t navoid, struct cidr *ret)
+{
+    struct cidr c;
+    if (!subnets_next(s, pools, npools, len, cursor, ret))
+        return false;
+    c = *ret;
+    for (size_t tries = 0; tries <= navoid; tries++) { /* each address spoils one */
+        if (!holds_one(c, avoid, navoid)) {
+            *ret = c;
+            return true;
+        }
+        cursor = cidr_last(c);
+        cursor.v++;
+        if (!subnets_next(s, pools, npools, len, cursor, &c))
+            break;
+    }
+    return true;
+}
+
 /* ---- one subnet ---- */
 
 int subnet_read(const struct view_ipam_config *c, struct subnet *ret, struct err *e)

@@ -29,6 +29,11 @@ const struct cidr *subnets_overlap(const struct subnets *s, struct cidr c); /* t
 bool subnets_next(const struct subnets *s, const struct cidr *pools, size_t npools, uint8_t len, struct ip cursor,
                   struct cidr *ret);
 
+/* subnets_away - the same, but rather one that none of these addresses lies in: those of the nodes, whose neighbours
+ * containers may want to reach, and whose own routes the ingress network must not hide. When there is none, any. */
+bool subnets_away(const struct subnets *s, const struct cidr *pools, size_t npools, uint8_t len, struct ip cursor,
+                  const struct ip *avoid, size_t navoid, struct cidr *ret);
+
 /* One subnet of a network, asked for or given. */
 struct subnet {
     struct cidr net, range; /* net.ip.family 0: any will do; range: net when none was asked for */
