@@ -53,6 +53,7 @@ static void run(const char *cmd)
 }
 
 static struct mesh_node node;
+static struct netmap view;
 static double t_up[TASKS], t_ready[TASKS], t_drain[TASKS], t_down[TASKS];
 
 static void fail(const char *what, const struct err *e)
@@ -73,10 +74,11 @@ static struct str id(int i, char buf[32])
 static double by_hand_sandbox(void)
 {
     double v[HAND_ROUNDS];
+    run("ip link add hbr0 type bridge 2>/dev/null && ip link set hbr0 up; true");
     for (int i = 0; i < HAND_ROUNDS; i++) {
         double t = now_us();
         run("ip netns add hand && ip link add hand0 type veth peer name eth0 netns hand && "
-            "ip link set hand0 master msbr0 up && ip -n hand link set lo up && "
+            "ip link set hand0 master hbr0 up && ip -n hand link set lo up && "
             "ip -n hand addr add 172.18.250.2/16 dev eth0 && ip -n hand link set eth0 up && "
             "ip -n hand route add default via 172.18.0.1");
         v[i] = now_us() - t;
@@ -88,12 +90,14 @@ static double by_hand_sandbox(void)
 static double by_hand_port(void)
 {
     double v[HAND_ROUNDS];
+    CHECK(setns(node.nl.gate_ns, CLONE_NEWNET) == 0);
     for (int i = 0; i < HAND_ROUNDS; i++) {
         double t = now_us();
         run("nft add element ip microswarm slots '{ tcp . 1 . 0x7fff : 10.0.0.1 . 1 }'");
         v[i] = now_us() - t;
         run("nft delete element ip microswarm slots '{ tcp . 1 . 0x7fff }'");
     }
+    CHECK(setns(node.nl.host_ns, CLONE_NEWNET) == 0);
     return median(v, HAND_ROUNDS);
 }
 
@@ -144,8 +148,10 @@ static void round_of(int services, const char *suffix)
     print(name, median(t_down, TASKS), NULL, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], MESH_PROXY_FLAG) == 0)
+        return mesh_proxy_main(3);
     char dir[] = "/tmp/mesh-bench-XXXXXX", cmd[300];
     struct err e = ERR_INIT;
     struct mesh_conf conf = { .link = "msgw0",
@@ -161,10 +167,11 @@ int main(void)
     CHECK(unshare(CLONE_NEWNET | CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
     run("mount -t tmpfs tmpfs /run");
     CHECK(mkdtemp(dir) && mount("tmpfs", dir, "tmpfs", 0, NULL) == 0); /* as <run> is */
-    if (mesh_node_open(&node, &conf, dir, NULL, NULL, &e) < 0)
+    if (mesh_node_open(&node, &conf, dir, &view, "", NULL, NULL, &e) < 0)
         fail("open", &e);
     round_of(1, "one_service");
     round_of(PORTS, "100_services");
+    (void)mesh_proxy_want(&node.proxy, NULL, 0, NULL); /* ends it */
     double t = now_us();
     bool rebuilt;
     if (mesh_node_sync_rules(&node, &rebuilt, &e) < 0)

@@ -8,7 +8,7 @@
 #include "common/util/check.h"
 #include "meshd/mesh_nl.h"
 
-#define LAYOUT 2 /* of the table: another one is made anew */
+#define LAYOUT 3 /* of the table: another one is made anew */
 #define ICMP_REDIRECT_TYPE 5
 #define COMMENT_SIZE 80
 
@@ -141,9 +141,9 @@ static void put_filter_rules(const struct mesh_host *h)
 {
     uint8_t redirect = ICMP_REDIRECT_TYPE;
     struct nftnl_rule *r = nfx_rule(&h->t, "forward");
+    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, true);
     nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, h->link);
     nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, h->link);
-    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, true);
     nfx_ct_bits(r, NFT_CT_STATUS, NFX_CT_DNAT, false);
     nfx_verdict(r, NF_DROP, NULL);
     nfx_add(&h->t, r);

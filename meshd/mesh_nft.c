@@ -10,7 +10,7 @@
 #include "meshd/mesh_nl.h"
 
 #define TABLE "microswarm"
-#define LAYOUT 2 /* of the tables: others are made anew */
+#define LAYOUT 3 /* of the tables: others are made anew */
 #define COMMENT_SIZE 80
 #define STEER_CHAIN "out"
 #define ETHER_DST 0
@@ -56,7 +56,7 @@ static const struct {
     { "steer", "filter", NF_INET_PRE_ROUTING, -150, 2 },
     { "pre", "nat", NF_INET_PRE_ROUTING, -105, 1 },
     { "post", "nat", NF_INET_POST_ROUTING, 95, 3 },
-    { "forward", "filter", NF_INET_FORWARD, 0, 3 },
+    { "forward", "filter", NF_INET_FORWARD, 0, 4 },
 };
 #define NCHAINS (sizeof chains / sizeof *chains)
 #define DRAW_RULES 2
@@ -126,13 +126,13 @@ static void put_steer_rules(const struct nfx *t)
     x_sender(r);
     nfx_ct_set(r, NFT_CT_MARK, NFT_REG32_02, -1);
     nfx_add(t, r);
-    r = nfx_rule(t, "steer");
-    nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, MESH_VXLAN);
-    nfx_ct(r, NFT_CT_DIRECTION, NFT_REG_1);
-    nfx_cmp(r, NFT_REG_1, NFT_CMP_EQ, &reply, sizeof reply);
+    r = nfx_rule(t, "steer"); /* what most packets are not comes first */
     nfx_ct(r, NFT_CT_MARK, NFT_REG_1);
     nfx_mask(r, NFT_REG_1, MESH_MARK_MASK);
     nfx_cmp(r, NFT_REG_1, NFT_CMP_EQ, &mark, sizeof mark);
+    nfx_ct(r, NFT_CT_DIRECTION, NFT_REG_1);
+    nfx_cmp(r, NFT_REG_1, NFT_CMP_EQ, &reply, sizeof reply);
+    nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, MESH_VXLAN);
     nfx_ct(r, NFT_CT_MARK, NFT_REG_1);
     nfx_meta_set(r, NFT_META_MARK, NFT_REG_1);
     nfx_add(t, r);
@@ -170,9 +170,12 @@ static void put_forward_rules(const struct nfx *t)
 {
     static const char *const ways_out[] = { MESH_UPLINK, MESH_VXLAN };
     struct nftnl_rule *r = nfx_rule(t, "forward");
+    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, false);
+    nfx_verdict(r, NF_ACCEPT, NULL);
+    nfx_add(t, r);
+    r = nfx_rule(t, "forward");
     nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, MESH_VXLAN);
     nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_NEQ, MESH_UPLINK);
-    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, true);
     nfx_ct_bits(r, NFT_CT_STATUS, NFX_CT_DNAT, false);
     nfx_verdict(r, NF_DROP, NULL);
     nfx_add(t, r);
@@ -180,7 +183,6 @@ static void put_forward_rules(const struct nfx *t)
         r = nfx_rule(t, "forward");
         nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_EQ, MESH_VXLAN);
         nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, ways_out[i]);
-        nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, true);
         nfx_verdict(r, NF_DROP, NULL);
         nfx_add(t, r);
     }
