@@ -148,6 +148,20 @@ static int check_aux(struct req *r, json_t *config, struct cidr subnet)
     return 0;
 }
 
+/* not_for_networks - the special prefix that this one would take something of; NULL: none. (RFC 6890) */
+static const char *not_for_networks(struct cidr net)
+{
+    static const char *const special[] = {
+        "0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::1/128", "fe80::/10", "ff00::/8"
+    };
+    struct cidr other;
+
+    for (size_t i = 0; i < sizeof special / sizeof *special; i++)
+        if (cidr_parse(str_from(special[i]), &other) && cidr_overlap(net, other))
+            return special[i];
+    return NULL;
+}
+
 /* check_subnets - as Docker's ValidateIPAM: IPv6 is looked at only where it is used. */
 static int check_subnets(struct req *r, json_t *spec)
 {
@@ -169,6 +183,9 @@ static int check_subnets(struct req *r, json_t *spec)
         if (!ip_eq(net.ip, cidr_first(net)))
             return api_refuse(r, 400, "invalid network config:\ninvalid subnet %s: it should be %s", subnet,
                               cidr_text(cidr_masked(net), right));
+        if (not_for_networks(net))
+            return api_refuse(r, 400, "invalid network config:\ninvalid subnet %s: %s is not for networks", subnet,
+                              not_for_networks(net));
         if (check_aux(r, c, net) < 0)
             return -1;
     }
