@@ -454,6 +454,10 @@ void mesh_core_service(struct mesh_core *c, struct str id, struct mesh_publish *
         free(ports);
         free(backends);
     }
+    struct mesh_sandbox *sb; /* tasks of before, on ports that it does not publish any more: it may withdraw them, too */
+    for (struct table_pos pos = { 0 }; table_next(&c->sandboxes, &pos, NULL, &sb);)
+        if (str_is(id, sb->service))
+            mark_ports(c, sb);
 }
 
 /* ---- plans ---- */

@@ -146,6 +146,36 @@ static void cmd_load(struct mesh_core *c, struct mesh_dump *d, struct buf *out)
     mesh_dump_done(d);
 }
 
+/* cmd_service - "web tcp:8080:80 t1=here r1=10.9.0.1 r2=10.9.0.2!": an address or here, ! when it is not usable */
+static void cmd_service(struct mesh_core *c, char **w, int n)
+{
+    struct mesh_publish *ports = calloc((size_t)n, sizeof *ports);
+    struct mesh_backend *backends = calloc((size_t)n, sizeof *backends);
+    size_t nports = 0, nbackends = 0;
+    CHECK(ports && backends && w[0]);
+    for (int i = 1; i < n; i++) {
+        char *save = NULL, *at = strchr(w[i], '=');
+        if (!at) {
+            struct mesh_publish *p = &ports[nports++];
+            CHECK(mesh_proto_parse(str_from(strtok_r(w[i], ":", &save)), &p->proto));
+            p->published = number(strtok_r(NULL, ":", &save));
+            p->target = number(strtok_r(NULL, ":", &save));
+            continue;
+        }
+        struct mesh_backend *b = &backends[nbackends++];
+        struct in_addr in = { 0 };
+        *at++ = '\0';
+        size_t len = strlen(at);
+        b->usable = at[len - 1] != '!';
+        at[b->usable ? len : len - 1] = '\0';
+        b->here = strcmp(at, "here") == 0;
+        CHECK(b->here || inet_pton(AF_INET, at, &in) == 1);
+        b->addr = ntohl(in.s_addr);
+        snprintf(b->task, sizeof b->task, "%s", w[i]);
+    }
+    mesh_core_service(c, str_from(w[0]), ports, nports, backends, nbackends);
+}
+
 static void command(struct mesh_core *c, struct mesh_dump *d, char **w, int n, struct buf *out)
 {
     struct mesh_plan p = { 0 };
@@ -162,6 +192,10 @@ static void command(struct mesh_core *c, struct mesh_dump *d, char **w, int n, s
     } else if (strcmp(w[0], "ready") == 0 || strcmp(w[0], "drain") == 0) {
         for (int i = 1; i < n; i++)
             cmd_ready(c, w[i], w[0][0] == 'r', out);
+    } else if (strcmp(w[0], "service") == 0) {
+        cmd_service(c, w + 1, n - 1);
+    } else if (strcmp(w[0], "weight") == 0) {
+        c->local_weight = number(w[1]);
     } else if (strcmp(w[0], "del") == 0) {
         for (int i = 1; i < n; i++)
             mesh_core_del(c, mesh_core_get(c, str_from(w[i])));
@@ -387,6 +421,83 @@ static void random_op(struct mesh_core *c, uint64_t *seed)
     }
 }
 
+/* random_service - what the managers may say of one: other ports, other tasks, here and elsewhere, or that it is gone.
+ */
+static void random_service(struct mesh_core *c, uint64_t *seed)
+{
+    struct mesh_publish *ports = calloc(M_PORTS, sizeof *ports);
+    struct mesh_backend *backends = calloc(8, sizeof *backends);
+    size_t nports = 0, nbackends = 0;
+    char id[8];
+    CHECK(ports && backends);
+    snprintf(id, sizeof id, "s%u", (unsigned)(next(seed) % 2));
+    for (uint16_t p = 0; p < M_PORTS; p++)
+        if (next(seed) % 3 == 0)
+            ports[nports++] = (struct mesh_publish){ .proto = IPPROTO_TCP, .target = 80, .published = 8000 + p };
+    for (unsigned i = 0; i < 8; i++) {
+        struct mesh_backend *b = &backends[nbackends];
+        if (next(seed) % 2)
+            continue;
+        b->here = i < 3;
+        b->usable = next(seed) % 3;
+        b->addr = b->here ? 0 : (10u << 24 | 9u << 16) + i;
+        snprintf(b->task, sizeof b->task, b->here ? "t%u" : "r%u", i);
+        nbackends++;
+    }
+    mesh_core_service(c, str_from(id), ports, nports, backends, nbackends);
+}
+
+static const struct mesh_backend *backend_of(const struct mesh_service *s, const char *task)
+{
+    for (size_t i = 0; s && i < s->nbackends; i++)
+        if (strcmp(s->backends[i].task, task) == 0)
+            return &s->backends[i];
+    return NULL;
+}
+
+static unsigned times_in(const struct model *m, unsigned port, uint32_t addr)
+{
+    unsigned n = 0;
+    for (unsigned s = 0; s < M_SLOTS; s++)
+        n += m->p[port].slots[s].addr == addr;
+    return n;
+}
+
+/* model_check_services - the same with what the managers say: a port that a service publishes is drawn among its usable
+ * tasks elsewhere and its ready ones here, the latter as often as their weight says when there are both. */
+static void model_check_services(const struct model *m, struct mesh_core *c)
+{
+    for (unsigned p = 0; p < M_PORTS; p++) {
+        struct mesh_entry *en = mesh_core_port(c, IPPROTO_TCP, (uint16_t)(8000 + p));
+        const struct mesh_service *s = en && !en->host_mode ? table_get(&c->services, str_from(en->owner)) : NULL;
+        struct mesh_sandbox *sb;
+        unsigned remote = 0, local = 0, slots = 0;
+        bool publishes = false;
+        for (unsigned k = 0; k < M_SLOTS; k++)
+            slots += m->p[p].slots[k].addr != 0;
+        CHECK(m->p[p].there == (en && en->members + en->services > 0));
+        CHECK(slots == (m->p[p].there ? m->p[p].n : 0));
+        for (size_t i = 0; s && i < s->nports; i++)
+            publishes |= s->ports[i].published == 8000 + p;
+        CHECK(!en || !en->services || publishes); /* who owns it is one of those who publish it */
+        for (size_t i = 0; publishes && i < s->nbackends; i++) {
+            bool want = !s->backends[i].here && s->backends[i].usable;
+            CHECK(s->backends[i].here || times_in(m, p, s->backends[i].addr) == want);
+            remote += want;
+        }
+        for (struct table_pos pos = { 0 }; en && table_next(&c->sandboxes, &pos, NULL, &sb);) {
+            const struct mesh_backend *b = backend_of(s, sb->task);
+            bool want = sb->ports[0].published == 8000 + p && sb->ports[0].host_mode == en->host_mode &&
+                        strcmp(en->owner, en->host_mode ? sb->task : sb->service) == 0 && sb->state == MESH_READY &&
+                        (!b || b->usable);
+            unsigned weight = remote ? c->local_weight : 1;
+            CHECK(times_in(m, p, sb->addr) == (want ? weight : 0));
+            local += want ? weight : 0;
+        }
+        CHECK(slots == remote + local);
+    }
+}
+
 /* recover - as after a crash: what the core knew of the kernel is read back. */
 static void recover(struct mesh_core *c, struct model *m)
 {
@@ -403,16 +514,17 @@ static void recover(struct mesh_core *c, struct model *m)
     mesh_plan_done(&p);
 }
 
-static void random_life(uint64_t seed, int steps)
+static void random_life(uint64_t seed, int steps, bool services)
 {
     struct mesh_core c;
     struct model m = { 0 };
     mesh_core_init(&c);
     mesh_core_set_subnet(&c, (struct mesh_subnet){ 10u << 24, 24 });
+    c.local_weight = 1 + (unsigned)(seed % 3);
     for (int i = 0; i < steps; i++) {
         struct mesh_plan p = { 0 };
         for (uint64_t n = next(&seed) % 4; n > 0; n--)
-            random_op(&c, &seed);
+            services &&next(&seed) % 3 == 0 ? random_service(&c, &seed) : random_op(&c, &seed);
         mesh_core_verify(&c);
         mesh_core_plan(&c, &p);
         uint64_t fate = next(&seed) % 8; /* 0: dies before, 1: between the transactions */
@@ -422,7 +534,7 @@ static void random_life(uint64_t seed, int steps)
             model_apply(&m, &p.later);
         else
             recover(&c, &m);
-        model_check(&m, &c);
+        services ? model_check_services(&m, &c) : model_check(&m, &c);
         mesh_plan_done(&p);
     }
     mesh_core_done(&c);
@@ -432,12 +544,13 @@ static void test_random_lives(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 300; seed++)
-        random_life(seed * 0x9e3779b97f4a7c15ull, 300);
+        random_life(seed * 0x9e3779b97f4a7c15ull, 300, seed % 2);
     uint64_t fresh;
     random_bytes(&fresh, sizeof fresh);
     fresh |= 1;
     print_message("seed %" PRIu64 "\n", fresh);
-    random_life(fresh, 20000);
+    random_life(fresh, 20000, false);
+    random_life(fresh, 20000, true);
 }
 
 /* ---- small things ---- */
