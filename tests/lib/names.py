@@ -2,11 +2,13 @@
 """DNS for the tests, with nothing but sockets: a client, run in a container's network, and a nameserver outside of the swarm.
 
   names.py ask '[["web", "A", {}], ["web.one", "PTR", {"tcp": true}]]'      answers as JSON
+  names.py in '{"/path/of/a/network/namespace": [...], ...}'                 the same in several networks, {path: answers}
   names.py serve LOG ADDRESS...                                             until killed; a line in LOG for each question
 
 The nameserver knows a.example (192.0.2.<last byte of its own address>), ten.example (so many addresses that they do not fit
 into a UDP answer), slow.example (never answered) and broken.example (SERVFAIL); any other name does not exist."""
 
+import ctypes
 import json
 import random
 import select
@@ -101,6 +103,18 @@ def ask(name, kind="A", server="127.0.0.11", port=53, tcp=False, seconds=5, raw=
     return r
 
 
+def enter(path):
+    """Sockets made from now on are of this network."""
+    with open(path, "rb") as f:
+        if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), 0x40000000):
+            raise OSError(ctypes.get_errno(), "setns " + path)
+
+
+def ask_in(path, questions):
+    enter(path)
+    return [ask(n, k, **o) for n, k, o in questions]
+
+
 def flood(seconds, server="127.0.0.11", port=53):
     """As many questions as will go, without waiting for answers; how many there were."""
     n, end = 0, time.monotonic() + seconds
@@ -176,6 +190,8 @@ def serve(log, addrs):
 if __name__ == "__main__":
     if sys.argv[1] == "ask":
         print(json.dumps([ask(n, k, **o) for n, k, o in json.loads(sys.argv[2])]))
+    elif sys.argv[1] == "in":
+        print(json.dumps({p: ask_in(p, q) for p, q in json.loads(sys.argv[2]).items()}))
     elif sys.argv[1] == "flood":
         print(flood(float(sys.argv[2])))
     else:
