@@ -48,7 +48,7 @@ static struct {
     uint64_t began_us, mean_us, last_us;
     struct timer *tail;
     bool tail_due;
-} wr = { .go = -1, .done = -1, .mean_us = 2 * FAST_MEAN_US };
+} wr = { .go = -1, .done = -1, .mean_us = (uint64_t)2 * FAST_MEAN_US };
 
 /* ---- the thread ---- */
 
