@@ -255,6 +255,29 @@ def test_meshd_killed(s):
     eq(json.loads(w.probe("meshd", "rules"))["rebuilds"], 0)
 
 
+def test_meshd_starts_without_managers(s):
+    """With what it was told last, it goes on: to tasks elsewhere, too."""
+    w = node(s, "w1")
+    want = replicas(s, "web")
+    w.hold("gatewayd")
+    try:
+        w.kill("meshd")
+
+        def knows():
+            with contextlib.suppress(st.Failure, OSError, ValueError, subprocess.CalledProcessError):
+                return len(set(json.loads(w.probe("meshd", "ports"))[0]["tasks"])) == len(want) or None
+        s.wait(knows, "its ports, from what it knew")
+        got, clients = spread("http://%s:8080/" % w.addr, s.cluster.outside, 60)
+        eq(set(got), want)
+        eq(clients, {CLIENT})
+        eq(json.loads(w.probe("meshd", "networks"))["linked"], False)
+    finally:
+        w.release("gatewayd")
+    w.wait_ready(30 * st.SLOW)
+    s.wait(lambda: json.loads(w.probe("meshd", "networks"))["linked"] or None, "its view is up to date")
+    s.cluster.wait_nodes(len(s.cluster.nodes()), 60 * st.SLOW)
+
+
 def test_repairs(s):
     """What an administrator takes away comes back."""
     w = node(s, "w1")
