@@ -15,6 +15,13 @@ void disp_net_init(struct disp_keeper *k)
     arena_init(&k->net_arena, ANSWER_BYTES);
 }
 
+static void wipe(struct disp_shared *s)
+{
+    if (s->secret && s->body.p)
+        explicit_bzero(s->body.p, s->body.cap);
+    s->secret = false;
+}
+
 void disp_net_done(struct disp_keeper *k)
 {
     while (dnet_withdraw_any(&k->net)) /* gone with the server that brought them */
@@ -22,6 +29,7 @@ void disp_net_done(struct disp_keeper *k)
     dnet_done(&k->net);
     arena_done(&k->net_arena);
     for (size_t i = 0; i < DISP_SHARED; i++) {
+        wipe(&k->shared[i]);
         buf_done(&k->shared[i].sign);
         buf_done(&k->shared[i].body);
     }
@@ -40,6 +48,7 @@ void disp_net_fail(struct disp_keeper *k, const char *why)
 static void forget_shared(struct disp_keeper *k)
 {
     for (size_t i = 0; i < DISP_SHARED; i++) {
+        wipe(&k->shared[i]);
         if (k->shared[i].body.cap > SHARED_KEEP)
             buf_done(&k->shared[i].body);
         buf_clear(&k->shared[i].sign);
@@ -68,13 +77,15 @@ static struct disp_shared *shared_for(struct disp_keeper *k, const struct dnet_n
     return s;
 }
 
-static void encode(struct disp_keeper *k, struct store_snap *snap, struct dnet_node *n, struct buf *body)
+static void encode(struct disp_keeper *k, struct store_snap *snap, struct dnet_node *n, struct disp_shared *s)
 {
     struct disp_network_reply rep;
+    wipe(s);
     arena_reset(&k->net_arena);
     dnet_fill(&k->net, snap, n, &k->net_arena, &rep);
-    buf_clear(body);
-    fields_encode(&rep, op_disp_network.rep, body);
+    buf_clear(&s->body);
+    fields_encode(&rep, op_disp_network.rep, &s->body);
+    s->secret = rep.Keys.n != 0;
     k->net_fulls += rep.Full;
 }
 
@@ -83,7 +94,7 @@ static void answer(struct disp_keeper *k, struct store_snap *snap, struct dnet_n
     bool there;
     struct disp_shared *s = shared_for(k, n, &there);
     if (!there)
-        encode(k, snap, n, &s->body);
+        encode(k, snap, n, s);
     void *call = dnet_answered(&k->net, n);
     k->net_answers++;
     k->net_shared += there;

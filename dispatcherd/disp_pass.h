@@ -50,6 +50,7 @@ struct disp_lost { /* a node that fell silent */
 #define DISP_SHARED 4u
 struct disp_shared {
     struct buf sign, body;
+    bool secret; /* it has keys: wiped after use */
 };
 
 struct disp_keeper {
