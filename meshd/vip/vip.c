@@ -437,8 +437,9 @@ static int reconcile_one(struct vip *v, struct vip_sandbox *sb, struct err *e)
             v->repaired++;
         }
     }
-    if (r == 0)
+    if (r == 0 && sb->gen == sb->quiet_gen) /* nothing has changed since the last time: nobody is on the way there */
         vip_core_idle(sb, &idle);
+    sb->quiet_gen = sb->gen;
     if (idle.n) {
         sb->stale = (r = apply(v, m, &idle, e)) < 0;
         if (r == 0)

@@ -61,7 +61,8 @@ struct vip_sandbox {
     struct vip_net **nets; /* where two networks have one VIP, the first counts */
     struct table vips;     /* address -> struct vip_have */
     struct table chains;   /* "4n3a" -> struct vip_chain: that are there */
-    uint32_t gen;          /* of the namespace's rules, when we last changed or saw them; for the shell */
+    /* Of the namespace's rules, for the shell: when we last changed or saw them; at the last comparison. */
+    uint32_t gen, quiet_gen;
 };
 
 struct vip_core {

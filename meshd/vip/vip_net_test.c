@@ -562,6 +562,44 @@ static void test_interference(void **state)
     web_done();
 }
 
+static size_t chains_of(const char *task)
+{
+    struct vip_sandbox *sb = vip_core_get(&vips[0].core, str_from(task));
+    assert_non_null(sb);
+    return sb->chains.count;
+}
+
+/* Chains that nothing is drawn by any more go, but not while something is changing. */
+static void test_idle_chains(void **state)
+{
+    (void)state;
+    NEEDS_ROOT();
+    struct vip *v = &vips[0];
+    web();
+    for (int i = 0; i < 30; i++) {
+        char id[16], addr[20];
+        snprintf(id, sizeof id, "more%d", i);
+        snprintf(addr, sizeof addr, "10.0.1.%d", 130 + i);
+        struct stage_task *t = task_add(id, "web", 2); /* nobody is there: it is about numbers */
+        task_net(t, &n1, addr, NULL);
+        assert_true(host_tell(&stage.hosts[0]));
+    }
+    size_t many = chains_of("client");
+    assert_true(many > 30);
+    assert_true(vip_reconcile(v));
+    assert_int_equal(chains_of("client"), many); /* there were changes since the last look */
+    assert_true(vip_reconcile(v));
+    assert_true(chains_of("client") < 6);
+    assert_true(probe_says(v, "\"intact\":true") && !probe_says(v, "\"intact\":false"));
+    for (size_t i = 0; i < stage.ntasks; i++)
+        if (strncmp(stage.tasks[i].id, "more", 4) == 0)
+            stage.tasks[i].state = NULL;
+    assert_true(host_tell(&stage.hosts[0]));
+    for (int i = 0; i < 20; i++)
+        (void)once(client, VIP, 80, tcp, 3);
+    web_done();
+}
+
 static void test_dns_redirect(void **state)
 {
     (void)state;
@@ -585,10 +623,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(test_spread),     T(test_addresses),          T(test_hairpin),
-        T(test_no_backend), T(test_dnsrr_and_removed),  T(test_other_network),
-        T(test_drain),      T(test_changes_under_load), T(test_drain_under_load),
-        T(test_restart),    T(test_interference),       T(test_dns_redirect),
+        T(test_spread),       T(test_addresses),          T(test_hairpin),
+        T(test_no_backend),   T(test_dnsrr_and_removed),  T(test_other_network),
+        T(test_drain),        T(test_changes_under_load), T(test_drain_under_load),
+        T(test_restart),      T(test_interference),       T(test_idle_chains),
+        T(test_dns_redirect),
     };
     if (getenv("TEST"))
         cmocka_set_test_filter(getenv("TEST"));
