@@ -690,7 +690,8 @@ static void on_mesh_up(void *arg, const void *rep, const struct err *e)
         start_go_on(t);
     } else if (task_stop_wanted(t)) {
         start_failed(t, &cancelled, 0);
-    } else if (!rep && e->code == ERR_UNIMPLEMENTED) { /* such as encryption that this kernel lacks */
+    } else if (!rep && (e->code == ERR_UNIMPLEMENTED || e->code == ERR_PRECONDITION)) {
+        /* such as encryption that this kernel lacks */
         rejected(t, e);
     } else if (rep || !passing(e)) {
         struct err nomem = { ERR_NOMEM, "network: out of memory" };

@@ -265,7 +265,7 @@ static void on_mesh_up(struct rpc_call *c, const void *req)
         return;
     }
     if (f.mesh_unable) {
-        rpc_fail(c, ERR_UNIMPLEMENTED, "network front: this kernel cannot encrypt");
+        rpc_fail(c, ERR_PRECONDITION, "network front: this kernel cannot encrypt");
         return;
     }
     struct mesh_up_reply rep = { .ResolvConf = STR("nameserver 9.9.9.9\n"), .Addresses = { &addr, 1 } };

@@ -21,7 +21,8 @@ struct mesh_up {
     struct str ServiceName, TaskName; /* "web", "web.1.<task id>": for DNS; may be empty */
     struct str Hostname;              /* of the container: resolves to its own addresses */
 };
-/* Idempotent: asking again for a task that is up gives the same answer. */
+/* Idempotent: asking again for a task that is up gives the same answer. ERR_PRECONDITION, ERR_UNIMPLEMENTED: this node
+ * can't do it at all (encryption without ESP in the kernel): the task is rejected, with that text. */
 struct mesh_up_reply {
     struct str Netns;      /* path of the namespace; empty in host mode */
     struct strs Addresses; /* CIDR */
