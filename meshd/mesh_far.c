@@ -435,7 +435,8 @@ static bool self_changed(struct mesh_node *n)
 {
     struct netmap_ip self;
     uint32_t addr = mesh_subnet_gateway(n->subnet);
-    if (mesh_node_address(n, &self) && self.family == AF_INET)
+    /* A swarm of one node may be on 127.0.0.1, which no packet may come from. */
+    if (mesh_node_address(n, &self) && self.family == AF_INET && self.b[0] != 127)
         addr = ip4(&self);
     if (addr == n->nft.self)
         return false;
