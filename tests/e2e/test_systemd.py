@@ -5,6 +5,8 @@ The node's root is this host's own, under an overlay with `make install`'s resul
 what our targets ask for. systemd gets writable v1 cgroup hierarchies of its own below ours, or a cgroup2 tree.
 """
 
+import contextlib
+import json
 import os
 import re
 import select
@@ -99,7 +101,8 @@ class SystemdNode:
             with open(units + "/microswarm-%s.service.d/test.conf" % d, "w", encoding="ascii") as f:
                 f.write("[Service]\nWatchdogSec=1s\n")
         run = st.run
-        run(os.path.join(st.TESTS, "mkimage"), "pause", "-o", os.path.join(self.dir, "images", "pause.tar"))
+        for image in ("pause", "echo"):
+            run(os.path.join(st.TESTS, "mkimage"), image, "-o", os.path.join(self.dir, "images", image + ".tar"))
         mounts = st.cgroup_mounts()
         kind = "v1" if len(mounts) > 1 else "v2"
         groups = st.make_cgroups(self.cgroup)
@@ -226,6 +229,39 @@ def wait_running(n, count):
         out = n.docker("service", "ps", "sd", "--filter", "desired-state=running", "--format", "{{.CurrentState}}", check=False)
         return sum(l.startswith("Running") for l in out.splitlines()) == count
     st.wait_until(running, 60, "%d tasks running" % count)
+
+
+def test_networks(n):
+    """All that meshd does, with the rights that its unit leaves it: an overlay network, a VIP, names, a published port, also on IPv6."""
+    n.docker("load", "-i", "/images/echo.tar")
+    n.docker("network", "create", "-d", "overlay", "one")
+    n.docker("service", "create", "-d", "--no-resolve-image", "--name", "web", "--network", "one", "-p", "8080:8080", "--stop-grace-period", "50ms",
+             "echo:latest")
+    ident = st.wait_until(lambda: n.docker("service", "ps", "web", "-q", "--no-trunc", "--filter", "desired-state=running"), 60, "a task")
+    pin = "/run/microswarm/netns/" + ident.split()[0]
+    with open(os.path.join(st.TESTS, "lib", "names.py"), encoding="utf-8") as f:
+        names = f.read()  # the folder may not be in the node's root
+
+    def inside(*argv):
+        return n.sh("nsenter", "--net=" + pin, "--", *argv)
+
+    def vip():
+        with contextlib.suppress(st.Failure):
+            got = json.loads(inside("/usr/bin/python3", "-c", names, "ask", '[["web", "A", {}], ["web", "A", {"tcp": true}]]'))
+            return got[0]["answers"] == got[1]["answers"] and got[0]["answers"]
+    addr = st.wait_until(vip, 60, "the service's name")[0]
+    contains(inside("curl", "-sS", "--max-time", "20", "http://%s:8080/" % addr), "host=")
+    urls = ["http://127.0.0.1:8080/"] + (["http://[::1]:8080/"] if os.path.exists("/proc/net/if_inet6") else [])
+    for url in urls:
+        def answer(url=url):
+            with contextlib.suppress(st.Failure):
+                return "host=" in n.sh("curl", "-gsS", "--max-time", "5", url)
+        st.wait_until(answer, 60, url)
+    n.sh("systemctl", "restart", "microswarm-meshd.service")
+    for url in urls:
+        contains(n.sh("curl", "-gsS", "--max-time", "20", url), "host=")
+    st.wait_until(vip, 60, "the service's name after a restart of meshd")
+    n.docker("service", "rm", "web")
 
 
 def pauses(n):
