@@ -71,9 +71,9 @@ def test_cut_off_alone(s):
 
 def test_meshd_alone_is_down(s):
     """Only its meshd: containers go on, and once the managers have said so they are sent to again."""
-    w3 = s.cluster.node("w3")
-    mine = behind(s, "w3")
-    others = [s.cluster.node(w) for w in WORKERS if w != "w3"]
+    w3 = s.node_of(s.running("web")[0])
+    mine = behind(s, w3.name)
+    others = [s.cluster.node(w) for w in WORKERS if w != w3.name]
     w3.hold("meshd", 9)
     st.wait_until(lambda: not any(netstate.leads_to(n) & mine for n in others), 20 * st.SLOW, "it is taken out")
     st.wait_until(lambda: all(mine & netstate.leads_to(n) for n in others), 40 * st.SLOW, "it is taken back")
