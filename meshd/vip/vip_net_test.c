@@ -374,7 +374,7 @@ static void *call(void *arg)
 }
 
 #define CHANGES 20000    /* on a machine that has the time for it */
-#define CHANGES_MS 20000 /* else as many as fit; MICROSWARM_VIP_MS asks for more */
+#define CHANGES_MS 10000 /* else as many as fit; MICROSWARM_VIP_MS asks for more */
 #define CHANGES_MIN 50
 
 static void test_changes_under_load(void **state)
