@@ -194,6 +194,16 @@ def test_no_backend(s):
     eq({ask(s, client, to)[0] for _ in range(40)}, hosts(s.running("web")))
 
 
+def test_mtu(s):
+    """What VXLAN leaves of 1500, or what the network's option says: outside of the container and inside."""
+    s.docker("network", "create", "-d", "overlay", "--opt", "com.docker.network.driver.mtu=1300", "narrow")
+    s.create("thin", "pause:latest", "--network", "narrow", "--network", "one")
+    t = s.wait_running("thin", 1)[0]
+    links = {l["ifname"]: l["mtu"] for l in json.loads(st.run(*inside(s, t)("ip", "-j", "link")))}
+    order = [a["Network"]["Spec"]["Name"] for a in t["NetworksAttachments"]]
+    eq(sorted(links[e] for e in links if e in ("eth1", "eth2")), [1300, 1450], "of %s" % order)
+
+
 def test_dnsrr_has_no_vip(s):
     s.create("rr", "echo:latest", "--network", "one", "--endpoint-mode", "dnsrr")
     rr = s.wait_running("rr", 1)[0]
@@ -318,7 +328,7 @@ def test_gone(s):
     s.wait(nothing, "no node has a network any more")
     for n in s.cluster.nodes():
         eq(n.sh("ls", "/run/microswarm/overlay").split(), [])
-    for name in ("one", "two", "six"):
+    for name in ("one", "two", "six", "narrow"):
         with contextlib.suppress(st.ApiError):
             s.api.delete("/networks/" + name)
 
