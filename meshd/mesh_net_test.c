@@ -585,11 +585,16 @@ static bool sent_twice(int c)
     return getsockopt(c, IPPROTO_TCP, TCP_INFO, &ti, &n) < 0 || ti.tcpi_total_retrans > 0;
 }
 
-/* churn_clients - one connection after another; how many failed or needed a second SYN. */
+/*
+ * churn_clients - one connection after another: none may fail. A packet whose processor is taken away between the two
+ * lookups, for longer than it takes to change the table twice, is dropped and sent again (see mesh_core.h): with
+ * thousands of changes a second on a busy machine a few of the 3,000 need a second SYN, never more.
+ */
+#define CHURN_AGAIN_MAX 6
 static int churn_clients(const int *s, int n)
 {
     struct linger hard = { .l_onoff = 1 };
-    int lost = 0;
+    int lost = 0, again = 0;
     for (int i = 0; i < CHURN_CONNS; i++) {
         char peer[64];
         int c = -1, a = -1;
@@ -597,13 +602,15 @@ static int churn_clients(const int *s, int n)
             lost++;
             continue;
         }
-        lost += sent_twice(c);
+        again += sent_twice(c);
         accept_one(s, n, &a, peer);
         setsockopt(c, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
         close(c);
         close(a);
     }
-    return lost;
+    if (again)
+        print_message("%d connections needed a second SYN\n", again);
+    return lost + (again > CHURN_AGAIN_MAX);
 }
 
 /* Tasks come and go as fast as the kernel takes it, while clients connect: nobody notices. */
