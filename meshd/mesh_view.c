@@ -332,7 +332,8 @@ static void on_network(void *arg, const void *rep, const struct err *e)
 
 static void ask(void)
 {
-    struct disp_network req = { .WaitMs = WAIT_MS };
+    /* After a failure the answer is wanted at once, whether there is news or not: it says that managers are there. */
+    struct disp_network req = { .WaitMs = self.linked ? WAIT_MS : 0 };
     struct arena a;
     if (self.asking || !self.node[0])
         return;
