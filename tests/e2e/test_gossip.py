@@ -75,8 +75,11 @@ def test_meshd_alone_is_down(s):
     mine = behind(s, w3.name)
     others = [s.cluster.node(w) for w in WORKERS if w != w3.name]
     w3.hold("meshd", 9)
+    t0 = time.monotonic()
     st.wait_until(lambda: not any(netstate.leads_to(n) & mine for n in others), 20 * st.SLOW, "it is taken out")
+    out = time.monotonic() - t0
     st.wait_until(lambda: all(mine & netstate.leads_to(n) for n in others), 40 * st.SLOW, "it is taken back")
+    print("# meshd alone is down: taken out after %.1f s, back after %.1f s" % (out, time.monotonic() - t0), flush=True)
     w3.release("meshd")
     w3.wait_ready(30 * st.SLOW)
     netstate.wait_same(s, s.cluster.nodes(), "every node has what the store has", 60)
