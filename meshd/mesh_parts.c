@@ -125,10 +125,31 @@ static int add_addresses(const struct attach *at, struct arena *a, struct mesh_u
     return 0;
 }
 
+/* guard - nothing of an encrypted network may come or go in clear, not for a moment: also while the map does not have
+ * it yet. No device is made before the port is known. */
+static int guard(struct mesh_parts *p, struct err *e)
+{
+    struct overlay_net **n;
+    for (struct table_pos pos = { 0 }; p->view->data_path_port && table_next(&p->overlay.nets, &pos, NULL, &n);)
+        if ((*n)->encrypted)
+            return esp_guard(&p->esp, (uint16_t)(p->view->data_path_port + 1), e);
+    return 0;
+}
+
+static int guard_for(struct mesh_parts *p, const struct attach *at, struct err *e)
+{
+    for (size_t i = 0; p->view->data_path_port && i < at->nnets; i++)
+        if (at->nets[i].encrypted)
+            return esp_guard(&p->esp, (uint16_t)(p->view->data_path_port + 1), e);
+    return 0;
+}
+
 /* make - all of it, or nothing. The file comes last: what no file names is left over from a crash. */
 static int make(struct mesh_parts *p, struct attach *at, struct err *e)
 {
-    int r = overlay_up(&p->overlay, at, e);
+    int r = guard_for(p, at, e);
+    if (r == 0)
+        r = overlay_up(&p->overlay, at, e);
     if (r < 0)
         return r;
     r = vip_up(&p->vip, at, e);
@@ -193,7 +214,7 @@ void mesh_parts_change(struct mesh_parts *p, const struct netmap_change *c)
 static bool encrypt(struct mesh_parts *p, int (*sync)(struct esp *, const struct netmap *, struct str, struct err *))
 {
     struct err e = ERR_INIT;
-    bool ok = sync(&p->esp, p->view, str_from(p->self), &e) == 0;
+    bool ok = guard(p, &e) == 0 && sync(&p->esp, p->view, str_from(p->self), &e) == 0;
     if (!ok && strcmp(e.msg, p->esp_failure.msg) != 0)
         log_error("encrypted networks: %s; trying again", e.msg);
     p->esp_failure = ok ? (struct err)ERR_INIT : e;

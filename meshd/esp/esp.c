@@ -265,9 +265,21 @@ static int send_batch(struct esp *x, const char *what, struct err *e)
     return r;
 }
 
+static const uint8_t families[] = { AF_INET, AF_INET6 };
+
+int esp_guard(struct esp *x, uint16_t port, struct err *e)
+{
+    if (!x->open || x->done.port == port)
+        return 0;
+    for (size_t i = 0; i < 2; i++) {
+        put_policy(x, XFRM_POLICY_OUT, families[i], NULL, NULL, port, 0);
+        put_policy(x, XFRM_POLICY_IN, families[i], NULL, NULL, port, 0);
+    }
+    return send_batch(x, "block clear packets of encrypted networks", e);
+}
+
 static int carry_out(struct esp *x, const struct esp_want *w, struct have *v, struct err *e)
 {
-    static const uint8_t families[] = { AF_INET, AF_INET6 };
     int r, worst = 0;
 
     for (size_t i = 0; w->port && i < 2; i++) { /* first of all: nothing in clear */

@@ -22,6 +22,10 @@ struct esp {
 int esp_open(struct esp *x, struct err *e);
 void esp_close(struct esp *x);
 
+/* esp_guard - blocks what is not ESP on this port: before the first device of an encrypted network is made, which may
+ * be before the map has the network. */
+int esp_guard(struct esp *x, uint16_t port, struct err *e);
+
 /* esp_sync - carries out what the map says now; nothing when that has not changed since. */
 int esp_sync(struct esp *x, const struct netmap *map, struct str self, struct err *e);
 

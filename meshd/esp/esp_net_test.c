@@ -322,6 +322,27 @@ static void test_no_clear_fallback(void **state)
     until_it_does(0);
 }
 
+/* A device of an encrypted network is made before the map has the network. */
+static void test_guard(void **state)
+{
+    unsigned clear, esp;
+    struct err e = ERR_INIT;
+    (void)state;
+    NEED_ESP();
+    both(&(struct world){ false, 1, 1, "1" });
+    until_it_does(0);
+    assert_int_equal(esp_guard(&nodes[0].esp, 4790, &e), 0);
+    assert_int_equal(esp_guard(&nodes[0].esp, 4790, &e), 0);
+    wire_heard(&clear, &esp);
+    assert_false(arrives(0, SECRET, SILENCE_MS));
+    wire_heard(&clear, &esp);
+    assert_int_equal(clear, 0);
+    assert_false(arrives(1, SECRET, SILENCE_MS)); /* sent in clear, not taken */
+    both(&(struct world){ true, 1, 1, "1" });
+    until_it_does(0);
+    until_it_does(1);
+}
+
 /* Keys are rotated on one node, then on the other, with packets in between: every single one arrives. */
 static void test_rotation(void **state)
 {
@@ -393,7 +414,8 @@ static void test_reconcile(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_nothing_in_clear), T(test_no_clear_fallback), T(test_rotation), T(test_reboot), T(test_reconcile),
+        T(test_nothing_in_clear), T(test_no_clear_fallback), T(test_guard), T(test_rotation),
+        T(test_reboot),           T(test_reconcile),
     };
     return cmocka_run_group_tests(tests, stage, strike);
 }
