@@ -11,8 +11,9 @@
 #include "common/util/check.h"
 
 #define VXLAN_PORT 4789
-#define VXLAN_COST 50u  /* bytes of a packet, over IPv4 */
-#define FLUSH_EACH 100u /* routes in a batch: each is acknowledged, and the socket holds so many answers */
+#define VXLAN_COST 50u     /* bytes of a packet, over IPv4 */
+#define NOBODY 0xc0000008u /* 192.0.0.8, the dummy address of RFC 7600 */
+#define FLUSH_EACH 100u    /* routes in a batch: each is acknowledged, and the socket holds so many answers */
 
 static struct str addr_key(const uint32_t *addr)
 {
@@ -430,17 +431,24 @@ static void all_todo(struct mesh_node *n)
         }
 }
 
-/* self_changed - what localhost looks like to tasks is a rule of the gateway's table. */
-static bool self_changed(struct mesh_node *n)
+/* mesh_node_source - what localhost looks like to tasks: this node's address. Where that is no address of IPv4 it is
+ * one that is nobody's, since the gateway of a task's node would take its own for the end of the way. */
+uint32_t mesh_node_source(const struct mesh_node *n)
 {
     struct netmap_ip self;
-    uint32_t addr = mesh_subnet_gateway(n->subnet);
-    /* A swarm of one node may be on 127.0.0.1, which no packet may come from. */
-    if (mesh_node_address(n, &self) && self.family == AF_INET && self.b[0] != 127)
-        addr = ip4(&self);
+    if (!mesh_node_address(n, &self))
+        return mesh_subnet_gateway(n->subnet);
+    if (self.family != AF_INET)
+        return NOBODY;
+    return ip4(&self) >> 24 == 127 ? mesh_subnet_gateway(n->subnet) : ip4(&self); /* a swarm of one, on loopback */
+}
+
+static bool self_changed(struct mesh_node *n)
+{
+    uint32_t addr = mesh_node_source(n);
     if (addr == n->nft.self)
         return false;
-    n->nft.self = addr;
+    n->nft.self = addr; /* it is in a rule of the gateway's table */
     return true;
 }
 

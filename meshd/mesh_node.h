@@ -122,6 +122,7 @@ bool mesh_node_watch(struct mesh_node *n);
 bool mesh_node_address(const struct mesh_node *n, struct netmap_ip *ret);
 
 /* For mesh_open.c and mesh_far.c. */
+uint32_t mesh_node_source(const struct mesh_node *n);
 int mesh_node_commit(struct mesh_node *n, struct err *e); /* the kernel's tables as the core wants them */
 int mesh_node_plug(struct mesh_node *n, const struct mesh_sandbox *sb, const struct strmap *sysctls, bool make,
                    struct err *e);

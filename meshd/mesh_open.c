@@ -262,16 +262,10 @@ static void open_sandboxes(struct opening *o)
  * gone. */
 static int open_nft(struct mesh_node *n, struct err *e)
 {
-    struct netmap_ip self;
-    uint32_t addr = mesh_subnet_gateway(n->subnet), be;
     mesh_nft_close(&n->nft);
-    if (mesh_node_address(n, &self) && self.family == AF_INET) {
-        memcpy(&be, self.b, sizeof be);
-        addr = ntohl(be);
-    }
     if (setns(n->nl.gate_ns, CLONE_NEWNET) < 0)
         return err_errno(e, errno, "enter the gateway's namespace");
-    int r = mesh_nft_open(&n->nft, addr, e);
+    int r = mesh_nft_open(&n->nft, mesh_node_source(n), e);
     mesh_ns_back(n->nl.host_ns);
     n->gateways++;
     return r;
