@@ -77,3 +77,21 @@ int mesh_quiet_look(const char *pin, int back_ns, uint64_t *ret_connections, str
         *ret_connections = open;
     return r;
 }
+
+int mesh_quiet_listening(const char *pin, int back_ns, uint8_t ret[65536 / 8], struct err *e)
+{
+    struct looking l = { .open = 0 };
+    struct mesh_msg m;
+    int r = mesh_ns_enter(pin, e);
+    if (r < 0)
+        return r;
+    r = mesh_msg_open(&m, NETLINK_SOCK_DIAG, e);
+    mesh_ns_back(back_ns);
+    if (r == 0)
+        r = list(&m, AF_INET, IPPROTO_TCP, LISTENING, &l, e);
+    if (r == 0)
+        r = list(&m, AF_INET6, IPPROTO_TCP, LISTENING, &l, e);
+    mesh_msg_close(&m);
+    memcpy(ret, l.ports, sizeof l.ports);
+    return r;
+}

@@ -16,6 +16,9 @@
  * afterwards. */
 int mesh_quiet_look(const char *pin, int back_ns, uint64_t *ret_connections, struct err *e);
 
+/* mesh_quiet_listening - the TCP ports that somebody listens on there, a bit each. */
+int mesh_quiet_listening(const char *pin, int back_ns, uint8_t ret[65536 / 8], struct err *e);
+
 #define MESH_QUIET_LOOKS 3u
 #define MESH_QUIET_GAP_MS 20u
 #define MESH_QUIET_MAX_MS                                                                                              \

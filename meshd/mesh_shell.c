@@ -153,12 +153,9 @@ static void on_up(struct rpc_call *c, const void *req)
     rpc_reply(c, &rep);
 }
 
-static void on_ready(struct rpc_call *c, const void *req)
+static void set_ready(struct rpc_call *c, const struct mesh_ready *r)
 {
-    const struct mesh_ready *r = req;
     struct err e = ERR_INIT;
-    if (!permitted(c))
-        return;
     if (mesh_node_ready(&self.node, r->TaskID, r->Ready, &e) < 0) {
         log_error("task=" STR_FMT " ready=%d: %s", STR_ARG(r->TaskID), r->Ready, e.msg);
         rpc_fail_err(c, &e);
@@ -170,12 +167,26 @@ static void on_ready(struct rpc_call *c, const void *req)
     rpc_reply(c, &(struct mesh_empty){ 0 });
 }
 
+static void on_ready(struct rpc_call *c, const void *req)
+{
+    const struct mesh_ready *r = req;
+    if (!permitted(c))
+        return;
+    if (r->Ready) {
+        mesh_wait_listen(c, r, &self.node, set_ready);
+        return;
+    }
+    mesh_wait_forget(r->TaskID);
+    set_ready(c, r);
+}
+
 static void on_down(struct rpc_call *c, const void *req)
 {
     const struct mesh_task *t = req;
     struct err e = ERR_INIT;
     if (!permitted(c))
         return;
+    mesh_wait_forget(t->TaskID);
     if (mesh_parts_down(&self.parts, t->TaskID, clock_mono().ms, &e) < 0 ||
         mesh_node_down(&self.node, t->TaskID, &e) < 0) {
         log_error("sandbox not removed task=" STR_FMT ": %s", STR_ARG(t->TaskID), e.msg);
