@@ -467,7 +467,8 @@ static void drain(pid_t leaving)
     char ch;
     CHECK(failed != MAP_FAILED && pipe2(told, O_CLOEXEC) == 0);
     enter(client_ns);
-    run("echo '20000 60999' > /proc/sys/net/ipv4/ip_local_port_range"); /* so that ports are used again */
+    /* Ports are used again, and soon, also those that rest: or there would be too few of them. */
+    run("echo '20000 60999' > /proc/sys/net/ipv4/ip_local_port_range; echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse");
     for (int k = 0; k < DRAIN_CLIENTS; k++) {
         CHECK((pid[k] = fork()) >= 0);
         if (pid[k] > 0)
