@@ -85,7 +85,7 @@ ABSENT = [
     ("DELETE", "/configs/x", "config x not found"),
     ("GET", "/volumes/x", "get x: no such volume"),
     ("DELETE", "/volumes/x", "get x: no such volume"),
-    ("DELETE", "/networks/x", "network x not found"),
+    ("DELETE", "/networks/no-x", "network no-x not found"),
     ("GET", "/images/x/json", "No such image: x:latest"),
     ("GET", "/images/x:v1/json", "No such image: x:v1"),
     ("DELETE", "/images/docker.io/library/x", "No such image: x:latest"),
