@@ -297,7 +297,10 @@ void gw_hub_redial(void)
         struct manager *m = manager_at(l->peer.node);
         if (l->dialled) {
             gw_hub_redial_one(l);
-        } else if (m && !m->dial) { /* it may not be able to dial us: only managers listen */
+        } else if (m) { /* it may not be able to dial us: only managers listen */
+            if (m->dial) /* begun with the old certificate: whatever comes of it is not what is wanted */
+                m->dial->cookie = NULL;
+            m->dial = NULL;
             m->redial = true;
             dial(m);
         } else {
