@@ -14,6 +14,7 @@
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
+#include "meshd/netlink/mesh_link.h"
 
 #define ROOM 1024
 #define DEFAULT_ROUTE_PREFIX 8 /* shorter ones stand for "everywhere" (a VPN's 0.0.0.0/1) */
@@ -204,26 +205,11 @@ static void mac_of(uint32_t addr, uint8_t mac[6])
         mac[2 + i] = (uint8_t)(addr >> (24 - 8 * i));
 }
 
-static struct nlmsghdr *put_link(struct mesh_msg *m, uint16_t flags, const char *name, bool up)
-{
-    struct nlmsghdr *h = mesh_msg_put(m, RTM_NEWLINK, NLM_F_ACK | flags, sizeof(struct ifinfomsg), ROOM);
-    struct ifinfomsg *ifi = mnl_nlmsg_get_payload(h);
-    if (up)
-        ifi->ifi_flags = ifi->ifi_change = IFF_UP;
-    mnl_attr_put_strz(h, IFLA_IFNAME, name);
-    return h;
-}
-
 /* put_no_ipv6 - no link-local address on our own links: they need none, and each would cost a detection round. */
 static void put_no_ipv6(const struct mesh_nl *nl, struct nlmsghdr *h)
 {
-    if (!nl->ipv6)
-        return;
-    struct nlattr *spec = mnl_attr_nest_start(h, IFLA_AF_SPEC);
-    struct nlattr *inet6 = mnl_attr_nest_start(h, AF_INET6);
-    mnl_attr_put_u8(h, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    mnl_attr_nest_end(h, inet6);
-    mnl_attr_nest_end(h, spec);
+    if (nl->ipv6)
+        mesh_link_put_no_ipv6(h);
 }
 
 static void put_addr(struct mesh_msg *m, unsigned index, uint32_t addr, uint8_t prefix)
@@ -324,7 +310,7 @@ int mesh_nl_gateway(struct mesh_nl *nl, const char *pin, bool *ret_made, struct 
 static void put_veth(struct mesh_msg *m, const char *name, const char *peer_name, const uint8_t *peer_mac, unsigned mtu,
                      int peer_ns)
 {
-    struct nlmsghdr *h = put_link(m, NLM_F_CREATE | NLM_F_EXCL, name, false);
+    struct nlmsghdr *h = mesh_link_put(m, NLM_F_CREATE | NLM_F_EXCL, name, false);
     mnl_attr_put_u32(h, IFLA_MTU, mtu);
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
     mnl_attr_put_strz(h, IFLA_INFO_KIND, "veth");
@@ -353,7 +339,7 @@ static int uplink_make(struct mesh_nl *nl, const char *link, unsigned mtu, struc
     r = mesh_msg_send(&nl->rt, "make link", NULL, e);
     if (r < 0)
         return err_wrap(e, "%s", link);
-    mnl_attr_put_strz(put_link(&nl->rt, 0, link, false), IFLA_IFALIAS, HOST_ALIAS);
+    mnl_attr_put_strz(mesh_link_put(&nl->rt, 0, link, false), IFLA_IFALIAS, HOST_ALIAS);
     r = mesh_msg_send(&nl->rt, "name link", NULL, e);
     if (r == 0)
         r = mesh_nl_link(&nl->rt, link, host, e);
@@ -379,14 +365,14 @@ int mesh_nl_uplink(struct mesh_nl *nl, const char *link, struct mesh_subnet s, u
         r = uplink_make(nl, link, mtu, &host, &gate, e);
     if (r < 0)
         return r;
-    put_no_ipv6(nl, put_link(&nl->rt, 0, link, true));
+    put_no_ipv6(nl, mesh_link_put(&nl->rt, 0, link, true));
     put_addr(&nl->rt, host.index, MESH_UP_HOST, UP_PREFIX);
     r = mesh_msg_send(&nl->rt, "set up link", NULL, e);
     if (r < 0)
         return err_wrap(e, "%s", link);
-    put_link(&nl->gt, 0, "lo", true);
+    mesh_link_put(&nl->gt, 0, "lo", true);
     put_addr(&nl->gt, lo.index, mesh_subnet_gateway(s), 32);
-    put_no_ipv6(nl, put_link(&nl->gt, 0, MESH_UPLINK, true));
+    put_no_ipv6(nl, mesh_link_put(&nl->gt, 0, MESH_UPLINK, true));
     put_addr(&nl->gt, gate.index, MESH_UP_GATE, UP_PREFIX);
     route_add(&nl->gt, &(struct route){ .via = MESH_UP_HOST });
     return mesh_msg_send(&nl->gt, "set up the gateway's links", NULL, e);
@@ -402,7 +388,7 @@ static void vxlan_alias(const struct mesh_vxlan *v, char text[MESH_ID_SIZE])
 static void put_vxlan(struct mesh_nl *nl, const struct mesh_vxlan *v)
 {
     uint8_t mac[6];
-    struct nlmsghdr *h = put_link(&nl->rt, NLM_F_CREATE | NLM_F_EXCL, MESH_VXLAN, false);
+    struct nlmsghdr *h = mesh_link_put(&nl->rt, NLM_F_CREATE | NLM_F_EXCL, MESH_VXLAN, false);
     netmap_mac(&v->local, mac);
     mnl_attr_put(h, IFLA_ADDRESS, sizeof mac, mac);
     mnl_attr_put_u32(h, IFLA_MTU, v->mtu);
@@ -440,7 +426,7 @@ int mesh_nl_vxlan(struct mesh_nl *nl, const struct mesh_vxlan *v, unsigned *ret_
             return -ERR_CONFLICT;
         }
         if (r == 0) {
-            mnl_attr_put_strz(put_link(&nl->gt, 0, MESH_VXLAN, false), IFLA_IFALIAS, alias);
+            mnl_attr_put_strz(mesh_link_put(&nl->gt, 0, MESH_VXLAN, false), IFLA_IFALIAS, alias);
             r = mesh_msg_send(&nl->gt, "name VXLAN", NULL, e);
         }
         if (r == 0)
@@ -449,7 +435,7 @@ int mesh_nl_vxlan(struct mesh_nl *nl, const struct mesh_vxlan *v, unsigned *ret_
     if (r < 0)
         return r;
     *ret_index = l.index;
-    struct nlmsghdr *h = put_link(&nl->gt, 0, MESH_VXLAN, true);
+    struct nlmsghdr *h = mesh_link_put(&nl->gt, 0, MESH_VXLAN, true);
     mnl_attr_put_u32(h, IFLA_MTU, v->mtu);
     put_no_ipv6(nl, h);
     return mesh_msg_send(&nl->gt, "set up VXLAN", NULL, e);
@@ -611,7 +597,7 @@ int mesh_nl_link_del(struct mesh_msg *rt, const char *name, struct err *e)
 int mesh_nl_adopt(struct mesh_nl *nl, const struct mesh_link *l, struct err *e)
 {
     if (!l->up)
-        put_no_ipv6(nl, put_link(&nl->gt, 0, l->name, true));
+        put_no_ipv6(nl, mesh_link_put(&nl->gt, 0, l->name, true));
     route_add(&nl->gt, &(struct route){ .to = mesh_nl_veth_addr(l->name), .link = l->index });
     int r = mesh_msg_send(&nl->gt, "set up the gateway's end", NULL, e);
     return r < 0 ? err_wrap(e, "%s", l->name) : 0;
@@ -638,7 +624,7 @@ static int plug_link(struct mesh_nl *nl, const struct mesh_plug *p, struct err *
         err_wrap(e, "%s", name);
         return -e->code;
     }
-    struct nlmsghdr *h = put_link(&nl->gt, 0, name, false);
+    struct nlmsghdr *h = mesh_link_put(&nl->gt, 0, name, false);
     mnl_attr_put_strz(h, IFLA_IFALIAS, p->task);
     r = mesh_msg_send(&nl->gt, "name link", NULL, e);
     if (r == 0)
@@ -652,11 +638,11 @@ static int plug_inside(const struct mesh_plug *p, struct err *e)
     int r = mesh_msg_open(&m, NETLINK_ROUTE, e);
     if (r < 0)
         return r;
-    put_link(&m, 0, "lo", true);
+    mesh_link_put(&m, 0, "lo", true);
     unsigned index = p->addr ? if_nametoindex("eth0") : 0;
     if (index) {
         put_addr(&m, index, p->addr, 32);
-        put_link(&m, 0, "eth0", true);
+        mesh_link_put(&m, 0, "eth0", true);
         route_add(&m, &(struct route){ .to = p->gateway, .link = index });
         route_add(&m, &(struct route){ .via = p->gateway, .link = index });
     }

@@ -14,6 +14,7 @@
 
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
+#include "meshd/netlink/mesh_link.h"
 
 #define ROOM 1024
 #define EDITS_PER_BATCH 128u /* should all be refused: what the socket can hold of answers */
@@ -278,32 +279,17 @@ int overlay_ns_look(struct overlay_ns *ns, struct overlay_seen *ret, struct err 
 
 /* ---- links ---- */
 
-static struct nlmsghdr *put_link(struct mesh_msg *m, uint16_t flags, const char *name, bool up)
-{
-    struct nlmsghdr *h = mesh_msg_put(m, RTM_NEWLINK, NLM_F_ACK | flags, sizeof(struct ifinfomsg), ROOM);
-    struct ifinfomsg *ifi = mnl_nlmsg_get_payload(h);
-    if (up)
-        ifi->ifi_flags = ifi->ifi_change = IFF_UP;
-    mnl_attr_put_strz(h, IFLA_IFNAME, name);
-    return h;
-}
-
 /* put_no_ipv6 - no link-local address on our side of the links: they need none. IPv6 itself stays, vx0 answers
  * neighbour solicitations. */
 static void put_no_ipv6(const struct overlay_host *host, struct nlmsghdr *h)
 {
-    if (!host->ipv6)
-        return;
-    struct nlattr *spec = mnl_attr_nest_start(h, IFLA_AF_SPEC);
-    struct nlattr *inet6 = mnl_attr_nest_start(h, AF_INET6);
-    mnl_attr_put_u8(h, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
-    mnl_attr_nest_end(h, inet6);
-    mnl_attr_nest_end(h, spec);
+    if (host->ipv6)
+        mesh_link_put_no_ipv6(h);
 }
 
 static void put_bridge_port(struct mesh_msg *m, const char *name, bool flood)
 {
-    struct nlmsghdr *h = put_link(m, 0, name, true);
+    struct nlmsghdr *h = mesh_link_put(m, 0, name, true);
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
     mnl_attr_put_strz(h, IFLA_INFO_SLAVE_KIND, "bridge");
     struct nlattr *data = mnl_attr_nest_start(h, IFLA_INFO_SLAVE_DATA);
@@ -325,7 +311,7 @@ int overlay_ns_del(struct overlay_ns *ns, const char *link, struct err *e)
 static void put_bridge(struct overlay_ns *ns, uint32_t vni)
 {
     uint8_t mac[6] = { 0x02, 0x4d, 0x53, (uint8_t)(vni >> 16), (uint8_t)(vni >> 8), (uint8_t)vni };
-    struct nlmsghdr *h = put_link(&ns->rt, NLM_F_CREATE | NLM_F_EXCL, "br0", false);
+    struct nlmsghdr *h = mesh_link_put(&ns->rt, NLM_F_CREATE | NLM_F_EXCL, "br0", false);
     mnl_attr_put(h, IFLA_ADDRESS, sizeof mac, mac); /* fixed: else it would follow the lowest port's */
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
     mnl_attr_put_strz(h, IFLA_INFO_KIND, "bridge");
@@ -370,16 +356,16 @@ int overlay_ns_bridge(struct overlay_host *host, struct overlay_ns *ns, uint32_t
     }
     if (r < 0)
         return r;
-    struct nlmsghdr *h = put_link(&ns->rt, 0, "br0", false); /* before it is up: no link-local address meanwhile */
+    struct nlmsghdr *h = mesh_link_put(&ns->rt, 0, "br0", false); /* before it is up: no link-local address meanwhile */
     mnl_attr_put_u32(h, IFLA_MTU, mtu);
     put_no_ipv6(host, h);
-    put_link(&ns->rt, 0, "br0", true);
+    mesh_link_put(&ns->rt, 0, "br0", true);
     return mesh_msg_send(&ns->rt, "set up bridge of an overlay network", NULL, e);
 }
 
 static void put_vxlan(struct overlay_host *host, const struct overlay_vxlan *vx, unsigned mtu, int ns_fd)
 {
-    struct nlmsghdr *h = put_link(&host->rt, NLM_F_CREATE | NLM_F_EXCL, "vx0", false);
+    struct nlmsghdr *h = mesh_link_put(&host->rt, NLM_F_CREATE | NLM_F_EXCL, "vx0", false);
     mnl_attr_put_u32(h, IFLA_NET_NS_FD, (uint32_t)ns_fd);
     mnl_attr_put_u32(h, IFLA_MTU, mtu);
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
@@ -411,7 +397,7 @@ int overlay_ns_vxlan(struct overlay_host *host, struct overlay_ns *ns, const cha
 
 int overlay_ns_vxlan_set(struct overlay_host *host, struct overlay_ns *ns, const char *pin, unsigned mtu, struct err *e)
 {
-    struct nlmsghdr *h = put_link(&ns->rt, 0, "vx0", false);
+    struct nlmsghdr *h = mesh_link_put(&ns->rt, 0, "vx0", false);
     mnl_attr_put_u32(h, IFLA_MASTER, ns->br);
     mnl_attr_put_u32(h, IFLA_MTU, mtu);
     mnl_attr_put_strz(h, IFLA_IFALIAS, pin);
@@ -516,7 +502,7 @@ static void put_veth(struct overlay_ns *ns, const struct overlay_plug *p, const 
 {
     uint8_t mac[6];
     char eth[IFNAMSIZ];
-    struct nlmsghdr *h = put_link(&ns->rt, NLM_F_CREATE | NLM_F_EXCL, name, false);
+    struct nlmsghdr *h = mesh_link_put(&ns->rt, NLM_F_CREATE | NLM_F_EXCL, name, false);
     mnl_attr_put_u32(h, IFLA_MTU, p->mtu);
     struct nlattr *info = mnl_attr_nest_start(h, IFLA_LINKINFO);
     mnl_attr_put_strz(h, IFLA_INFO_KIND, "veth");
@@ -541,7 +527,7 @@ int overlay_ns_port_set(struct overlay_host *host, struct overlay_ns *ns, const 
     unsigned index;
     overlay_port_name(&p->ips[0], name);
     netmap_mac(&p->ips[0], mac);
-    struct nlmsghdr *h = put_link(&ns->rt, 0, name, false);
+    struct nlmsghdr *h = mesh_link_put(&ns->rt, 0, name, false);
     mnl_attr_put_u32(h, IFLA_MASTER, ns->br);
     mnl_attr_put_strz(h, IFLA_IFALIAS, p->task);
     put_no_ipv6(host, h);
@@ -604,8 +590,8 @@ static int plug_inside(struct overlay_host *host, const struct overlay_plug *p, 
     if (r < 0)
         return r;
     unsigned index = if_nametoindex(eth);
-    put_no_ipv6(host, put_link(&m, 0, eth, false));
-    put_link(&m, 0, eth, true);
+    put_no_ipv6(host, mesh_link_put(&m, 0, eth, false));
+    mesh_link_put(&m, 0, eth, true);
     for (size_t i = 0; i < p->nips; i++)
         put_addr(&m, index, &p->ips[i]);
     r = mesh_msg_send(&m, "set up the sandbox's interface", NULL, e);
