@@ -16,6 +16,8 @@ const struct gw_rule gw_rules[] = {
     { "dispatcherd", &op_disp_session, WORKER | MANAGER, "agentd", false },
     { "dispatcherd", &op_disp_assignments, WORKER | MANAGER, "agentd", false },
     { "dispatcherd", &op_disp_status, WORKER | MANAGER, "agentd", false },
+    { "dispatcherd", &op_disp_payload, WORKER | MANAGER, "agentd", false },
+    { "dispatcherd", &op_disp_usage, WORKER | MANAGER, "agentd", false },
     { "dispatcherd", &op_disp_network, WORKER | MANAGER, "meshd", false },
     { "raftd", &op_raftd_member_add, MANAGER, "raftd", true },
     { "raftd", &op_raftd_member_remove, MANAGER, "raftd apid", true },

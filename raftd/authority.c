@@ -28,7 +28,7 @@ static const struct right rights[] = {
     { WHO_APID, KIND_CLUSTER, 0, " Spec TokenEpoch UnlockKeyEpoch " },
     { WHO_APID, KIND_NODE, MAY_REMOVE, " Spec " },
     { WHO_APID, KIND_SERVICE, MAY_CREATE | MAY_REMOVE,
-      " Spec PreviousSpec TaskSpecID PreviousTaskSpecID UpdateStatus " },
+      " Spec PreviousSpec TaskSpecID PreviousTaskSpecID UpdateStatus JobStatus " },
     { WHO_APID, KIND_TASKSPEC, MAY_CREATE, NULL },
     { WHO_APID, KIND_NETWORK, MAY_CREATE | MAY_REMOVE, " Spec " },
     { WHO_APID, KIND_SECRET, MAY_CREATE | MAY_REMOVE, " Spec " },
@@ -45,16 +45,17 @@ static const struct right rights[] = {
     { WHO_ORCHESTRATORD, KIND_TASKSPEC, MAY_REMOVE, NULL },
     { WHO_ORCHESTRATORD, KIND_CREDENTIAL, MAY_REMOVE, NULL },
     { WHO_ORCHESTRATORD, KIND_RESERVATION, MAY_REMOVE, NULL },
-    { WHO_ORCHESTRATORD, KIND_SERVICE, MAY_REMOVE, " UpdateStatus " },
+    { WHO_ORCHESTRATORD, KIND_SERVICE, MAY_REMOVE, " UpdateStatus JobStatus Autoscale " },
     /* Addresses and ports. */
     { WHO_ALLOCATORD, KIND_SERVICE, 0, " Endpoint " },
     { WHO_ALLOCATORD, KIND_NETWORK, 0, " DriverState IPAM State " },
     { WHO_ALLOCATORD, KIND_TASK, 0, " Status Ports NetworksAttachments " },
     { WHO_ALLOCATORD, KIND_RESERVATION, MAY_CREATE | MAY_REMOVE, NULL },
     /* Placement. */
-    { WHO_SCHEDULERD, KIND_TASK, 0, " NodeID Status " },
+    { WHO_SCHEDULERD, KIND_TASK, 0, " NodeID Status Evict GenericResources " },
     /* What the nodes say. */
     { WHO_DISPATCHERD, KIND_TASK, 0, " Status " },
+    { WHO_DISPATCHERD, KIND_SERVICE, 0, " Usage " },
     { WHO_DISPATCHERD, KIND_NODE, 0, " Description Status Liveness DataPathAddr BootID " },
 };
 

@@ -10,7 +10,7 @@
 
 #include "common/util/check.h"
 #include "common/util/scenario.h"
-#include "schedulerd/sched_constraint.h"
+#include "common/object/constraint.h"
 
 #define NOW 1000000000000ll
 
@@ -356,9 +356,9 @@ static void test_constraints(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct sched_constraint c;
-        bool ok = sched_constraint_parse(str_from(cases[i].text), &c);
-        if (ok != cases[i].ok || (ok && sched_constraint_match(&c, &n) != cases[i].match))
+        struct constraint c;
+        bool ok = constraint_parse(str_from(cases[i].text), &c);
+        if (ok != cases[i].ok || (ok && constraint_match(&c, &n) != cases[i].match))
             fail_msg("constraint \"%s\"", cases[i].text);
     }
 }

@@ -62,7 +62,7 @@ static bool has_plugins(const struct sched_spec *spec, const struct sched_node *
 bool sched_meets_constraints(const struct sched_spec *spec, const struct sched_node *n)
 {
     for (size_t i = 0; i < spec->nconstraints; i++)
-        if (!sched_constraint_match(&spec->constraints[i], &n->view))
+        if (!constraint_match(&spec->constraints[i], &n->view))
             return false;
     return true;
 }

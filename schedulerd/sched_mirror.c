@@ -202,7 +202,7 @@ static void take_constraints(struct sched_spec *spec, const struct strs *l)
     spec->constraints = arena_array(&spec->mem, l->n + 1, sizeof *spec->constraints);
     CHECK(spec->constraints != NULL);
     for (size_t i = 0; i < l->n; i++)
-        if (!sched_constraint_parse(l->v[i], &spec->constraints[spec->nconstraints++])) {
+        if (!constraint_parse(l->v[i], &spec->constraints[spec->nconstraints++])) {
             spec->nconstraints = 0; /* as Docker: one that is malformed turns the filter off */
             return;
         }
@@ -231,7 +231,7 @@ static void take_spreads(struct sched_spec *spec, const struct list *l)
     spec->spreads = arena_array(&spec->mem, l->n + 1, sizeof *spec->spreads);
     CHECK(spec->spreads != NULL);
     for (size_t i = 0; i < l->n; i++)
-        if (p[i].Spread && sched_label(p[i].Spread->SpreadDescriptor, &nothing, &value))
+        if (p[i].Spread && constraint_label(p[i].Spread->SpreadDescriptor, &nothing, &value))
             spec->spreads[spec->nspreads++] = p[i].Spread->SpreadDescriptor;
 }
 

@@ -85,7 +85,7 @@ static struct branch *bottom_of(struct group *g, struct sched_node *n, unsigned 
     b->tasks += of_service;
     for (size_t i = 0; i < g->spec->nspreads; i++) {
         struct str value = STR("");
-        (void)sched_label(g->spec->spreads[i], &n->view, &value);
+        (void)constraint_label(g->spec->spreads[i], &n->view, &value);
         b = child_of(g, b, value);
         b->tasks += of_service;
     }

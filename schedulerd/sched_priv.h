@@ -1,7 +1,7 @@
 /* sched_priv.h - the mirror's records, shared by the files of the core. */
 #pragma once
 
-#include "schedulerd/sched_constraint.h"
+#include "common/object/constraint.h"
 #include "schedulerd/sched_core.h"
 
 struct sched_kind { /* of generic resource */
@@ -47,7 +47,7 @@ struct sched_spec {
     int64_t cpu, memory;
     struct sched_kind *kinds;
     size_t nkinds;
-    struct sched_constraint *constraints;
+    struct constraint *constraints;
     size_t nconstraints;
     const struct view_platform *platforms;
     size_t nplatforms;

@@ -438,6 +438,8 @@ static const struct obj_field service_f[] = {
     F("UpdateStatus", OT_OBJ, 0, SUB(update_status), .doc = "of the last update"),
     F("ServiceStatus", OT_OBJ, K, SUB(service_status), .doc = "when asked for"),
     F("JobStatus", OT_OBJ, K, SUB(job_status), .doc = "of a job"),
+    F("Autoscale", OT_ANY, 0, .doc = "how many replicas are wanted instead, and why; not in Docker"),
+    F("Usage", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("TaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
     END,
 };
@@ -504,6 +506,7 @@ static const struct obj_field task_f[] = {
     F("TaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
     F("StartNotBefore", OT_TIME, OBJ_INTERNAL, .doc = NULL),
     F("ReplacesID", OT_STR, OBJ_INTERNAL, .doc = NULL),
+    F("Evict", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("Ports", OT_LIST, OBJ_INTERNAL, SUB(port), .doc = NULL),
     END,
 };

@@ -167,6 +167,23 @@ static const struct field update_status_fields[] = {
     I64(struct view_update_status, CompletedAt),
     FIELD_END,
 };
+static const struct field job_status_fields[] = {
+    FIELD_OBJ(struct view_job_status, JobIteration, version_fields, struct view_version),
+    I64(struct view_job_status, LastExecution),
+    FIELD_END,
+};
+static const struct field autoscale_fields[] = {
+    U64(struct view_autoscale, Replicas),
+    I64(struct view_autoscale, ChangedAt),
+    TEXT(struct view_autoscale, Reason),
+    FIELD_END,
+};
+static const struct field usage_fields[] = {
+    U64(struct view_usage, Tasks),        U64(struct view_usage, NanoCPUs),
+    U64(struct view_usage, MemoryBytes),  FIELD_BOOL(struct view_usage, HasMetric),
+    FIELD_F64(struct view_usage, Metric), TEXT(struct view_usage, Error),
+    I64(struct view_usage, At),           FIELD_END,
+};
 const struct field view_service_fields[] = {
     TEXT(struct view_service, ID),
     FIELD_VERSION(struct view_service),
@@ -177,6 +194,9 @@ const struct field view_service_fields[] = {
     TEXT(struct view_service, TaskSpecID),
     FIELD_OBJ(struct view_service, Endpoint, endpoint_fields, struct view_endpoint),
     FIELD_OBJ(struct view_service, UpdateStatus, update_status_fields, struct view_update_status),
+    FIELD_PTR(struct view_service, JobStatus, job_status_fields, struct view_job_status),
+    FIELD_PTR(struct view_service, Autoscale, autoscale_fields, struct view_autoscale),
+    FIELD_PTR(struct view_service, Usage, usage_fields, struct view_usage),
     FIELD_END,
 };
 
@@ -214,6 +234,11 @@ static const struct field task_network_fields[] = {
     FIELD_STRS(struct view_task_network, Aliases, MANY),
     FIELD_END,
 };
+static const struct field evict_fields[] = {
+    TEXT(struct view_evict, Reason),
+    I64(struct view_evict, At),
+    FIELD_END,
+};
 const struct field view_task_fields[] = {
     FIELD_LIST(struct view_task, NetworksAttachments, task_network_fields, struct view_task_network, MANY),
     TEXT(struct view_task, ID),
@@ -230,6 +255,8 @@ const struct field view_task_fields[] = {
     I64(struct view_task, StartNotBefore),
     TEXT(struct view_task, ReplacesID),
     FIELD_LIST(struct view_task, Ports, view_port_fields, struct view_port, MANY),
+    FIELD_OBJ(struct view_task, JobIteration, version_fields, struct view_version),
+    FIELD_PTR(struct view_task, Evict, evict_fields, struct view_evict),
     FIELD_END,
 };
 

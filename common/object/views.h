@@ -125,6 +125,25 @@ struct view_update_status {
     struct str State, Message;
     int64_t StartedAt, CompletedAt;
 };
+struct view_job_status {
+    struct view_version JobIteration; /* a run of the job; apid counts up when the service changes, orchestratord when
+                                         its schedule says so */
+    int64_t LastExecution;            /* when that run began */
+};
+/* Services that scale themselves (labels microswarm.autoscale.*). */
+struct view_autoscale { /* written by orchestratord */
+    uint64_t Replicas;  /* wanted instead of what the spec says; 0: not yet decided */
+    int64_t ChangedAt;
+    struct str Reason;
+};
+struct view_usage {                 /* written by dispatcherd: the mean over the service's running tasks */
+    uint64_t Tasks;                 /* that reported */
+    uint64_t NanoCPUs, MemoryBytes; /* of one task */
+    bool HasMetric;
+    double Metric; /* of one task */
+    struct str Error;
+    int64_t At; /* wall ns */
+};
 struct view_service {
     struct str ID;
     struct view_version Version;
@@ -134,6 +153,9 @@ struct view_service {
     struct str TaskSpecID; /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
     struct view_endpoint Endpoint;
     struct view_update_status UpdateStatus;
+    struct view_job_status *JobStatus;
+    struct view_autoscale *Autoscale;
+    struct view_usage *Usage;
 };
 
 /* ---- taskspec: immutable; written by apid with the service, deleted by orchestratord when unused ---- */
@@ -179,6 +201,10 @@ struct view_task_status {
     int64_t AppliedAt; /* the leader's clock when it was stored */
     struct view_container_status *ContainerStatus;
 };
+struct view_evict { /* schedulerd wants it elsewhere; orchestratord replaces it as it would on a drained node */
+    struct str Reason;
+    int64_t At; /* wall ns */
+};
 struct view_task_network { /* what a task got on one network; the ingress network too */
     struct str NetworkID;
     struct strs Addresses; /* CIDR */
@@ -193,10 +219,12 @@ struct view_task {
     uint64_t Slot;
     struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
     struct view_task_status Status;
-    int64_t StartNotBefore;          /* wall ns: a restarted task waits in "ready" until then; 0 none */
-    struct str ReplacesID;           /* the task it waits for to have stopped; "" none */
-    struct list Ports;               /* view_port: from the service's endpoint, fixed when allocated */
-    struct list NetworksAttachments; /* view_task_network: fixed when allocated */
+    int64_t StartNotBefore;           /* wall ns: a restarted task waits in "ready" until then; 0 none */
+    struct str ReplacesID;            /* the task it waits for to have stopped; "" none */
+    struct list Ports;                /* view_port: from the service's endpoint, fixed when allocated */
+    struct list NetworksAttachments;  /* view_task_network: fixed when allocated */
+    struct view_version JobIteration; /* of the job's run that it belongs to */
+    struct view_evict *Evict;
 };
 
 /* ---- node, cluster ---- */

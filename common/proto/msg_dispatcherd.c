@@ -101,6 +101,35 @@ static const struct field network_reply_fields[] = {
     FIELD_STRS(struct disp_network_reply, GoneEndpoints, FIELD_LIST_MAX),
     FIELD_END,
 };
+static const struct field payload_fields[] = {
+    FIELD_STR(struct disp_payload, SessionID, 1, ID_MAX),
+    FIELD_STR(struct disp_payload, TaskID, 1, ID_MAX),
+    FIELD_STR(struct disp_payload, Kind, 1, 16),
+    FIELD_STR(struct disp_payload, ID, 1, ID_MAX),
+    FIELD_END,
+};
+static const struct field payload_reply_fields[] = {
+    FIELD_STR(struct disp_payload_reply, Name, 0, 256),
+    FIELD_STRMAP(struct disp_payload_reply, Labels, 10000),
+    FIELD_BIN(struct disp_payload_reply, Data, 0, 1024000),
+    FIELD_STR(struct disp_payload_reply, Templating, 0, 64),
+    FIELD_END,
+};
+static const struct field task_usage_fields[] = {
+    FIELD_STR(struct task_usage, TaskID, 1, ID_MAX),
+    FIELD_U64(struct task_usage, NanoCPUs, 0, INT64_MAX),
+    FIELD_U64(struct task_usage, MemoryBytes, 0, INT64_MAX),
+    FIELD_BOOL(struct task_usage, HasMetric),
+    FIELD_F64(struct task_usage, Metric),
+    FIELD_STR(struct task_usage, Error, 0, 1024),
+    FIELD_END,
+};
+static const struct field usage_fields[] = {
+    FIELD_STR(struct disp_usage, SessionID, 1, ID_MAX),
+    FIELD_LIST(struct disp_usage, Usages, task_usage_fields, struct task_usage, TASKS_MAX),
+    FIELD_END,
+};
+static const struct field usage_reply_fields[] = { FIELD_END };
 static const struct field link_fields[] = {
     FIELD_STR(struct disp_link, NodeID, 1, ID_MAX),
     FIELD_BOOL(struct disp_link, Up),
@@ -133,6 +162,18 @@ const struct op op_disp_network = { "network",
                                     sizeof(struct disp_network),
                                     network_reply_fields,
                                     sizeof(struct disp_network_reply) };
+const struct op op_disp_payload = { "payload",
+                                    "The content of a secret or config, for a task on the caller's node that uses it.",
+                                    payload_fields,
+                                    sizeof(struct disp_payload),
+                                    payload_reply_fields,
+                                    sizeof(struct disp_payload_reply) };
+const struct op op_disp_usage = { "usage",
+                                  "What tasks use, of services that are scaled by it.",
+                                  usage_fields,
+                                  sizeof(struct disp_usage),
+                                  usage_reply_fields,
+                                  sizeof(struct disp_usage_reply) };
 const struct op op_disp_link = { "link",
                                  "Hint: the link to a node came or went.",
                                  link_fields,

@@ -103,6 +103,40 @@ struct disp_network_reply {
     struct strs GoneServices, GoneEndpoints; /* "<network ID>/<ID>"; may name what the node never heard of */
 };
 
+/*
+ * The content of one secret or config, for a task that is assigned to the caller's node and refers to it; anything else
+ * is refused. It is asked for when the task is prepared and lives only in that task's files: no node keeps it.
+ */
+struct disp_payload {
+    struct str SessionID;
+    struct str TaskID;
+    struct str Kind; /* "secret" or "config" */
+    struct str ID;
+};
+struct disp_payload_reply {
+    struct str Name;
+    struct strmap Labels;
+    struct str Data;       /* a secret's: cleanse after use */
+    struct str Templating; /* "golang": expand it; empty: as it is */
+};
+
+/* What tasks use, of services that are scaled by it (labels microswarm.autoscale.*); about every 5 s. */
+struct task_usage {
+    struct str TaskID;
+    uint64_t NanoCPUs;    /* CPU time used since the last report, per time passed: 10^9 is one CPU */
+    uint64_t MemoryBytes; /* without what the kernel can take back */
+    bool HasMetric;
+    double Metric;    /* what the container exposes */
+    struct str Error; /* why there is no metric */
+};
+struct disp_usage {
+    struct str SessionID;
+    struct list Usages; /* struct task_usage */
+};
+struct disp_usage_reply {
+    char unused_;
+};
+
 /* A hint from this host's gatewayd: the link to a node came or went. */
 struct disp_link {
     struct str NodeID;
@@ -114,5 +148,7 @@ struct disp_link_reply {
 
 extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
 extern const struct op op_disp_session, op_disp_assignments, op_disp_status,
+    op_disp_payload, /* disp_payload -> disp_payload_reply (agentd) */
+    op_disp_usage,   /* disp_usage -> disp_usage_reply (agentd) */
     op_disp_network, /* disp_network -> disp_network_reply (meshd) */
     op_disp_link;    /* disp_link -> disp_link_reply (gatewayd) */

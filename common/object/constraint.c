@@ -1,5 +1,5 @@
-/* sched_constraint.c - see sched_constraint.h. */
-#include "schedulerd/sched_constraint.h"
+/* constraint.c - see constraint.h. */
+#include "common/object/constraint.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -34,14 +34,14 @@ static bool value_ok(struct str v)
     return v.n > 0;
 }
 
-bool sched_constraint_parse(struct str text, struct sched_constraint *ret)
+bool constraint_parse(struct str text, struct constraint *ret)
 {
     for (size_t i = 0; i + 1 < text.n; i++) {
         if ((text.p[i] != '=' && text.p[i] != '!') || text.p[i + 1] != '=')
             continue;
-        struct sched_constraint c = { .key = trim((struct str){ text.p, i }),
-                                      .value = trim((struct str){ text.p + i + 2, text.n - i - 2 }),
-                                      .equal = text.p[i] == '=' };
+        struct constraint c = { .key = trim((struct str){ text.p, i }),
+                                .value = trim((struct str){ text.p + i + 2, text.n - i - 2 }),
+                                .equal = text.p[i] == '=' };
         if (!key_ok(c.key) || !value_ok(c.value))
             return false;
         *ret = c;
@@ -73,7 +73,7 @@ static bool below(struct str key, const char *prefix, struct str *ret)
     return true;
 }
 
-bool sched_label(struct str key, const struct view_node *n, struct str *ret_value)
+bool constraint_label(struct str key, const struct view_node *n, struct str *ret_value)
 {
     struct str label;
     if (below(key, "node.labels.", &label))
@@ -102,7 +102,7 @@ static bool bits_equal(const unsigned char *a, const unsigned char *b, unsigned 
 }
 
 /* match_ip - the value is an address or a CIDR; anything else rejects every node, whatever the operator. */
-static bool match_ip(const struct sched_constraint *c, struct str addr)
+static bool match_ip(const struct constraint *c, struct str addr)
 {
     char text[64], node[64], *slash, *end;
     unsigned char want[16] = { 0 }, have[16] = { 0 };
@@ -121,7 +121,7 @@ static bool match_ip(const struct sched_constraint *c, struct str addr)
     return in == c->equal;
 }
 
-bool sched_constraint_match(const struct sched_constraint *c, const struct view_node *n)
+bool constraint_match(const struct constraint *c, const struct view_node *n)
 {
     struct str have;
     if (same(c->key, STR("node.id")))
@@ -136,7 +136,7 @@ bool sched_constraint_match(const struct sched_constraint *c, const struct view_
         have = n->Description.Platform.OS;
     else if (same(c->key, STR("node.platform.arch")))
         have = n->Description.Platform.Architecture;
-    else if (!sched_label(c->key, n, &have))
+    else if (!constraint_label(c->key, n, &have))
         return false;
     return same(have, c->value) == c->equal;
 }

@@ -1,0 +1,18 @@
+/* constraint.h - `node.labels.zone == east`: Docker's placement constraints (swarmkit.md §6.3). */
+#pragma once
+
+#include "common/object/views.h"
+
+struct constraint {
+    struct str key, value; /* borrowed from the text */
+    bool equal;            /* ==, else != */
+};
+
+/* constraint_parse - false when malformed. */
+bool constraint_parse(struct str text, struct constraint *ret);
+
+/* constraint_match - an unknown key is never satisfied; a missing label is the empty text. */
+bool constraint_match(const struct constraint *c, const struct view_node *n);
+
+/* constraint_label - the value under "node.labels.X" or "engine.labels.X"; false when the key is neither. */
+bool constraint_label(struct str key, const struct view_node *n, struct str *ret_value);
