@@ -1,0 +1,60 @@
+/* orch_priv.h - one decision about one service, shared by its stages. */
+#pragma once
+
+#include "orchestratord/orch_core.h"
+
+/* A slot is the tasks that share a slot number; those being removed do not count any more. */
+struct slot {
+    uint64_t number;
+    struct orch_task *tasks; /* oldest first */
+    size_t n;
+    struct orch_create *create; /* a task that this decision adds */
+    bool keep;                  /* occupies one of the replicas */
+    bool running;               /* for the choice of victims */
+    int64_t ordinal;
+};
+
+struct pass {
+    const struct orch_service *svc;
+    struct orch_task *tasks;
+    size_t n;
+    int64_t now;
+    struct slot *slots;
+    size_t nslots;
+    struct orch_out *out;
+};
+
+static inline int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+bool orch_live(const struct orch_task *t);
+/* orch_stopped - no container of it runs any more, or none ever will. */
+bool orch_stopped(const struct orch_task *t);
+void orch_want(struct orch_task *t, enum task_state s); /* never lower than before */
+void orch_look_again(struct pass *p, int64_t at);
+/* orch_new_task - at most one for each slot in a decision. */
+struct orch_create *orch_new_task(struct pass *p, struct slot *s);
+size_t orch_count_live(const struct slot *s); /* with the one that this decision adds */
+/* orch_newest - the youngest task that is not being removed; NULL if there is none. */
+struct orch_task *orch_newest(const struct slot *s);
+/* orch_clean_task - the live task with the current spec that is furthest on; NULL if there is none. */
+struct orch_task *orch_clean_task(const struct slot *s);
+
+/* orch_restart.c */
+bool orch_should_restart(const struct slot *s, const struct orch_task *t, int64_t now);
+void orch_restart_slot(struct pass *p, struct slot *s);
+/* orch_scale.c */
+void orch_scale(struct pass *p, struct arena *a);
+/* orch_update.c */
+void orch_stop_doubles(struct slot *s);
+void orch_update_slots(struct pass *p);
+/* orch_history.c */
+void orch_trim_history(struct pass *p, struct slot *s);
+void orch_reap(struct pass *p);

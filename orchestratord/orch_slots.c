@@ -1,0 +1,66 @@
+/* orch_slots.c - what the stages of a decision ask of slots and tasks. */
+#include "orchestratord/orch_priv.h"
+
+#include "common/util/check.h"
+
+bool orch_live(const struct orch_task *t)
+{
+    return t->want <= TASK_RUNNING;
+}
+
+/* stopped - no container of it runs any more, or none ever will. */
+bool orch_stopped(const struct orch_task *t)
+{
+    return t->state > TASK_RUNNING || (t->state < TASK_ASSIGNED && t->want > TASK_RUNNING);
+}
+
+void orch_want(struct orch_task *t, enum task_state s)
+{
+    if (s > t->want)
+        t->want = s;
+}
+
+void orch_look_again(struct pass *p, int64_t at)
+{
+    if (at < p->out->next_ns)
+        p->out->next_ns = at;
+}
+
+struct orch_create *orch_new_task(struct pass *p, struct slot *s)
+{
+    struct orch_create *c = &p->out->create[p->out->ncreate++];
+    *c = (struct orch_create){ .slot = s->number, .desired = TASK_RUNNING };
+    CHECK(s->create == NULL);
+    s->create = c;
+    return c;
+}
+
+size_t orch_count_live(const struct slot *s)
+{
+    size_t n = s->create != NULL;
+    for (size_t i = 0; i < s->n; i++)
+        n += orch_live(&s->tasks[i]);
+    return n;
+}
+
+/* newest - the youngest task that is not being removed; NULL if there is none. */
+struct orch_task *orch_newest(const struct slot *s)
+{
+    for (size_t i = s->n; i-- > 0;)
+        if (s->tasks[i].want != TASK_REMOVE)
+            return &s->tasks[i];
+    return NULL;
+}
+
+/* clean_task - the live task with the current spec that is furthest on. */
+struct orch_task *orch_clean_task(const struct slot *s)
+{
+    struct orch_task *best = NULL;
+    for (size_t i = 0; i < s->n; i++) {
+        struct orch_task *t = &s->tasks[i];
+        if (orch_live(t) && t->current &&
+            (!best || t->want > best->want || (t->want == best->want && t->state > best->state)))
+            best = t;
+    }
+    return best;
+}
