@@ -1,5 +1,6 @@
 # The simulations link the daemons' own archives, and fake_agent only the common ones.
-$B/tests/sim/control_sim: $B/tests/sim/mesh_model.o $B/orchestratord.a $B/allocatord.a $B/schedulerd.a $B/dispatcherd.a $B/raftd.a
+SWARM_WORLD := $(patsubst %,$B/tests/sim/swarm_%.o,world managers agents users checks)
+$B/tests/sim/swarm_sim: $(SWARM_WORLD) $B/tests/sim/mesh_model.o $B/orchestratord.a $B/allocatord.a $B/schedulerd.a $B/dispatcherd.a $B/raftd.a
 $B/tests/sim/cad_sim: $B/cad.a $B/raftd.a
 sim-tools: $B/tests/sim/fake_agent
 .PHONY: sim-tools
