@@ -471,13 +471,25 @@ static int drain_label(const json_t *labels, const char *path, struct err *e)
                    at(buf, path, "Labels"), VIEW_DRAIN_LABEL);
 }
 
+static int progress_label(const json_t *labels, const char *path, struct err *e)
+{
+    const json_t *label = json_object_get(labels, VIEW_PROGRESS_LABEL);
+    char buf[300];
+    int64_t ns;
+    if (!label || view_progress_deadline(str_from(json_string_value(label)), &ns))
+        return 0;
+    return err_set(e, ERR_INVALID, "%s[\"%s\"]: must be a duration from 1s to 168h, such as 10m",
+                   at(buf, path, "Labels"), VIEW_PROGRESS_LABEL);
+}
+
 int obj_rules_service(json_t *obj, const char *path, struct err *e)
 {
     if (is_job(obj) && json_object_get(obj, "UpdateConfig") != NULL)
         return invalid(e, "Jobs may not have an update config");
     if (json_object_get(obj, "TaskTemplate") == NULL)
         return invalid(e, "mismatched Runtime and *Spec fields");
-    return drain_label(json_object_get(obj, "Labels"), path, e);
+    int r = progress_label(json_object_get(obj, "Labels"), path, e);
+    return r < 0 ? r : drain_label(json_object_get(obj, "Labels"), path, e);
 }
 
 int obj_rules_mode(json_t *obj, const char *path, struct err *e)

@@ -413,6 +413,8 @@ static const struct obj_field update_status_f[] = {
     F("StartedAt", OT_TIME, 0, .doc = "when"),
     F("CompletedAt", OT_TIME, 0, .doc = "when"),
     F("Message", OT_STR, 0, .doc = "for people"),
+    F("Slots", OT_UINT, OBJ_INTERNAL, .doc = NULL),
+    F("Failures", OT_UINT, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 TYPE(update_status, "UpdateStatus");
@@ -477,6 +479,7 @@ static const struct obj_field task_status_f[] = {
     F("ContainerStatus", OT_OBJ, K, SUB(container_status), .doc = "once there is one"),
     F("PortStatus", OT_OBJ, A, SUB(port_status), .doc = "host-mode ports"),
     F("AppliedAt", OT_TIME, OBJ_INTERNAL, .doc = NULL),
+    F("RunningAt", OT_TIME, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 TYPE(task_status, "TaskStatus");

@@ -461,6 +461,27 @@ static void drain_periods(void **state)
     }
 }
 
+static void progress_deadlines(void **state)
+{
+    static const char *const good[] = { "1s", "10m", "168h", "1m30s" }, *const bad[] = { "",     "0",    "999ms", "-1s",
+                                                                                         "long", "169h", "10" };
+    char text[300];
+    (void)state;
+    for (size_t i = 0; i < sizeof good / sizeof *good + sizeof bad / sizeof *bad; i++) {
+        bool ok = i < sizeof good / sizeof *good;
+        snprintf(text, sizeof text,
+                 "{\"Name\":\"w\",\"Labels\":{\"microswarm.update.progress-deadline\":\"%s\"},\"TaskTemplate\":"
+                 "{\"ContainerSpec\":{\"Image\":\"a\"}}}",
+                 ok ? good[i] : bad[i - sizeof good / sizeof *good]);
+        if (ok)
+            json_decref(parse(&obj_service_spec, text));
+        else
+            expect_error(&obj_service_spec, text,
+                         "Labels[\"microswarm.update.progress-deadline\"]: must be a duration from 1s to 168h, such as "
+                         "10m");
+    }
+}
+
 /* ---- defaults and differences ---- */
 
 static void defaults_are_filled_in(void **state)
@@ -552,6 +573,7 @@ int main(void)
         cmocka_unit_test(overlay_adds_what_is_not_stored),
         cmocka_unit_test(malformed_documents_are_refused),
         cmocka_unit_test(drain_periods),
+        cmocka_unit_test(progress_deadlines),
         cmocka_unit_test(errors_of_a_service_spec),
         cmocka_unit_test(errors_of_other_specs),
         cmocka_unit_test(errors_of_json),

@@ -165,6 +165,8 @@ static const struct field update_status_fields[] = {
     TEXT(struct view_update_status, Message),
     I64(struct view_update_status, StartedAt),
     I64(struct view_update_status, CompletedAt),
+    U64(struct view_update_status, Slots),
+    U64(struct view_update_status, Failures),
     FIELD_END,
 };
 static const struct field job_status_fields[] = {
@@ -192,6 +194,8 @@ const struct field view_service_fields[] = {
     I64(struct view_service, UpdatedAt),
     FIELD_OBJ(struct view_service, Spec, service_spec_fields, struct view_service_spec),
     TEXT(struct view_service, TaskSpecID),
+    FIELD_RAW(struct view_service, PreviousSpec),
+    TEXT(struct view_service, PreviousTaskSpecID),
     FIELD_OBJ(struct view_service, Endpoint, endpoint_fields, struct view_endpoint),
     FIELD_OBJ(struct view_service, UpdateStatus, update_status_fields, struct view_update_status),
     FIELD_PTR(struct view_service, JobStatus, job_status_fields, struct view_job_status),
@@ -225,6 +229,7 @@ static const struct field task_status_view_fields[] = {
     TEXT(struct view_task_status, Err),
     I64(struct view_task_status, Timestamp),
     I64(struct view_task_status, AppliedAt),
+    I64(struct view_task_status, RunningAt),
     FIELD_PTR(struct view_task_status, ContainerStatus, container_status_fields, struct view_container_status),
     FIELD_END,
 };
@@ -468,6 +473,27 @@ int64_t view_history_limit(const struct view_cluster *c)
 {
     const struct view_orchestration *o = &c->Spec.Orchestration;
     return present(o->TaskHistoryRetentionLimitRaw) ? o->TaskHistoryRetentionLimit : 5;
+}
+
+int64_t view_running_since(const struct view_task_status *s)
+{
+    if (s->RunningAt)
+        return s->RunningAt;
+    return str_is(s->State, "running") ? s->AppliedAt ? s->AppliedAt : s->Timestamp : 0;
+}
+
+bool view_has_previous(const struct view_service *s)
+{
+    return present(s->PreviousSpec);
+}
+
+bool view_progress_deadline(struct str text, int64_t *ret_ns)
+{
+    int64_t ns = 0;
+    if (!duration_parse(text, &ns) || ns < 1000000000 || ns > 168 * 3600 * 1000000000ll)
+        return false;
+    *ret_ns = ns;
+    return true;
 }
 
 bool view_drain_period(struct str text, uint64_t *ret_ms)

@@ -124,6 +124,7 @@ struct view_endpoint {
 struct view_update_status {
     struct str State, Message;
     int64_t StartedAt, CompletedAt;
+    uint64_t Slots, Failures; /* orchestratord's count, of this phase: slots to replace when it began, failed tasks */
 };
 struct view_job_status {
     struct view_version JobIteration; /* a run of the job; apid counts up when the service changes, orchestratord when
@@ -150,7 +151,9 @@ struct view_service {
     uint64_t Rev;
     int64_t CreatedAt, UpdatedAt;
     struct view_service_spec Spec;
-    struct str TaskSpecID; /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
+    struct str TaskSpecID;         /* the taskspec that new tasks get; changes with TaskTemplate or EndpointSpec */
+    struct str PreviousSpec;       /* raw map; absent or nil when there is none */
+    struct str PreviousTaskSpecID; /* the taskspec of PreviousSpec */
     struct view_endpoint Endpoint;
     struct view_update_status UpdateStatus;
     struct view_job_status *JobStatus;
@@ -199,6 +202,7 @@ struct view_task_status {
     struct str State, Message, Err;
     int64_t Timestamp; /* the node's clock */
     int64_t AppliedAt; /* the leader's clock when it was stored */
+    int64_t RunningAt; /* AppliedAt of the first status "running", in those after it; see view_running_since() */
     struct view_container_status *ContainerStatus;
 };
 struct view_evict { /* schedulerd wants it elsewhere; orchestratord replaces it as it would on a drained node */
@@ -327,13 +331,21 @@ int view_node(struct str doc, struct view_node *ret, struct arena *a, struct err
 int view_cluster(struct str doc, struct view_cluster *ret, struct arena *a, struct err *e);
 int view_network(struct str doc, struct view_network *ret, struct arena *a, struct err *e);
 
-uint64_t view_replicas(const struct view_service *s);        /* 1 when absent */
-int64_t view_restart_delay_ns(const struct view_restart *r); /* 5 s when absent */
-int64_t view_stop_grace_ns(const struct view_container *c);  /* 10 s when absent */
-int64_t view_history_limit(const struct view_cluster *c);    /* 5 when absent */
+uint64_t view_replicas(const struct view_service *s);         /* 1 when absent */
+int64_t view_restart_delay_ns(const struct view_restart *r);  /* 5 s when absent */
+int64_t view_stop_grace_ns(const struct view_container *c);   /* 10 s when absent */
+int64_t view_history_limit(const struct view_cluster *c);     /* 5 when absent */
+int64_t view_running_since(const struct view_task_status *s); /* leader's clock; 0: it never ran */
+bool view_has_previous(const struct view_service *s);
 
 /* How long the open connections of a stopping task may take to end: a label of its service. */
 #define VIEW_DRAIN_LABEL "microswarm.drain-period"
 #define VIEW_DRAIN_MAX_MS 86400000u
 /* view_drain_period - its value: "0", or a Go duration up to 24h; false for anything else. Rounded up. */
 bool view_drain_period(struct str text, uint64_t *ret_ms);
+
+/* How long an update waits for a new task to run before it counts as failed: a label of its service. */
+#define VIEW_PROGRESS_LABEL "microswarm.update.progress-deadline"
+#define VIEW_PROGRESS_NS 600000000000ll /* without the label */
+/* view_progress_deadline - its value: a Go duration from 1s to 168h; false for anything else. */
+bool view_progress_deadline(struct str text, int64_t *ret_ns);
