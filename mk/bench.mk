@@ -13,12 +13,16 @@ $B/tests/load: $B/tests/bench/load.o $(LIBA)
 $B/tests/agents: $B/tests/bench/agents.o $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 
+# The whole control plane, with simulated agents.
+$B/tests/plane: $B/tests/bench/plane.o $(LIBA)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
+
 # What allocation costs is measured over raftd's own store.
 $B/tests/alloc: $B/tests/bench/alloc.o $B/allocatord.a $B/raftd.a $(LIBA)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBA) $(PKGLIBS)
 BENCH_BINS += $B/tests/alloc
 
-bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load $B/tests/agents
+bench-bins: $(BENCH_BINS) $B/tests/oci_raw $B/tests/load $B/tests/agents $B/tests/plane
 
 # The package of the peer; make bench goes on without it.
 bench-deps: deps
@@ -30,6 +34,7 @@ bench:
 	if [ "$$(id -u)" = 0 ]; then MICROSWARM_BIN=$(abspath $B)/bin tests/bench/e2e || failed=1; \
 	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/swarm || failed=1; \
 	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/agents || failed=1; \
+	MICROSWARM_BIN=$(abspath $B)/bin tests/bench/plane || failed=1; \
 	else echo "bench: not run as root: no end-to-end figures" >&2; fi; exit $$failed
 
 .PHONY: bench bench-bins bench-deps
