@@ -121,22 +121,27 @@ static bool match_ip(const struct constraint *c, struct str addr)
     return in == c->equal;
 }
 
+bool constraint_value(const struct constraint *c, const struct view_node *n, struct str *ret_value)
+{
+    if (same(c->key, STR("node.id")))
+        *ret_value = n->ID;
+    else if (same(c->key, STR("node.hostname")))
+        *ret_value = n->Description.Hostname;
+    else if (same(c->key, STR("node.role")))
+        *ret_value = n->Spec.Role;
+    else if (same(c->key, STR("node.platform.os")))
+        *ret_value = n->Description.Platform.OS;
+    else if (same(c->key, STR("node.platform.arch")))
+        *ret_value = n->Description.Platform.Architecture;
+    else
+        return constraint_label(c->key, n, ret_value);
+    return true;
+}
+
 bool constraint_match(const struct constraint *c, const struct view_node *n)
 {
     struct str have;
-    if (same(c->key, STR("node.id")))
-        have = n->ID;
-    else if (same(c->key, STR("node.hostname")))
-        have = n->Description.Hostname;
-    else if (same(c->key, STR("node.ip")))
+    if (same(c->key, STR("node.ip")))
         return match_ip(c, n->Status.Addr);
-    else if (same(c->key, STR("node.role")))
-        have = n->Spec.Role;
-    else if (same(c->key, STR("node.platform.os")))
-        have = n->Description.Platform.OS;
-    else if (same(c->key, STR("node.platform.arch")))
-        have = n->Description.Platform.Architecture;
-    else if (!constraint_label(c->key, n, &have))
-        return false;
-    return same(have, c->value) == c->equal;
+    return constraint_value(c, n, &have) && same(have, c->value) == c->equal;
 }

@@ -14,5 +14,9 @@ bool constraint_parse(struct str text, struct constraint *ret);
 /* constraint_match - an unknown key is never satisfied; a missing label is the empty text. */
 bool constraint_match(const struct constraint *c, const struct view_node *n);
 
+/* constraint_value - the text of a node that this constraint is compared with, upper and lower case being the same;
+ * false for node.ip and for unknown keys, which are not plain comparisons. */
+bool constraint_value(const struct constraint *c, const struct view_node *n, struct str *ret_value);
+
 /* constraint_label - the value under "node.labels.X" or "engine.labels.X"; false when the key is neither. */
 bool constraint_label(struct str key, const struct view_node *n, struct str *ret_value);

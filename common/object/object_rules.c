@@ -471,6 +471,23 @@ static int drain_label(const json_t *labels, const char *path, struct err *e)
                    at(buf, path, "Labels"), VIEW_DRAIN_LABEL);
 }
 
+static int placement_labels(const json_t *labels, const char *path, struct err *e)
+{
+    const json_t *priority = json_object_get(labels, VIEW_PRIORITY_LABEL),
+                 *rebalance = json_object_get(labels, VIEW_REBALANCE_LABEL);
+    struct view_budget budget;
+    char buf[300];
+    int n;
+    if (priority && !view_priority(str_from(json_string_value(priority)), &n))
+        return err_set(e, ERR_INVALID, "%s[\"%s\"]: must be a whole number from -%d to %d", at(buf, path, "Labels"),
+                       VIEW_PRIORITY_LABEL, VIEW_PRIORITY_MAX, VIEW_PRIORITY_MAX);
+    if (rebalance && !view_rebalance(str_from(json_string_value(rebalance)), &budget))
+        return err_set(e, ERR_INVALID,
+                       "%s[\"%s\"]: must be how many tasks may be moved at a time: 1 to 10000, or 1%% to 100%%",
+                       at(buf, path, "Labels"), VIEW_REBALANCE_LABEL);
+    return 0;
+}
+
 static int progress_label(const json_t *labels, const char *path, struct err *e)
 {
     const json_t *label = json_object_get(labels, VIEW_PROGRESS_LABEL);
@@ -488,8 +505,11 @@ int obj_rules_service(json_t *obj, const char *path, struct err *e)
         return invalid(e, "Jobs may not have an update config");
     if (json_object_get(obj, "TaskTemplate") == NULL)
         return invalid(e, "mismatched Runtime and *Spec fields");
-    int r = progress_label(json_object_get(obj, "Labels"), path, e);
-    return r < 0 ? r : drain_label(json_object_get(obj, "Labels"), path, e);
+    const json_t *labels = json_object_get(obj, "Labels");
+    int r = progress_label(labels, path, e);
+    if (r >= 0)
+        r = drain_label(labels, path, e);
+    return r < 0 ? r : placement_labels(labels, path, e);
 }
 
 int obj_rules_mode(json_t *obj, const char *path, struct err *e)

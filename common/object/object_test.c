@@ -461,6 +461,40 @@ static void drain_periods(void **state)
     }
 }
 
+static void placement_labels(void **state)
+{
+    static const struct {
+        const char *label, *value, *error;
+    } cases[] = {
+        { "priority", "0", NULL },
+        { "priority", "-1000000", NULL },
+        { "priority", "1000000", NULL },
+        { "priority", "1000001", "must be a whole number from -1000000 to 1000000" },
+        { "priority", "", "must be a whole number from -1000000 to 1000000" },
+        { "priority", "-", "must be a whole number from -1000000 to 1000000" },
+        { "priority", "high", "must be a whole number from -1000000 to 1000000" },
+        { "rebalance", "1", NULL },
+        { "rebalance", "100%", NULL },
+        { "rebalance", "0", "must be how many tasks may be moved at a time: 1 to 10000, or 1% to 100%" },
+        { "rebalance", "101%", "must be how many tasks may be moved at a time: 1 to 10000, or 1% to 100%" },
+        { "rebalance", "%", "must be how many tasks may be moved at a time: 1 to 10000, or 1% to 100%" },
+        { "rebalance", "true", "must be how many tasks may be moved at a time: 1 to 10000, or 1% to 100%" },
+    };
+    char text[300], message[300];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text,
+                 "{\"Name\":\"w\",\"Labels\":{\"microswarm.%s\":\"%s\"},\"TaskTemplate\":{\"ContainerSpec\":{"
+                 "\"Image\":\"a\"}}}",
+                 cases[i].label, cases[i].value);
+        snprintf(message, sizeof message, "Labels[\"microswarm.%s\"]: %s", cases[i].label, cases[i].error);
+        if (cases[i].error)
+            expect_error(&obj_service_spec, text, message);
+        else
+            json_decref(parse(&obj_service_spec, text));
+    }
+}
+
 static void progress_deadlines(void **state)
 {
     static const char *const good[] = { "1s", "10m", "168h", "1m30s" }, *const bad[] = { "",     "0",    "999ms", "-1s",
@@ -574,6 +608,7 @@ int main(void)
         cmocka_unit_test(malformed_documents_are_refused),
         cmocka_unit_test(drain_periods),
         cmocka_unit_test(progress_deadlines),
+        cmocka_unit_test(placement_labels),
         cmocka_unit_test(errors_of_a_service_spec),
         cmocka_unit_test(errors_of_other_specs),
         cmocka_unit_test(errors_of_json),

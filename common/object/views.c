@@ -262,6 +262,7 @@ const struct field view_task_fields[] = {
     FIELD_LIST(struct view_task, Ports, view_port_fields, struct view_port, MANY),
     FIELD_OBJ(struct view_task, JobIteration, version_fields, struct view_version),
     FIELD_PTR(struct view_task, Evict, evict_fields, struct view_evict),
+    FIELD_LIST(struct view_task, GenericResources, generic_fields, struct view_generic, MANY),
     FIELD_END,
 };
 
@@ -493,6 +494,26 @@ bool view_progress_deadline(struct str text, int64_t *ret_ns)
     if (!duration_parse(text, &ns) || ns < 1000000000 || ns > 168 * 3600 * 1000000000ll)
         return false;
     *ret_ns = ns;
+    return true;
+}
+
+bool view_priority(struct str text, int *ret)
+{
+    uint64_t n;
+    bool minus = text.n > 1 && text.p[0] == '-';
+    if (!str_u64((struct str){ text.p + minus, text.n - minus }, &n) || n > VIEW_PRIORITY_MAX)
+        return false;
+    *ret = minus ? -(int)n : (int)n;
+    return true;
+}
+
+bool view_rebalance(struct str text, struct view_budget *ret)
+{
+    uint64_t n;
+    bool percent = text.n > 1 && text.p[text.n - 1] == '%';
+    if (!str_u64((struct str){ text.p, text.n - percent }, &n) || n == 0 || n > (percent ? 100 : 10000))
+        return false;
+    *ret = percent ? (struct view_budget){ .percent = (unsigned)n } : (struct view_budget){ .tasks = (unsigned)n };
     return true;
 }
 

@@ -229,6 +229,7 @@ struct view_task {
     struct list NetworksAttachments;  /* view_task_network: fixed when allocated */
     struct view_version JobIteration; /* of the job's run that it belongs to */
     struct view_evict *Evict;
+    struct list GenericResources; /* view_generic: what schedulerd gave it */
 };
 
 /* ---- node, cluster ---- */
@@ -337,6 +338,20 @@ int64_t view_stop_grace_ns(const struct view_container *c);   /* 10 s when absen
 int64_t view_history_limit(const struct view_cluster *c);     /* 5 when absent */
 int64_t view_running_since(const struct view_task_status *s); /* leader's clock; 0: it never ran */
 bool view_has_previous(const struct view_service *s);
+
+/* How important a service's tasks are: less important ones make room for them. */
+#define VIEW_PRIORITY_LABEL "microswarm.priority"
+#define VIEW_PRIORITY_MAX 1000000
+/* view_priority - its value: a whole number from -1000000 to 1000000; false for anything else. */
+bool view_priority(struct str text, int *ret);
+
+/* That a service's tasks are moved when nodes came, and how many at a time. */
+#define VIEW_REBALANCE_LABEL "microswarm.rebalance"
+struct view_budget { /* one of the two */
+    unsigned tasks, percent;
+};
+/* view_rebalance - its value: "1" to "10000" tasks, or "1%" to "100%" of them; false for anything else. */
+bool view_rebalance(struct str text, struct view_budget *ret);
 
 /* How long the open connections of a stopping task may take to end: a label of its service. */
 #define VIEW_DRAIN_LABEL "microswarm.drain-period"
