@@ -36,7 +36,7 @@
 
 struct api {
     struct store *store;
-    struct rpc_client *raftd, *agentd, *meshd, *gatewayd, *cad;
+    struct rpc_client *raftd, *agentd, *meshd, *gatewayd, *cad, *dispatcherd;
     uint64_t registry_timeout_ms;
     struct {
         uint64_t requests, errors, writes, retries;
@@ -70,6 +70,7 @@ struct req {
     struct query query;
     struct arena arena;
     struct buf body;
+    bool body_is_secret; /* wiped at the end */
 
     unsigned status;
     struct buf out; /* the answer, or the part of a stream that is not yet sent */

@@ -146,6 +146,8 @@ void req_unref(struct req *r)
     if (r->free_data)
         r->free_data(r->data);
     timer_free(r->timer);
+    if (r->body_is_secret && r->body.p)
+        explicit_bzero(r->body.p, r->body.cap);
     buf_done(&r->body);
     buf_done(&r->out);
     arena_done(&r->arena);

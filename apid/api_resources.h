@@ -56,8 +56,12 @@ void secrets_list(struct req *r);
 void secrets_inspect(struct req *r);
 void configs_list(struct req *r);
 void configs_inspect(struct req *r);
-void secrets_other(struct req *r);
-void configs_other(struct req *r);
+void secrets_create(struct req *r);
+void secrets_update(struct req *r);
+void secrets_remove(struct req *r);
+void configs_create(struct req *r);
+void configs_update(struct req *r);
+void configs_remove(struct req *r);
 void plugins_list(struct req *r);
 void not_built(struct req *r);
 

@@ -4,6 +4,7 @@
 #include "apid/api_networks.h"
 #include "apid/api_ref.h"
 #include "apid/api_resources.h"
+#include "apid/api_secrets.h"
 #include "apid/api_spec.h"
 #include "common/util/check.h"
 #include "common/util/id.h"
@@ -304,31 +305,10 @@ static int check_ports(struct req *r, struct store_snap *snap, struct change *c)
     return rc;
 }
 
-/* Secrets and configs are referred to by ID; the name only serves the message. */
-static int check_objects(struct req *r, struct store_snap *snap, json_t *list, enum kind kind, const char *id_key,
-                         const char *name_key)
+/* What a spec refers to is there; the transaction requires that it still is. */
+static int check_references(struct req *r, struct store_snap *snap, struct txn *t, json_t *spec)
 {
-    json_t *o;
-    size_t i;
-
-    json_array_foreach (list, i, o) {
-        struct str doc, id = str_from(json_string_value(json_object_get(o, id_key)));
-        if (store_get(snap, kind, id, &doc) < 0)
-            return api_rpc_refuse(r, RPC_INVALID, "%s not found: %s", kind_info[kind].name,
-                                  json_string_value(json_object_get(o, name_key)) ?: "");
-    }
-    return 0;
-}
-
-static int check_references(struct req *r, struct store_snap *snap, struct txn *t, struct change *c)
-{
-    json_t *container = json_object_get(json_object_get(c->spec, "TaskTemplate"), "ContainerSpec");
-
-    if (check_objects(r, snap, json_object_get(container, "Secrets"), KIND_SECRET, "SecretID", "SecretName") < 0)
-        return -1;
-    if (check_objects(r, snap, json_object_get(container, "Configs"), KIND_CONFIG, "ConfigID", "ConfigName") < 0)
-        return -1;
-    return networks_require(r, snap, t, c->spec);
+    return secrets_require(r, snap, t, spec) < 0 ? -1 : networks_require(r, snap, t, spec);
 }
 
 static void put_credential(struct txn *t, struct change *c, struct buf *b)
@@ -399,7 +379,7 @@ static int attempt_create(struct req *r, struct txn *t, struct err *e)
     if (store_find_name(snap, IX_SERVICE_NAME, name, &other) == 0)
         return api_rpc_refuse(
             r, RPC_EXISTS, "name conflicts with an existing object: service " STR_FMT " already exists", STR_ARG(name));
-    if (check_ports(r, snap, c) < 0 || check_references(r, snap, t, c) < 0)
+    if (check_ports(r, snap, c) < 0 || check_references(r, snap, t, c->spec) < 0)
         return -1;
     take_ports(r, t, snap, c, &b);
     if (c->auth.n > 0)
@@ -573,7 +553,7 @@ static void put_update(struct req *r, struct txn *t, struct store_snap *snap, st
     buf_done(&b);
 }
 
-/* check_previous - what a rollback goes back to may have been on a network that is gone. */
+/* check_previous - what a rollback goes back to may have used a network or a secret that is gone. */
 static int check_previous(struct req *r, struct store_snap *snap, struct txn *t, struct str spec)
 {
     struct err e = ERR_INIT;
@@ -583,7 +563,7 @@ static int check_previous(struct req *r, struct store_snap *snap, struct txn *t,
         api_fail(r, &e);
         return -1;
     }
-    int rc = networks_require(r, snap, t, o);
+    int rc = check_references(r, snap, t, o);
     json_decref(o);
     return rc;
 }
@@ -606,7 +586,7 @@ static int check_update(struct req *r, struct store_snap *snap, struct txn *t, s
     }
     if (c->rollback)
         return check_previous(r, snap, t, part(doc, "PreviousSpec"));
-    return check_ports(r, snap, c) < 0 || check_references(r, snap, t, c) < 0 ? -1 : 0;
+    return check_ports(r, snap, c) < 0 || check_references(r, snap, t, c->spec) < 0 ? -1 : 0;
 }
 
 static int attempt_update(struct req *r, struct txn *t, struct err *e)

@@ -123,7 +123,6 @@ static bool overdue(const struct disp_wait *w, const void *arg)
     return w->until_ms <= *(const uint64_t *)arg;
 }
 
-#define NO_SESSION "no such session: open a new one"
 #define NOT_LEADING "this manager does not lead"
 #define LEAD_WAIT_MS 1000u
 
@@ -139,8 +138,7 @@ void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *re
     k->calls->new_id(w->id);
 }
 
-/* peer_of_call - the peer whose session this is, if it is the caller's own. */
-static struct disp_peer *peer_of_call(struct disp_keeper *k, struct str session, struct str node, struct str *ret_owner)
+struct disp_peer *disp_peer_of_call(struct disp_keeper *k, struct str session, struct str node, struct str *ret_owner)
 {
     struct str who = node.n ? node : str_from(k->self);
     const char *owner = table_get(&k->core.sessions, session);
@@ -152,8 +150,8 @@ static struct disp_peer *peer_of_call(struct disp_keeper *k, struct str session,
 void disp_report(struct disp_keeper *k, void *call, const struct disp_status *req, struct str node)
 {
     struct str owner;
-    if (!peer_of_call(k, req->SessionID, node, &owner)) {
-        k->calls->failed(call, ERR_GONE, NO_SESSION);
+    if (!disp_peer_of_call(k, req->SessionID, node, &owner)) {
+        k->calls->failed(call, ERR_GONE, DISP_NO_SESSION);
         return;
     }
     struct disp_wait *w = enqueue(k, call, owner);
@@ -204,9 +202,9 @@ static void look_now(struct disp_keeper *k, struct disp_peer *p, enum disp_answe
 void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments *req, struct str node)
 {
     struct str owner;
-    struct disp_peer *p = peer_of_call(k, req->SessionID, node, &owner);
+    struct disp_peer *p = disp_peer_of_call(k, req->SessionID, node, &owner);
     if (!p) {
-        k->calls->failed(call, ERR_GONE, NO_SESSION);
+        k->calls->failed(call, ERR_GONE, DISP_NO_SESSION);
         return;
     }
     if (p->poll) /* the agent gave up on it */

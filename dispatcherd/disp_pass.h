@@ -79,7 +79,7 @@ struct disp_keeper {
     struct table best;                    /* during a pass: task ID -> what its status will be */
     struct arena scratch;
     struct buf doc;
-    uint64_t reports, ignored, nodes_lost, answers, assignments, orphaned, damped; /* for metrics */
+    uint64_t reports, ignored, nodes_lost, answers, assignments, orphaned, damped, payloads, refused; /* for metrics */
 };
 
 void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls);
@@ -101,6 +101,10 @@ void disp_poll(struct disp_keeper *k, void *call, const struct disp_assignments 
 
 /* disp_network - what a node's meshd must know; answered when there is news, a few nodes at a time. */
 void disp_network(struct disp_keeper *k, void *call, const struct disp_network *req, struct str node);
+
+/* disp_peer_of_call - the peer whose session this is, if it is the caller's own. */
+#define DISP_NO_SESSION "no such session: open a new one"
+struct disp_peer *disp_peer_of_call(struct disp_keeper *k, struct str session, struct str node, struct str *ret_owner);
 
 /* disp_hint - gatewayd says that the link to a node came or went. */
 void disp_hint(struct disp_keeper *k, struct str node, bool up);
@@ -143,6 +147,14 @@ void disp_write_orphans(struct disp_keeper *k, struct controller_pass *p);
 
 /* disp_learn_node - what a node's document says about times to wait for. */
 void disp_learn_node(struct disp_keeper *k, struct str id, struct str doc);
+
+/* ---- disp_payload.c ---- */
+
+/* disp_payload - the reply is in the arena. -ERR_GONE: no such session; -ERR_DENIED: not for this node (any more). */
+int disp_payload(struct disp_keeper *k, const struct disp_payload *q, struct str node, struct arena *a,
+                 struct disp_payload_reply *ret, struct err *e);
+int disp_secret_is(struct disp_keeper *k, const struct disp_secret_is *q, struct disp_secret_is_reply *ret,
+                   struct err *e);
 
 /* ---- disp_assign.c ---- */
 

@@ -134,6 +134,38 @@ static void on_status(struct rpc_call *c, const void *req)
         disp_report(&keeper, c, req, o.node);
 }
 
+static void on_payload(struct rpc_call *c, const void *req)
+{
+    struct disp_payload_reply rep;
+    struct rpc_origin o;
+    struct err e = ERR_INIT;
+    if (!caller(c, "agentd", &o))
+        return;
+    int r = disp_payload(&keeper, req, o.node, rpc_arena(c), &rep, &e);
+    keeper.payloads += r == 0;
+    keeper.refused += r == -ERR_DENIED;
+    if (r == 0)
+        rpc_reply(c, &rep);
+    else
+        rpc_fail_err(c, &e);
+    arm();
+}
+
+/* The local apid alone, which sees what its clients post anyway. */
+static void on_secret_is(struct rpc_call *c, const void *req)
+{
+    struct disp_secret_is_reply rep = { 0 };
+    struct err e = ERR_INIT;
+    if (!rpc_permit(c, daemon_user("apid"), "apid"))
+        return;
+    if (rpc_origin(c).role != RPC_LOCAL)
+        rpc_fail(c, ERR_DENIED, "only this host's apid may ask for this");
+    else if (disp_secret_is(&keeper, req, &rep, &e) == 0)
+        rpc_reply(c, &rep);
+    else
+        rpc_fail_err(c, &e);
+}
+
 static void on_link(struct rpc_call *c, const void *req)
 {
     const struct disp_link *l = req;
@@ -149,9 +181,10 @@ static void on_link(struct rpc_call *c, const void *req)
 }
 
 const struct route disp_routes[] = {
-    { &op_disp_session, on_session }, { &op_disp_assignments, on_assignments },
-    { &op_disp_status, on_status },   { &op_disp_network, on_network },
-    { &op_disp_link, on_link },       { 0 },
+    { &op_disp_session, on_session },     { &op_disp_assignments, on_assignments },
+    { &op_disp_status, on_status },       { &op_disp_network, on_network },
+    { &op_disp_link, on_link },           { &op_disp_payload, on_payload },
+    { &op_disp_secret_is, on_secret_is }, { 0 },
 };
 
 /* ---- the loop ---- */
@@ -282,6 +315,8 @@ void disp_shell_metrics(struct buf *out)
                 { "network_answers_shared", keeper.net_shared },
                 { "network_answers_full", keeper.net_fulls },
                 { "network_bytes", keeper.net_bytes },
+                { "payloads", keeper.payloads },
+                { "payloads_refused", keeper.refused },
                 { "drains", keeper.net.drains },
                 { "drains_late", keeper.net.late } };
     controller_metrics(controller, out);

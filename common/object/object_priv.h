@@ -18,9 +18,6 @@ int obj_field_find(const struct obj_type *t, const char *name, size_t len, int h
 /* obj_json_zero - Go's zero value: null, "", 0, false, an empty list or map. NULL counts as zero. */
 bool obj_json_zero(const json_t *v);
 
-/* obj_base64_decode - standard alphabet with padding; appends to out. False when malformed. */
-bool obj_base64_decode(struct str text, struct buf *out);
-
 /* obj_syntax_error - what is wrong with a text that is not JSON, as Go says it; false when it is JSON after all (what
  * follows the first value is not looked at). */
 bool obj_syntax_error(struct str text, char *out, size_t cap);

@@ -102,17 +102,25 @@ static const struct field network_reply_fields[] = {
     FIELD_END,
 };
 static const struct field payload_fields[] = {
-    FIELD_STR(struct disp_payload, SessionID, 1, ID_MAX),
-    FIELD_STR(struct disp_payload, TaskID, 1, ID_MAX),
-    FIELD_STR(struct disp_payload, Kind, 1, 16),
-    FIELD_STR(struct disp_payload, ID, 1, ID_MAX),
-    FIELD_END,
+    FIELD_STR(struct disp_payload, SessionID, 1, ID_MAX), FIELD_STR(struct disp_payload, TaskID, 1, ID_MAX),
+    FIELD_STR(struct disp_payload, Kind, 1, 16),          FIELD_STR(struct disp_payload, ID, 1, ID_MAX),
+    FIELD_BIN(struct disp_payload, Key, 32, 32),          FIELD_END,
 };
 static const struct field payload_reply_fields[] = {
     FIELD_STR(struct disp_payload_reply, Name, 0, 256),
     FIELD_STRMAP(struct disp_payload_reply, Labels, 10000),
-    FIELD_BIN(struct disp_payload_reply, Data, 0, 1024000),
+    FIELD_BIN(struct disp_payload_reply, Box, 0, 1024000 + 64),
     FIELD_STR(struct disp_payload_reply, Templating, 0, 64),
+    FIELD_END,
+};
+static const struct field secret_is_fields[] = {
+    FIELD_STR(struct disp_secret_is, ID, 1, ID_MAX),
+    FIELD_BIN(struct disp_secret_is, Nonce, 32, 32),
+    FIELD_BIN(struct disp_secret_is, Digest, 32, 32),
+    FIELD_END,
+};
+static const struct field secret_is_reply_fields[] = {
+    FIELD_BOOL(struct disp_secret_is_reply, Same),
     FIELD_END,
 };
 static const struct field task_usage_fields[] = {
@@ -168,6 +176,12 @@ const struct op op_disp_payload = { "payload",
                                     sizeof(struct disp_payload),
                                     payload_reply_fields,
                                     sizeof(struct disp_payload_reply) };
+const struct op op_disp_secret_is = { "secret_is",
+                                      "For the local apid: is this what a secret holds?",
+                                      secret_is_fields,
+                                      sizeof(struct disp_secret_is),
+                                      secret_is_reply_fields,
+                                      sizeof(struct disp_secret_is_reply) };
 const struct op op_disp_usage = { "usage",
                                   "What tasks use, of services that are scaled by it.",
                                   usage_fields,

@@ -105,19 +105,31 @@ struct disp_network_reply {
 
 /*
  * The content of one secret or config, for a task that is assigned to the caller's node and refers to it; anything else
- * is refused. It is asked for when the task is prepared and lives only in that task's files: no node keeps it.
+ * is refused. It is asked for when the task is prepared and lives only in that task's files: no node keeps it. It comes
+ * in a box (common/daemon/box.h) that only the asker can open, so that it is in the memory of no process on the way.
  */
 struct disp_payload {
     struct str SessionID;
     struct str TaskID;
     struct str Kind; /* "secret" or "config" */
     struct str ID;
+    struct str Key; /* public, for the box: BOX_KEY bytes, a new one each time */
 };
 struct disp_payload_reply {
     struct str Name;
     struct strmap Labels;
-    struct str Data;       /* a secret's: cleanse after use */
+    struct str Box;        /* of the content */
     struct str Templating; /* "golang": expand it; empty: as it is */
+};
+
+/* For the local apid, which cannot read secrets: is this what the secret holds? The digest is HMAC-SHA256 under Nonce,
+ * so that nothing that was sent once can be tried out later. */
+struct disp_secret_is {
+    struct str ID;
+    struct str Nonce, Digest; /* 32 bytes each */
+};
+struct disp_secret_is_reply {
+    bool Same;
 };
 
 /* What tasks use, of services that are scaled by it (labels microswarm.autoscale.*); about every 5 s. */
@@ -147,8 +159,8 @@ struct disp_link_reply {
 };
 
 extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
-extern const struct op op_disp_session, op_disp_assignments, op_disp_status,
-    op_disp_payload, /* disp_payload -> disp_payload_reply (agentd) */
-    op_disp_usage,   /* disp_usage -> disp_usage_reply (agentd) */
-    op_disp_network, /* disp_network -> disp_network_reply (meshd) */
-    op_disp_link;    /* disp_link -> disp_link_reply (gatewayd) */
+extern const struct op op_disp_session, op_disp_assignments, op_disp_status, op_disp_payload,
+    op_disp_secret_is, /* disp_payload -> disp_payload_reply (agentd) */
+    op_disp_usage,     /* disp_usage -> disp_usage_reply (agentd) */
+    op_disp_network,   /* disp_network -> disp_network_reply (meshd) */
+    op_disp_link;      /* disp_link -> disp_link_reply (gatewayd) */
