@@ -487,19 +487,23 @@ static void put_port_status(struct buf *b, const struct list *l)
     }
 }
 
-static struct str status_doc(struct disp_keeper *k, struct controller_pass *p, const struct task_status *s)
+/* status_doc - running_at: since when it ran before this report; 0: it did not. */
+static struct str status_doc(struct disp_keeper *k, struct controller_pass *p, const struct task_status *s,
+                             int64_t running_at)
 {
     struct buf *b = &k->doc;
     buf_clear(b);
     mp_map(b, 1);
     mp_cstr(b, "Status");
-    mp_map(b, 4 + (s->Err.n != 0) + s->HasContainer + (s->Ports.n != 0));
+    mp_map(b, 4 + (s->Err.n != 0) + s->HasContainer + (s->Ports.n != 0) + (running_at != 0));
     mp_kv_str(b, "State", s->State);
     mp_kv_str(b, "Message", s->Message);
     if (s->Err.n)
         mp_kv_str(b, "Err", s->Err);
     mp_kv_i64(b, "Timestamp", s->Timestamp);
     mp_kv_i64(b, "AppliedAt", p->now.ns);
+    if (running_at)
+        mp_kv_i64(b, "RunningAt", running_at);
     if (s->HasContainer) {
         mp_cstr(b, "ContainerStatus");
         mp_map(b, 3);
@@ -531,10 +535,14 @@ static void take_report(struct disp_keeper *k, struct controller_pass *p, struct
         k->ignored++;
         return;
     }
-    now->status = (struct view_task_status){
-        .State = s->State, .Message = s->Message, .Err = s->Err, .ContainerStatus = container_of(p->arena, s)
-    };
-    struct str doc = status_doc(k, p, s);
+    int64_t running_at = view_running_since(&now->status);
+    now->status = (struct view_task_status){ .State = s->State,
+                                             .Message = s->Message,
+                                             .Err = s->Err,
+                                             .AppliedAt = p->now.ns,
+                                             .RunningAt = running_at,
+                                             .ContainerStatus = container_of(p->arena, s) };
+    struct str doc = status_doc(k, p, s, running_at);
     if (now->change) { /* the states in between need not be stored */
         p->txn->chg[now->change - 1].Doc = doc;
         return;

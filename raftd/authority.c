@@ -176,3 +176,94 @@ int authority_check(unsigned who, const struct txn_change *ch, struct err *e)
     return err_set(e, ERR_DENIED, "%s may not %s a %s", authority_names(who, names), op == 'c' ? "create" : "remove",
                    kind_info[k].name);
 }
+
+/* ---- the automatic rollback ---- */
+
+static bool is_nil(struct str span)
+{
+    return span.n == 1 && (unsigned char)span.p[0] == 0xc0;
+}
+
+static bool same_bytes(struct str a, struct str b)
+{
+    return a.n == b.n && a.n > 0 && memcmp(a.p, b.p, a.n) == 0;
+}
+
+/* A field of the change that puts a service back, and what it must be. */
+struct put_back {
+    const char *field, *from; /* from: the stored field that it becomes; NULL: it is removed */
+    unsigned seen;
+};
+
+static bool put_back_right(struct put_back *pb, struct str val, struct str stored)
+{
+    struct str was;
+    pb->seen++;
+    if (!pb->from)
+        return is_nil(val);
+    return mp_find(stored, pb->from, &was) && !is_nil(was) && same_bytes(val, was);
+}
+
+static bool puts_back(struct str patch, struct str stored)
+{
+    struct put_back v[] = { { "Spec", "PreviousSpec", 0 },
+                            { "TaskSpecID", "PreviousTaskSpecID", 0 },
+                            { "PreviousSpec", NULL, 0 },
+                            { "PreviousTaskSpecID", NULL, 0 } };
+    size_t n = sizeof v / sizeof *v, k;
+    struct mp_cursor c = mp_cursor(patch);
+    struct mp_val head, key;
+    struct str val;
+    if (mp_next(&c, &head) != 0 || head.type != MP_MAP)
+        return false;
+    for (size_t i = 0; i < head.n; i++) {
+        if (mp_next(&c, &key) != 0 || key.type != MP_STR || mp_span(&c, &val) != 0)
+            return false;
+        for (k = 0; k < n && !str_is(key.s, v[k].field); k++)
+            ;
+        if (k < n ? !put_back_right(&v[k], val, stored) : !may_change(1u << WHO_ORCHESTRATORD, KIND_SERVICE, key.s))
+            return false;
+    }
+    for (k = 0; k < n; k++)
+        if (v[k].seen != 1)
+            return false;
+    return true;
+}
+
+static bool requires_version(const struct entry *en, struct str id, struct str stored)
+{
+    const struct txn_require *q = en->Requires.v;
+    uint64_t version;
+    if (!mp_get_u64(stored, "Version.Index", &version))
+        return false;
+    for (size_t i = 0; i < en->Requires.n; i++)
+        if (str_is(q[i].Kind, kind_info[KIND_SERVICE].name) && str_eq(q[i].ID, id) && str_is(q[i].Test, "version") &&
+            q[i].Value == version)
+            return true;
+    return false;
+}
+
+static bool rolls_back(unsigned who, const struct entry *en, const struct txn_change *ch, authority_read_fn *read,
+                       void *arg)
+{
+    struct buf stored = BUF_INIT;
+    struct err e;
+    if (!(who & 1u << WHO_ORCHESTRATORD) || kind_by_name(ch->Kind.p, ch->Kind.n) != KIND_SERVICE ||
+        !str_is(ch->Op, "update"))
+        return false;
+    bool ok = read(arg, KIND_SERVICE, ch->ID, &stored, &e) == 0 && requires_version(en, ch->ID, buf_str(&stored)) &&
+              puts_back(ch->Doc, buf_str(&stored));
+    buf_done(&stored);
+    return ok;
+}
+
+int authority_check_txn(unsigned who, const struct entry *en, authority_read_fn *read, void *arg, struct err *e)
+{
+    const struct txn_change *ch = en->Changes.v;
+    for (size_t i = 0; i < en->Changes.n; i++) {
+        int r = authority_check(who, &ch[i], e);
+        if (r < 0 && !(r == -ERR_DENIED && rolls_back(who, en, &ch[i], read, arg)))
+            return r;
+    }
+    return 0;
+}

@@ -11,6 +11,8 @@
 
 #include "common/daemon/conf.h"
 #include "common/proto/msg_raftd.h"
+#include "common/store/layout.h"
+#include "raftd/entry.h"
 
 enum who { WHO_APID, WHO_CAD, WHO_ORCHESTRATORD, WHO_ALLOCATORD, WHO_SCHEDULERD, WHO_DISPATCHERD, WHO_COUNT };
 
@@ -31,3 +33,15 @@ unsigned authority_parse(struct str names);
 
 /* authority_check - one change; -ERR_DENIED says who may not do what. The change has passed entry_check(). */
 int authority_check(unsigned who, const struct txn_change *ch, struct err *e);
+
+/* Appends the document as it is stored now; -ERR_NOT_FOUND. */
+typedef int authority_read_fn(void *arg, enum kind kind, struct str id, struct buf *out, struct err *e);
+
+/*
+ * authority_check_txn - every change of a transaction, and the one right that depends on what is stored:
+ *
+ * orchestratord may put a service back to its PreviousSpec (an automatic rollback): Spec and TaskSpecID become exactly
+ * the stored PreviousSpec and PreviousTaskSpecID, and those are removed, in one change; the transaction requires the
+ * Version of the service that was looked at, so that this still holds when it is applied.
+ */
+int authority_check_txn(unsigned who, const struct entry *en, authority_read_fn *read, void *arg, struct err *e);

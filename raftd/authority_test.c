@@ -136,6 +136,109 @@ static void test_cads_credentials(void **state)
     assert_int_equal(check_one(1u << WHO_ORCHESTRATORD, "purge", "credential", NULL), 0);
 }
 
+/* ---- the automatic rollback ---- */
+
+struct stored {
+    const char *previous, *taskspec; /* NULL: none */
+    uint64_t version;
+};
+
+static void put_spec(struct buf *b, const char *key, const char *image)
+{
+    mp_cstr(b, key);
+    mp_map(b, 1);
+    mp_kv_cstr(b, "Image", image);
+}
+
+static int read_service(void *arg, enum kind kind, struct str id, struct buf *out, struct err *e)
+{
+    const struct stored *s = arg;
+    if (kind != KIND_SERVICE || !str_is(id, "s1"))
+        return err_set(e, ERR_NOT_FOUND, "not found");
+    mp_map(out, 3u + (s->previous != NULL) + (s->taskspec != NULL));
+    mp_cstr(out, "Version");
+    mp_map(out, 1);
+    mp_kv_u64(out, "Index", s->version);
+    put_spec(out, "Spec", "bad");
+    mp_kv_cstr(out, "TaskSpecID", "t2");
+    if (s->previous)
+        put_spec(out, "PreviousSpec", s->previous);
+    if (s->taskspec)
+        mp_kv_cstr(out, "PreviousTaskSpecID", s->taskspec);
+    return 0;
+}
+
+struct rollback {
+    const char *image, *taskspec, *extra; /* NULL: not in the change */
+    bool keep_previous, keep_taskspec;    /* not removed */
+    bool twice;                           /* Spec again, as something else */
+    uint64_t version;                     /* required; 0: none */
+    const char *op;
+};
+
+static int roll_back(unsigned who, const struct rollback *rb, struct stored *stored)
+{
+    struct buf b = BUF_INIT;
+    struct err e = ERR_INIT;
+    mp_map(&b, (rb->image != NULL) + (rb->taskspec != NULL) + (rb->extra != NULL) + !rb->keep_previous +
+                   !rb->keep_taskspec + rb->twice);
+    if (rb->image)
+        put_spec(&b, "Spec", rb->image);
+    if (rb->twice)
+        put_spec(&b, "Spec", "evil");
+    if (rb->taskspec)
+        mp_kv_cstr(&b, "TaskSpecID", rb->taskspec);
+    if (!rb->keep_previous) {
+        mp_cstr(&b, "PreviousSpec");
+        mp_nil(&b);
+    }
+    if (!rb->keep_taskspec) {
+        mp_cstr(&b, "PreviousTaskSpecID");
+        mp_nil(&b);
+    }
+    if (rb->extra)
+        mp_kv_cstr(&b, rb->extra, "x");
+    struct txn_require q = { STR("service"), STR("s1"), STR("version"), rb->version };
+    struct txn_change ch = { str_from(rb->op ? rb->op : "update"), STR("service"), STR("s1"), buf_str(&b) };
+    struct entry en = { .Requires = { &q, rb->version != 0 }, .Changes = { &ch, 1 } };
+    int r = authority_check_txn(who, &en, read_service, stored, &e);
+    buf_done(&b);
+    return r;
+}
+
+static void test_rollback(void **state)
+{
+    struct stored s = { "good", "t1", 7 }, first = { NULL, NULL, 7 }, no_taskspec = { "good", NULL, 7 };
+    const unsigned who = 1u << WHO_ORCHESTRATORD;
+    static const struct rollback right = { .image = "good", .taskspec = "t1", .version = 7 };
+    static const struct rollback wrong[] = {
+        { .image = "evil", .taskspec = "t1", .version = 7 },
+        { .image = "good", .taskspec = "t9", .version = 7 },
+        { .taskspec = "t1", .version = 7 },
+        { .image = "good", .version = 7 },
+        { .image = "good", .taskspec = "t1", .version = 7, .keep_previous = true },
+        { .image = "good", .taskspec = "t1", .version = 7, .keep_taskspec = true },
+        { .image = "good", .taskspec = "t1", .version = 7, .twice = true },
+        { .image = "good", .taskspec = "t1", .version = 7, .extra = "Endpoint" },
+        { .image = "good", .taskspec = "t1", .version = 7, .op = "merge" },
+        { .image = "good", .taskspec = "t1", .version = 7, .op = "create" },
+        { .image = "good", .taskspec = "t1", .version = 6 }, /* looked at another one */
+        { .image = "good", .taskspec = "t1" },
+    };
+    struct rollback with_status = right;
+    (void)state;
+    assert_int_equal(roll_back(who, &right, &s), 0);
+    with_status.extra = "UpdateStatus";
+    assert_int_equal(roll_back(who, &with_status, &s), 0);
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(roll_back(who, &wrong[i], &s), -ERR_DENIED);
+    assert_int_equal(roll_back(who, &right, &first), -ERR_DENIED);
+    assert_int_equal(roll_back(who, &right, &no_taskspec), -ERR_DENIED);
+    for (unsigned w = 0; w < WHO_COUNT; w++)
+        if (w != WHO_APID && w != WHO_ORCHESTRATORD)
+            assert_int_equal(roll_back(1u << w, &right, &s), -ERR_DENIED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_messages),     cmocka_unit_test(test_field_names_are_whole),
         cmocka_unit_test(test_turns),        cmocka_unit_test(test_stranger),
         cmocka_unit_test(test_secret_kinds), cmocka_unit_test(test_cads_credentials),
+        cmocka_unit_test(test_rollback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

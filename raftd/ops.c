@@ -13,13 +13,10 @@ static unsigned peer(struct rpc_call *c)
     return authority_who(&node_conf.authority, rpc_peer_uid(c));
 }
 
-static int changes_check(unsigned who, const struct entry *en, struct err *e)
+static int read_stored(void *arg, enum kind kind, struct str id, struct buf *out, struct err *e)
 {
-    const struct txn_change *ch = en->Changes.v;
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < en->Changes.n; i++)
-        r = authority_check(who, &ch[i], e);
-    return r;
+    (void)arg;
+    return node_sm() ? sm_get(node_sm(), kind, id, out, e) : err_set(e, ERR_NOT_FOUND, "there is no store");
 }
 
 static void refuse(struct rpc_call *c, const struct err *e)
@@ -70,7 +67,7 @@ static void txn(struct rpc_call *c, const struct raftd_txn *t, unsigned who, con
     en.Req = of ? of->Req : 0;
     int r = entry_check(&en, &e);
     if (r == 0)
-        r = changes_check(who, &en, &e);
+        r = authority_check_txn(who, &en, read_stored, NULL, &e);
     if (r < 0)
         refuse(c, &e);
     else
