@@ -10,7 +10,7 @@ B        ?= build$(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 PREFIX   ?= /usr
 DESTDIR  ?=
 
-PKGS     := msgpack lmdb libssl libcrypto libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp ldns
+PKGS     := msgpack lmdb libssl libcrypto libgcrypt libsystemd libmicrohttpd libcurl jansson libnftnl libmnl cmocka libseccomp ldns
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \

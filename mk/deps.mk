@@ -1,6 +1,6 @@
 # The Debian 12 packages needed to build, run and test. `make deps` installs those that are missing (as root), and says
 # which they are otherwise.
-DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev libssl-dev libsystemd-dev \
+DEPS_BUILD := build-essential pkg-config libnng-dev libmsgpack-dev liblmdb-dev libssl-dev libgcrypt20-dev libsystemd-dev \
               libmicrohttpd-dev libcurl4-openssl-dev libjansson-dev libnftnl-dev libmnl-dev libcmocka-dev \
               libseccomp-dev libldns-dev
 DEPS_RUN   := crun conmon skopeo nftables iproute2 util-linux mount busybox-static nng-utils tini ca-certificates \
