@@ -10,6 +10,7 @@
 
 #include "common/object/object_priv.h"
 #include "common/object/views.h"
+#include "common/util/cron.h"
 
 #define MEMORY_MIN_BYTES (4ll << 20)
 #define NS_PER_MS 1000000
@@ -499,6 +500,26 @@ static int progress_label(const json_t *labels, const char *path, struct err *e)
                    at(buf, path, "Labels"), VIEW_PROGRESS_LABEL);
 }
 
+static int schedule_labels(const json_t *obj, const char *path, struct err *e)
+{
+    const json_t *labels = json_object_get(obj, "Labels"), *when = json_object_get(labels, VIEW_SCHEDULE_LABEL),
+                 *overlap = json_object_get(labels, VIEW_OVERLAP_LABEL);
+    struct err why = ERR_INIT;
+    struct cron cron;
+    char buf[300];
+    bool replace;
+    at(buf, path, "Labels");
+    if (when && !is_job(obj))
+        return err_set(e, ERR_INVALID, "%s[\"%s\"]: only jobs have a schedule", buf, VIEW_SCHEDULE_LABEL);
+    if (when && cron_parse(str_from(json_string_value(when)), &cron, &why) != 0)
+        return err_set(e, ERR_INVALID, "%s[\"%s\"]: %s", buf, VIEW_SCHEDULE_LABEL, why.msg);
+    if (overlap && !when)
+        return err_set(e, ERR_INVALID, "%s[\"%s\"]: there is no %s", buf, VIEW_OVERLAP_LABEL, VIEW_SCHEDULE_LABEL);
+    if (overlap && !view_overlap(str_from(json_string_value(overlap)), &replace))
+        return err_set(e, ERR_INVALID, "%s[\"%s\"]: must be skip or replace", buf, VIEW_OVERLAP_LABEL);
+    return 0;
+}
+
 int obj_rules_service(json_t *obj, const char *path, struct err *e)
 {
     if (is_job(obj) && json_object_get(obj, "UpdateConfig") != NULL)
@@ -509,6 +530,8 @@ int obj_rules_service(json_t *obj, const char *path, struct err *e)
     int r = progress_label(labels, path, e);
     if (r >= 0)
         r = drain_label(labels, path, e);
+    if (r >= 0)
+        r = schedule_labels(obj, path, e);
     return r < 0 ? r : placement_labels(labels, path, e);
 }
 

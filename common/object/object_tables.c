@@ -428,6 +428,8 @@ TYPE(service_status, "ServiceStatus");
 static const struct obj_field job_status_f[] = {
     F("JobIteration", OT_OBJ, A, SUB(version), .doc = "grows with each run"),
     F("LastExecution", OT_TIME, 0, .doc = "when the job was started last"),
+    F("ScheduledFrom", OT_TIME, OBJ_INTERNAL, .doc = NULL),
+    F("Skipped", OT_UINT, 0, .doc = "times at which the job was due while it was still running; not in Docker"),
     END,
 };
 TYPE(job_status, "JobStatus");

@@ -461,6 +461,42 @@ static void drain_periods(void **state)
     }
 }
 
+static void schedules(void **state)
+{
+    static const struct {
+        const char *mode, *labels, *error;
+    } cases[] = {
+        { "ReplicatedJob", "\"microswarm.schedule\":\"*/5 * * * *\"", NULL },
+        { "GlobalJob", "\"microswarm.schedule\":\"@hourly\",\"microswarm.schedule.overlap\":\"skip\"", NULL },
+        { "GlobalJob", "\"microswarm.schedule\":\"@daily\",\"microswarm.schedule.overlap\":\"replace\"", NULL },
+        { "Replicated", "\"microswarm.schedule\":\"@hourly\"",
+          "Labels[\"microswarm.schedule\"]: only jobs have a schedule" },
+        { "GlobalJob", "\"microswarm.schedule\":\"0 0 30 2 *\"",
+          "Labels[\"microswarm.schedule\"]: there is no such day in any year" },
+        { "GlobalJob", "\"microswarm.schedule\":\"\"",
+          "Labels[\"microswarm.schedule\"]: five fields are needed: minute, hour, day of month, month, day of week; "
+          "this has 0" },
+        { "GlobalJob", "\"microswarm.schedule\":\"CRON_TZ=Asia/Tokyo @daily\"",
+          "Labels[\"microswarm.schedule\"]: time zone \"Asia/Tokyo\": only UTC is supported" },
+        { "GlobalJob", "\"microswarm.schedule\":\"@daily\",\"microswarm.schedule.overlap\":\"queue\"",
+          "Labels[\"microswarm.schedule.overlap\"]: must be skip or replace" },
+        { "GlobalJob", "\"microswarm.schedule.overlap\":\"skip\"",
+          "Labels[\"microswarm.schedule.overlap\"]: there is no microswarm.schedule" },
+    };
+    char text[600];
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(text, sizeof text,
+                 "{\"Name\":\"w\",\"Labels\":{%s},\"Mode\":{\"%s\":{}},\"TaskTemplate\":{\"ContainerSpec\":{\"Image\":"
+                 "\"a\"}}}",
+                 cases[i].labels, cases[i].mode);
+        if (cases[i].error)
+            expect_error(&obj_service_spec, text, cases[i].error);
+        else
+            json_decref(parse(&obj_service_spec, text));
+    }
+}
+
 static void placement_labels(void **state)
 {
     static const struct {
@@ -607,6 +643,7 @@ int main(void)
         cmocka_unit_test(overlay_adds_what_is_not_stored),
         cmocka_unit_test(malformed_documents_are_refused),
         cmocka_unit_test(drain_periods),
+        cmocka_unit_test(schedules),
         cmocka_unit_test(progress_deadlines),
         cmocka_unit_test(placement_labels),
         cmocka_unit_test(errors_of_a_service_spec),

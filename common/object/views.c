@@ -172,6 +172,8 @@ static const struct field update_status_fields[] = {
 static const struct field job_status_fields[] = {
     FIELD_OBJ(struct view_job_status, JobIteration, version_fields, struct view_version),
     I64(struct view_job_status, LastExecution),
+    I64(struct view_job_status, ScheduledFrom),
+    U64(struct view_job_status, Skipped),
     FIELD_END,
 };
 static const struct field autoscale_fields[] = {
@@ -524,4 +526,10 @@ bool view_drain_period(struct str text, uint64_t *ret_ms)
         return false;
     *ret_ms = (uint64_t)((ns + 999999) / 1000000);
     return true;
+}
+
+bool view_overlap(struct str text, bool *ret_replace)
+{
+    *ret_replace = str_is(text, "replace");
+    return *ret_replace || str_is(text, "skip");
 }

@@ -129,7 +129,9 @@ struct view_update_status {
 struct view_job_status {
     struct view_version JobIteration; /* a run of the job; apid counts up when the service changes, orchestratord when
                                          its schedule says so */
-    int64_t LastExecution;            /* when that run began */
+    int64_t LastExecution;            /* when that run began; 0: it has a schedule, and has not begun */
+    int64_t ScheduledFrom;            /* jobs with a schedule: what was due until then has been dealt with */
+    uint64_t Skipped;                 /* due times at which a run was still going */
 };
 /* Services that scale themselves (labels microswarm.autoscale.*). */
 struct view_autoscale { /* written by orchestratord */
@@ -358,6 +360,12 @@ bool view_rebalance(struct str text, struct view_budget *ret);
 #define VIEW_DRAIN_MAX_MS 86400000u
 /* view_drain_period - its value: "0", or a Go duration up to 24h; false for anything else. Rounded up. */
 bool view_drain_period(struct str text, uint64_t *ret_ms);
+
+/* When a job runs: cron's syntax (common/util/cron.h), and what happens when it is due while a run is still going. */
+#define VIEW_SCHEDULE_LABEL "microswarm.schedule"
+#define VIEW_OVERLAP_LABEL "microswarm.schedule.overlap"
+/* view_overlap - "skip" (also when there is none) or "replace"; false for anything else. */
+bool view_overlap(struct str text, bool *ret_replace);
 
 /* How long an update waits for a new task to run before it counts as failed: a label of its service. */
 #define VIEW_PROGRESS_LABEL "microswarm.update.progress-deadline"
