@@ -71,7 +71,8 @@ static unsigned stop_now(struct task_core *t)
 static unsigned stop(struct task_core *t)
 {
     t->phase = TP_STOPPING;
-    if (!t->drains || t->removed) /* of a task that was forgotten, nobody will say that it is drained */
+    /* of a task that was forgotten, nobody will say that it is drained; one that is not well helps nobody */
+    if (!t->drains || t->removed || t->err[0])
         return DO_STORE | stop_now(t);
     if (t->drained)
         return DO_STORE | quiet(t);
@@ -121,12 +122,43 @@ static unsigned on_desired(struct task_core *t, const struct task_event *ev)
     }
 }
 
+/* fail_unhealthy - the reason is there since it was told to stop. How its end is worded differs by whether it ever ran,
+ * as with Docker. */
+static unsigned fail_unhealthy(struct task_core *t, const struct task_event *ev)
+{
+    char text[TASK_ERR_MAX + 64];
+    struct task_event why = *ev;
+    bool ran = t->state >= TASK_RUNNING && t->exit_code != 0;
+    snprintf(text, sizeof text, "task: non-zero exit (%" PRId64 "): %s", t->exit_code, t->err);
+    why.text = ran ? text : text + (strlen(text) - strlen(t->err));
+    fail(t, &why, TASK_FAILED);
+    return clean(t);
+}
+
+static unsigned unhealthy(struct task_core *t, const struct task_event *ev)
+{
+    if (t->phase != TP_RUNNING)
+        return 0;
+    snprintf(t->err, sizeof t->err, "%s", ev->text);
+    return stop(t);
+}
+
+static unsigned healthy(struct task_core *t, const struct task_event *ev)
+{
+    if (t->phase != TP_RUNNING || t->state >= TASK_RUNNING)
+        return 0;
+    enter(t, ev, TASK_RUNNING, "started");
+    return DO_STORE;
+}
+
 static unsigned exited(struct task_core *t, const struct task_event *ev)
 {
     if (t->phase != TP_RUNNING && t->phase != TP_STOPPING)
         return 0;
     t->exit_code = ev->exit_code;
     t->pid = 0;
+    if (t->err[0])
+        return fail_unhealthy(t, ev);
     if (t->phase == TP_STOPPING)
         return shut(t, ev);
     if (ev->exit_code == 0) {
@@ -147,6 +179,8 @@ static unsigned lost(struct task_core *t, const struct task_event *ev)
         return 0;
     t->pid = 0;
     t->exit_code = -1;
+    if (t->err[0])
+        return fail_unhealthy(t, ev);
     if (stop_wanted(t))
         return shut(t, ev);
     fail(t, ev, TASK_FAILED);
@@ -160,7 +194,8 @@ static unsigned started(struct task_core *t, const struct task_event *ev)
     bool stopping = t->phase == TP_STOPPING;
     t->pid = ev->pid;
     t->has_container = true;
-    if (t->state < TASK_RUNNING)
+    t->checked = ev->checked;
+    if (t->state < TASK_RUNNING && !t->checked)
         enter(t, ev, TASK_RUNNING, "started");
     t->phase = TP_RUNNING;
     return stopping || stop_wanted(t) ? stop(t) : DO_STORE;
@@ -264,6 +299,10 @@ unsigned task_step(struct task_core *t, const struct task_event *ev)
         return t->phase == TP_CLEANING ? done(t) : 0;
     case TE_RESUME:
         return resume(t, ev);
+    case TE_HEALTHY:
+        return healthy(t, ev);
+    case TE_UNHEALTHY:
+        return unhealthy(t, ev);
     }
     return 0;
 }
@@ -272,7 +311,8 @@ void task_check(const struct task_core *t)
 {
     CHECK(t->phase < TP_COUNT);
     CHECK((t->phase >= TP_CLEANING) == (t->state >= TASK_COMPLETE));
-    CHECK(t->phase != TP_RUNNING || t->state == TASK_RUNNING);
+    CHECK(t->phase != TP_RUNNING || t->state == TASK_RUNNING || (t->state == TASK_STARTING && t->checked));
+    CHECK(!t->err[0] || t->phase >= TP_STOPPING);
     CHECK(t->phase < TP_RUNNING || t->phase >= TP_CLEANING || t->has_container);
     CHECK(t->drain == DRAIN_NONE || t->drains || t->phase >= TP_STOPPING);
     CHECK(t->state != TASK_FAILED || t->err[0] != '\0');

@@ -28,6 +28,7 @@ enum task_phase { /* stored: append only */
 };
 
 #define TASK_ERR_MAX 400
+#define TASK_UNHEALTHY "dockerexec: unhealthy container" /* Docker's words */
 
 struct task_core {
     enum task_phase phase;
@@ -40,6 +41,7 @@ struct task_core {
     int64_t exit_code;
     uint64_t pid;
     bool has_container;
+    bool checked; /* it runs for others only once its health check has succeeded; until then it is "starting" */
     bool drains;  /* others connect to it: it is taken out everywhere before it is stopped */
     bool drained; /* so says the manager */
     enum { DRAIN_NONE, DRAIN_WAIT, DRAIN_QUIET } drain; /* while stopping, before the signal; not stored */
@@ -60,6 +62,8 @@ enum task_event_type {
     TE_ADOPTED,    /* agentd has restarted and the container runs: pid */
     TE_DRAIN_OVER, /* nobody says that it is taken out everywhere: do without */
     TE_QUIET,      /* nobody is connected to it any more, or its drain period is over */
+    TE_HEALTHY,    /* its first successful check; it is known to others */
+    TE_UNHEALTHY,  /* text */
 };
 
 struct task_event {
@@ -67,6 +71,7 @@ struct task_event {
     struct wall_ns now;
     enum task_state desired;
     bool drains, drained; /* with it */
+    bool checked;         /* TE_STARTED, TE_ADOPTED: it has a health check */
     bool reject;          /* TE_START_FAILED: this node cannot do it at all */
     const char *text;
     int64_t exit_code;

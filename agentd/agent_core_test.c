@@ -11,9 +11,10 @@
 #include "common/util/check.h"
 #include "common/util/scenario.h"
 
-static const char *const event_names[] = { "assign",       "removed", "prepared",   "prepare-failed", "started",
-                                           "start-failed", "exited",  "lost",       "grace-over",     "cleaned",
-                                           "resume",       "adopted", "drain-over", "quiet" };
+static const char *const event_names[] = { "assign",     "removed",      "prepared", "prepare-failed",
+                                           "started",    "start-failed", "exited",   "lost",
+                                           "grace-over", "cleaned",      "resume",   "adopted",
+                                           "drain-over", "quiet",        "healthy",  "unhealthy" };
 static const char *const effect_names[] = { "store",  "prepare", "start",  "stop",  "kill",
                                             "cancel", "clean",   "forget", "drain", "quiet" };
 static const char *const phase_names[] = { "new",     "preparing", "ready",    "starting",
@@ -51,6 +52,8 @@ static void line(void *arg, char **words, unsigned n, struct buf *out)
             ev.drains = true;
         else if (strcmp(words[k], "drained") == 0)
             ev.drains = ev.drained = true;
+        else if (strcmp(words[k], "checked") == 0)
+            ev.checked = true;
         else if (strcmp(words[k], "reject") == 0)
             ev.reject = true;
         else
@@ -83,14 +86,15 @@ static void test_scenarios(void **state)
 static void walk(const struct task_core *from, unsigned depth, unsigned *pending)
 {
     static const enum task_state desired[] = { TASK_READY, TASK_RUNNING, TASK_SHUTDOWN, TASK_RUNNING, TASK_SHUTDOWN };
-    for (int type = TE_ASSIGN; type <= TE_QUIET; type++) {
-        for (size_t d = 0; d < (type == TE_ASSIGN ? 5 : 1); d++) {
+    for (int type = TE_ASSIGN; type <= TE_UNHEALTHY; type++) {
+        for (size_t d = 0; d < (type == TE_ASSIGN ? 5 : type == TE_STARTED ? 2 : 1); d++) {
             struct task_core t = *from;
             struct task_event ev = { .type = (enum task_event_type)type,
                                      .now = { 2 },
                                      .desired = desired[d],
                                      .drains = d >= 3,
                                      .drained = d == 4 && depth % 2,
+                                     .checked = d == 1,
                                      .text = "x",
                                      .exit_code = 1,
                                      .pid = 5 };

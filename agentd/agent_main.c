@@ -22,6 +22,8 @@ static const struct conf_item conf[] = {
             "longest pause between tries to reach the managers"),
     CONF_MS("drain_wait", &agent_conf.drain_wait_ms, "4s", 0, 60000,
             "how long a task that is to stop waits for the managers' word that nobody sends it anything new"),
+    CONF_COUNT("health_starts_max", &agent_conf.health_starts_max, "16", 1, 1000,
+               "health checks that begin at the same time; one that takes more than 5 s does not count"),
     CONF_END,
 };
 

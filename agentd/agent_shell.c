@@ -9,6 +9,8 @@
 #include <sys/fsuid.h>
 #include <unistd.h>
 
+#include "agentd/agent_events.h"
+#include "agentd/agent_health.h"
 #include "agentd/agent_task.h"
 #include "agentd/agent_view.h"
 #include "agentd/image_index.h"
@@ -551,6 +553,7 @@ void agent_stop(void)
         task_free(t);
     }
     run_close();
+    agent_events_close();
     ag->images = images_close(ag->images);
     ag->oci = oci_env_close(ag->oci);
     timer_free(ag->retry_store);
@@ -676,6 +679,12 @@ static void op_volumes(struct rpc_call *c, const void *req)
     view_op_volumes(&agent, c, req);
 }
 
+static void op_events(struct rpc_call *c, const void *req)
+{
+    if (local(c))
+        agent_events_op(c, req);
+}
+
 static void op_leave(struct rpc_call *c, const void *req)
 {
     if (!local(c))
@@ -704,6 +713,7 @@ const struct route agent_routes[] = {
     { &op_agent_info, op_info },
     { &op_agent_containers, op_containers },
     { &op_agent_volumes, op_volumes },
+    { &op_agent_events, op_events },
     { &op_agent_leave, op_leave },
     { 0 },
 };
@@ -751,4 +761,5 @@ void agent_metrics(struct buf *out)
     buf_printf(out, "microswarm_agentd_started_total %" PRIu64 "\n", agent.started_total);
     buf_printf(out, "microswarm_agentd_failed_total %" PRIu64 "\n", agent.failed_total);
     buf_printf(out, "microswarm_agentd_images %zu\n", images_count(agent.images));
+    agent_health_metrics(out);
 }

@@ -57,7 +57,8 @@ struct atask {
     size_t nmounts;
     struct copy *copies;
     size_t ncopies, copied;
-    struct proc *proc; /* a copy or a removal */
+    struct proc *proc;       /* a copy or a removal */
+    struct checked *checked; /* agent_health.c; NULL: no health check */
     uint64_t mesh_pause_ms;
     struct timer *timer; /* grace period, drain, or the pause before asking meshd again */
     enum { TIMER_NONE, TIMER_GRACE, TIMER_DRAIN, TIMER_MESH_UP, TIMER_MESH_DOWN } timer_for;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agentd/agent_health.h"
 #include "agentd/agent_task.h"
 #include "agentd/image_index.h"
 #include "agentd/oci_spec.h"
@@ -98,6 +99,7 @@ void view_op_containers(struct agent *ag, struct rpc_call *c, const struct agent
                                                           .NodeID = t->a.NodeID,
                                                           .Slot = t->a.Slot,
                                                           .Spec = t->a.Spec };
+        agent_health_view(t, &a, &v[rep.Containers.n - 1].Health);
     }
     rep.Containers.v = v;
     if (v)

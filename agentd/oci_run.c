@@ -255,6 +255,21 @@ bool oci_cgroup2(const struct oci_env *env)
     return env->cgroup2;
 }
 
+const struct oci_conf *oci_conf_of(const struct oci_env *env)
+{
+    return &env->conf;
+}
+
+const char *oci_crun_root(const struct oci_env *env)
+{
+    return env->crun_root;
+}
+
+sd_event *oci_loop(const struct oci_env *env)
+{
+    return env->loop;
+}
+
 bool oci_swap_limit(const struct oci_env *env)
 {
     return env->swap_limit;

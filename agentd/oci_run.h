@@ -23,7 +23,10 @@ struct oci_conf {
 
 int oci_env_open(struct oci_env **ret, sd_event *loop, const struct oci_conf *conf, struct err *e);
 struct oci_env *oci_env_close(struct oci_env *env);
-bool oci_cgroup2(const struct oci_env *env);    /* the host has only cgroup v2 */
+bool oci_cgroup2(const struct oci_env *env); /* the host has only cgroup v2 */
+const struct oci_conf *oci_conf_of(const struct oci_env *env);
+const char *oci_crun_root(const struct oci_env *env);
+sd_event *oci_loop(const struct oci_env *env);
 bool oci_swap_limit(const struct oci_env *env); /* the memory controller counts swap */
 
 /* oci_cgroups_each - the tasks that have control groups; _remove - takes away those of a task, as far as they are

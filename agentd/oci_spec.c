@@ -40,6 +40,16 @@ static struct str text_of(json_t *obj, const char *key)
     return json_is_string(v) ? (struct str){ json_string_value(v), json_string_length(v) } : (struct str){ "", 0 };
 }
 
+static struct health_spec health_of(json_t *h, struct arena *a)
+{
+    return (struct health_spec){ .Test = strs_of(json_object_get(h, "Test"), a),
+                                 .Interval = json_integer_value(json_object_get(h, "Interval")),
+                                 .Timeout = json_integer_value(json_object_get(h, "Timeout")),
+                                 .Retries = json_integer_value(json_object_get(h, "Retries")),
+                                 .StartPeriod = json_integer_value(json_object_get(h, "StartPeriod")),
+                                 .StartInterval = json_integer_value(json_object_get(h, "StartInterval")) };
+}
+
 int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, struct err *e)
 {
     json_t *c = json_object_get(image, "config"), *v, *vols;
@@ -53,6 +63,8 @@ int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, stru
     ret->WorkingDir = text_of(c, "WorkingDir");
     ret->User = text_of(c, "User");
     ret->StopSignal = text_of(c, "StopSignal");
+    ret->Shell = strs_of(json_object_get(c, "Shell"), a);
+    ret->Healthcheck = health_of(json_object_get(c, "Healthcheck"), a);
     vols = json_object_get(c, "Volumes");
     ret->Volumes.v = arena_array(a, json_object_size(vols) + 1, sizeof(struct str));
     if (!ret->Volumes.v)

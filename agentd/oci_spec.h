@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "agentd/health_core.h"
 #include "agentd/oci_tmpl.h"
 #include "agentd/oci_user.h"
 #include "agentd/task_spec.h"
@@ -15,6 +16,8 @@
 struct image_conf {
     struct strs Entrypoint, Cmd, Env, Volumes;
     struct str WorkingDir, User, StopSignal;
+    struct strs Shell;
+    struct health_spec Healthcheck;
 };
 /* image_conf_read - from the JSON of an image configuration ("config" member); lists in the arena, text in the DOM. */
 int image_conf_read(json_t *image, struct image_conf *ret, struct arena *a, struct err *e);

@@ -160,8 +160,8 @@ int proc_start(struct proc **ret, sd_event *loop, const struct proc_spec *spec, 
     p->pidfd = p->out_fd = p->err_fd = -1;
     p->done = done;
     p->arg = arg;
-    p->out_fd = memfd_create("stdout", MFD_CLOEXEC);
-    p->err_fd = memfd_create("stderr", MFD_CLOEXEC);
+    p->out_fd = spec->out_fd > 0 ? fcntl(spec->out_fd, F_DUPFD_CLOEXEC, 3) : memfd_create("stdout", MFD_CLOEXEC);
+    p->err_fd = spec->out_fd > 0 ? fcntl(spec->out_fd, F_DUPFD_CLOEXEC, 3) : memfd_create("stderr", MFD_CLOEXEC);
     _cleanup_(closep) int in_fd = input_fd(spec->input);
     if (p->out_fd < 0 || p->err_fd < 0 || in_fd < 0)
         /* cppcheck-suppress memleak */
@@ -171,6 +171,10 @@ int proc_start(struct proc **ret, sd_event *loop, const struct proc_spec *spec, 
     if (r != 0) {
         p->pid = 0;
         return err_errno(e, r, "run %s", spec->argv[0]);
+    }
+    if (spec->out_fd > 0) {
+        close(TAKE_FD(p->out_fd));
+        close(TAKE_FD(p->err_fd));
     }
     p->pidfd = pidfd_of(p->pid);
     if (p->pidfd < 0)

@@ -18,6 +18,7 @@ struct proc_spec {
     struct str input;        /* standard input's content; empty: /dev/null */
     const char *const *env;  /* NULL: PATH only */
     const char *dir;         /* working folder; NULL: ours */
+    int out_fd;              /* takes all its output instead; 0: kept until it has ended */
     int keep_fds[4];         /* descriptors the child gets as 3, 4, 5...; -1 or 0 ends the list */
 };
 

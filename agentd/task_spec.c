@@ -64,12 +64,12 @@ static const struct field ulimit_fields[] = {
     FIELD_END,
 };
 static const struct field health_fields[] = {
-    FIELD_STRS(struct tspec_health, Test, LIST_CAP),
-    FIELD_I64(struct tspec_health, Interval, 0, INT64_MAX),
-    FIELD_I64(struct tspec_health, Timeout, 0, INT64_MAX),
-    FIELD_I64(struct tspec_health, Retries, 0, INT64_MAX),
-    FIELD_I64(struct tspec_health, StartPeriod, 0, INT64_MAX),
-    FIELD_I64(struct tspec_health, StartInterval, 0, INT64_MAX),
+    FIELD_STRS(struct health_spec, Test, LIST_CAP),
+    FIELD_I64(struct health_spec, Interval, 0, INT64_MAX),
+    FIELD_I64(struct health_spec, Timeout, 0, INT64_MAX),
+    FIELD_I64(struct health_spec, Retries, 0, INT64_MAX),
+    FIELD_I64(struct health_spec, StartPeriod, 0, INT64_MAX),
+    FIELD_I64(struct health_spec, StartInterval, 0, INT64_MAX),
     FIELD_END,
 };
 static const struct field fileref_fields[] = {
@@ -102,7 +102,7 @@ static const struct field container_fields[] = {
     FIELD_LIST(C, Mounts, mount_fields, struct tspec_mount, LIST_CAP),
     FIELD_LIST(C, Ulimits, ulimit_fields, struct tspec_ulimit, LIST_CAP),
     FIELD_PTR(C, DNSConfig, dns_fields, struct tspec_dns),
-    FIELD_PTR(C, Healthcheck, health_fields, struct tspec_health),
+    FIELD_PTR(C, Healthcheck, health_fields, struct health_spec),
     FIELD_I64(C, OomScoreAdj, -1000, 1000),
     FIELD_LIST(C, Secrets, fileref_fields, struct tspec_fileref, LIST_CAP),
     FIELD_LIST(C, Configs, fileref_fields, struct tspec_fileref, LIST_CAP),

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "agentd/health_core.h"
 #include "common/proto/fields.h"
 
 struct tspec_bind {
@@ -52,10 +53,6 @@ struct tspec_ulimit {
     struct str Name;
     int64_t Soft, Hard;
 };
-struct tspec_health {
-    struct strs Test;
-    int64_t Interval, Timeout, Retries, StartPeriod, StartInterval;
-};
 struct tspec_container {
     struct str Image, Hostname, Dir, User, StopSignal;
     struct strmap Labels, Sysctls;
@@ -67,7 +64,7 @@ struct tspec_container {
     struct list Mounts;  /* tspec_mount */
     struct list Ulimits; /* tspec_ulimit */
     struct tspec_dns *DNSConfig;
-    struct tspec_health *Healthcheck;
+    struct health_spec *Healthcheck;
     int64_t OomScoreAdj;
     struct list Secrets, Configs; /* tspec_fileref */
 };

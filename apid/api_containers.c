@@ -185,6 +185,10 @@ static json_t *status_text(const struct agent_container *c)
     if (str_is(c->State, "running")) {
         buf_puts(&b, "Up ");
         put_duration(&b, age);
+        if (str_is(c->Health.Status, "starting"))
+            buf_puts(&b, " (health: starting)");
+        else if (c->Health.Status.n > 0 && !str_is(c->Health.Status, "none"))
+            buf_printf(&b, " (" STR_FMT ")", STR_ARG(c->Health.Status));
     } else if (str_is(c->State, "exited")) {
         buf_printf(&b, "Exited (%lld) ", (long long)c->ExitCode);
         put_duration(&b, age);
@@ -295,7 +299,8 @@ static bool container_matches(const struct filters *f, bool all, const struct co
         return false;
     return filters_prefix(f, "id", x->c->ID) && name_matches(f, x->name) && filters_exact(f, "status", x->c->State) &&
            exited_matches(f, x->c) && labels_match(f, x->labels) && ancestor_matches(f, x) &&
-           filters_exact(f, "is-task", STR("true")) && filters_exact(f, "health", STR("none"));
+           filters_exact(f, "is-task", STR("true")) &&
+           filters_exact(f, "health", x->c->Health.Status.n ? x->c->Health.Status : STR("none"));
 }
 
 static int newest_first(const void *a, const void *b)
@@ -376,6 +381,42 @@ static json_t *copy_or(json_t *o, const char *key, json_t *otherwise)
     return json_incref(v);
 }
 
+static bool has_health(const struct agent_container *c)
+{
+    return c->Health.Status.n > 0 && !str_is(c->Health.Status, "none");
+}
+
+static json_t *health(const struct agent_health *h)
+{
+    json_t *log = json_array();
+    char start[WALL_TEXT_MAX], end[WALL_TEXT_MAX];
+
+    for (size_t i = 0; i < h->Log.n; i++) {
+        const struct agent_health_result *x = &((const struct agent_health_result *)h->Log.v)[i];
+        struct buf text = BUF_INIT; /* as JSON: what is not UTF-8 is replaced */
+        wall_format((struct wall_ns){ x->Start }, start);
+        wall_format((struct wall_ns){ x->End }, end);
+        buf_json_str(&text, x->Output);
+        json_t *said = json_loadb(text.p, text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+        buf_done(&text);
+        json_array_append_new(log, json_pack("{s:s, s:s, s:I, s:o}", "Start", start, "End", end, "ExitCode",
+                                             (json_int_t)x->ExitCode, "Output", said ?: json_string("")));
+    }
+    return json_pack("{s:o, s:I, s:o}", "Status", json_text(h->Status), "FailingStreak", (json_int_t)h->FailingStreak,
+                     "Log", log);
+}
+
+static json_t *health_config(const struct agent_health *h)
+{
+    json_t *test = json_array();
+
+    for (size_t i = 0; i < h->Test.n; i++)
+        json_array_append_new(test, json_text(h->Test.v[i]));
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:I}", "Test", test, "Interval", (json_int_t)h->Interval, "Timeout",
+                     (json_int_t)h->Timeout, "StartPeriod", (json_int_t)h->StartPeriod, "StartInterval",
+                     (json_int_t)h->StartInterval, "Retries", (json_int_t)h->Retries);
+}
+
 static json_t *state(const struct container *x)
 {
     const struct agent_container *c = x->c;
@@ -384,10 +425,13 @@ static json_t *state(const struct container *x)
     static const char never[] = "0001-01-01T00:00:00Z";
 
     wall_format((struct wall_ns){ c->Since }, since);
-    return json_pack("{s:o, s:b, s:b, s:b, s:b, s:b, s:I, s:I, s:s, s:s, s:s}", "Status", json_text(c->State),
-                     "Running", runs, "Paused", 0, "Restarting", 0, "OOMKilled", 0, "Dead", 0, "Pid",
-                     (json_int_t)c->PID, "ExitCode", (json_int_t)c->ExitCode, "Error", "", "StartedAt",
-                     runs ? since : never, "FinishedAt", over ? since : never);
+    json_t *o = json_pack("{s:o, s:b, s:b, s:b, s:b, s:b, s:I, s:I, s:s, s:s, s:s}", "Status", json_text(c->State),
+                          "Running", runs, "Paused", 0, "Restarting", 0, "OOMKilled", 0, "Dead", 0, "Pid",
+                          (json_int_t)c->PID, "ExitCode", (json_int_t)c->ExitCode, "Error", "", "StartedAt",
+                          runs ? since : never, "FinishedAt", over ? since : never);
+    if (has_health(c))
+        json_object_set_new(o, "Health", health(&c->Health));
+    return o;
 }
 
 static json_t *host_config(const struct container *x)
@@ -416,14 +460,18 @@ static json_t *config(const struct container *x)
     char short_id[13] = "";
 
     (void)str_copy(short_id, sizeof short_id, (struct str){ x->c->ID.p, x->c->ID.n < 12 ? x->c->ID.n : 12 });
-    return json_pack("{s:o, s:s, s:o, s:b, s:b, s:b, s:o, s:o, s:b, s:o, s:o, s:s, s:n, s:o, s:o, s:n, s:O, s:o}",
-                     "Hostname", copy_or(spec, "Hostname", json_string(short_id)), "Domainname", "", "User",
-                     copy_or(spec, "User", json_string("")), "AttachStdin", 0, "AttachStdout", 0, "AttachStderr", 0,
-                     "Tty", copy_or(spec, "TTY", json_false()), "OpenStdin", copy_or(spec, "OpenStdin", json_false()),
-                     "StdinOnce", 0, "Env", copy_or(spec, "Env", json_array()), "Cmd",
-                     copy_or(spec, "Args", json_null()), "Image", image_name(x), "Volumes", "WorkingDir",
-                     copy_or(spec, "Dir", json_string("")), "Entrypoint", copy_or(spec, "Command", json_null()),
-                     "OnBuild", "Labels", x->labels, "StopSignal", copy_or(spec, "StopSignal", json_string("SIGTERM")));
+    json_t *o =
+        json_pack("{s:o, s:s, s:o, s:b, s:b, s:b, s:o, s:o, s:b, s:o, s:o, s:s, s:n, s:o, s:o, s:n, s:O, s:o}",
+                  "Hostname", copy_or(spec, "Hostname", json_string(short_id)), "Domainname", "", "User",
+                  copy_or(spec, "User", json_string("")), "AttachStdin", 0, "AttachStdout", 0, "AttachStderr", 0, "Tty",
+                  copy_or(spec, "TTY", json_false()), "OpenStdin", copy_or(spec, "OpenStdin", json_false()),
+                  "StdinOnce", 0, "Env", copy_or(spec, "Env", json_array()), "Cmd", copy_or(spec, "Args", json_null()),
+                  "Image", image_name(x), "Volumes", "WorkingDir", copy_or(spec, "Dir", json_string("")), "Entrypoint",
+                  copy_or(spec, "Command", json_null()), "OnBuild", "Labels", x->labels, "StopSignal",
+                  copy_or(spec, "StopSignal", json_string("SIGTERM")));
+    if (has_health(x->c))
+        json_object_set_new(o, "Healthcheck", health_config(&x->c->Health));
+    return o;
 }
 
 static json_t *ports(const struct container *x)

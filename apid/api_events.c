@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <strings.h>
 
+#include "apid/api_local.h"
 #include "apid/api_reach.h"
 #include "apid/api_resources.h"
+#include "common/proto/msg_agentd.h"
 #include "common/util/check.h"
 #include "common/util/table.h"
 
@@ -22,7 +24,7 @@ struct attr {
 struct event {
     uint64_t seq; /* from 1; 0: empty */
     const char *type, *scope;
-    char action[16];
+    char action[64];
     char *id, *name, *text; /* text: one JSON line */
     int64_t time_ns;
 };
@@ -83,12 +85,12 @@ static void event_clear(struct event *e)
 
 static void feed(struct listener *l);
 
-static void emit(const char *type, const char *scope, const char *action, struct str id, struct str name,
-                 const struct attr *attrs, size_t n)
+static void emit_at(int64_t time_ns, const char *type, const char *scope, const char *action, struct str id,
+                    struct str name, const struct attr *attrs, size_t n)
 {
     struct event *e = &ev.ring[(ev.last_seq + 1) % RING];
     struct buf b = BUF_INIT;
-    bool image = strcmp(type, "image") == 0;
+    bool local = strcmp(scope, "local") == 0;
 
     event_clear(e);
     e->seq = ++ev.last_seq;
@@ -97,11 +99,15 @@ static void emit(const char *type, const char *scope, const char *action, struct
     (void)str_copy(e->action, sizeof e->action, str_from(action));
     e->id = str_dup(id);
     e->name = str_dup(name);
-    e->time_ns = clock_wall().ns;
+    e->time_ns = time_ns;
     buf_putc(&b, '{');
-    if (image) { /* older clients read these */
+    if (local) { /* older clients read these */
         buf_printf(&b, "\"status\":\"%s\",\"id\":", action);
         buf_json_str(&b, id);
+        if (n > 0 && strcmp(attrs[0].key, "image") == 0) {
+            buf_puts(&b, ",\"from\":");
+            buf_json_str(&b, str_from(attrs[0].val));
+        }
         buf_putc(&b, ',');
     }
     buf_printf(&b, "\"Type\":\"%s\",\"Action\":\"%s\",\"Actor\":{\"ID\":", type, action);
@@ -121,6 +127,12 @@ static void emit(const char *type, const char *scope, const char *action, struct
     buf_done(&b);
 }
 
+static void emit(const char *type, const char *scope, const char *action, struct str id, struct str name,
+                 const struct attr *attrs, size_t n)
+{
+    emit_at(clock_wall().ns, type, scope, action, id, name, attrs, n);
+}
+
 static void feed_all(void)
 {
     struct listener *next;
@@ -134,6 +146,28 @@ static void feed_all(void)
 void events_image(const char *action, struct str id, struct str name)
 {
     emit("image", "local", action, id, name, NULL, 0);
+    feed_all();
+}
+
+void events_container(const struct agent_event_item *x)
+{
+    char code[24], action[64];
+    char *own[] = { str_dup(x->Image),       str_dup(x->NodeID), str_dup(x->ServiceID),
+                    str_dup(x->ServiceName), str_dup(x->TaskID), str_dup(x->Name) };
+    struct attr attrs[ATTRS_MAX] = { { "image", own[0] },
+                                     { "com.docker.swarm.node.id", own[1] },
+                                     { "com.docker.swarm.service.id", own[2] },
+                                     { "com.docker.swarm.service.name", own[3] },
+                                     { "com.docker.swarm.task", "" },
+                                     { "com.docker.swarm.task.id", own[4] },
+                                     { "com.docker.swarm.task.name", own[5] },
+                                     { "exitCode", code } };
+
+    (void)snprintf(code, sizeof code, "%lld", (long long)x->ExitCode);
+    if (str_copy(action, sizeof action, x->Action))
+        emit_at(x->Time, "container", "local", action, x->ContainerID, x->Name, attrs, 7 + str_is(x->Action, "die"));
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        free(own[i]);
     feed_all();
 }
 
@@ -374,6 +408,7 @@ void events_turn(void)
 void events_close(void)
 {
     reach_close();
+    local_close();
     if (!ev.inited)
         return;
     forget();
@@ -403,12 +438,21 @@ static bool object_filter(const struct filters *f, const struct event *e)
     return !asked;
 }
 
+/* "health_status" is any of them; "health_status: healthy" that one. */
+static bool action_filter(const struct filters *f, struct str action)
+{
+    const char *colon = memchr(action.p, ':', action.n);
+
+    return filters_exact(f, "event", action) ||
+           (colon && filters_exact(f, "event", (struct str){ action.p, (size_t)(colon - action.p) }));
+}
+
 static bool wanted(const struct listener *l, const struct event *e)
 {
     const struct filters *f = &l->f;
 
     return e->time_ns >= l->since_ns && (!l->has_until || e->time_ns <= l->until_ns) &&
-           filters_exact(f, "type", str_from(e->type)) && filters_exact(f, "event", str_from(e->action)) &&
+           filters_exact(f, "type", str_from(e->type)) && action_filter(f, str_from(e->action)) &&
            filters_exact(f, "scope", str_from(e->scope)) && !filters_get(f, "label") && object_filter(f, e);
 }
 
@@ -434,9 +478,15 @@ static void drain(struct req *r)
         feed(l);
 }
 
-static void watch_reachability(void)
+/* Some things are looked at only while somebody listens. */
+static void watch_for_listeners(void)
 {
     struct listener *l = ev.listeners;
+
+    while (l && !filters_exact(&l->f, "type", STR("container")))
+        l = l->next;
+    local_watch(l != NULL);
+    l = ev.listeners;
 
     while (l && !(filters_exact(&l->f, "type", STR("node")) && filters_exact(&l->f, "event", STR("update"))))
         l = l->next;
@@ -452,7 +502,7 @@ static void listener_free(void *p)
         l->next->pprev = l->pprev;
     free(l);
     if (listed)
-        watch_reachability();
+        watch_for_listeners();
 }
 
 static void until_reached(void *arg)
@@ -508,5 +558,5 @@ void events_stream(struct req *r)
         l->next->pprev = &l->next;
     ev.listeners = l;
     l->pprev = &ev.listeners;
-    watch_reachability();
+    watch_for_listeners();
 }

@@ -74,6 +74,8 @@ void container_logs(struct req *r, struct str task, bool tty); /* of this node: 
 void events_turn(void);
 void events_image(const char *action, struct str id, struct str name);
 void events_reachability(struct str node, bool reachable); /* of a manager, in the leader's eyes */
+struct agent_event_item;
+void events_container(const struct agent_event_item *x);
 void events_close(void);
 
 /* The swarm as `docker info` shows it: one JSON object appended; and what is to be warned of, if anything. */

@@ -109,6 +109,48 @@ static const struct field container_mount_fields[] = {
     FIELD_BOOL(struct agent_container_mount, RW),
     FIELD_END,
 };
+static const struct field health_result_fields[] = {
+    FIELD_I64(struct agent_health_result, Start, INT64_MIN, INT64_MAX),
+    FIELD_I64(struct agent_health_result, End, INT64_MIN, INT64_MAX),
+    FIELD_I64(struct agent_health_result, ExitCode, INT64_MIN, INT64_MAX),
+    FIELD_BIN(struct agent_health_result, Output, 0, 8192),
+    FIELD_END,
+};
+static const struct field health_fields[] = {
+    FIELD_STR(struct agent_health, Status, 0, 16),
+    FIELD_U64(struct agent_health, FailingStreak, 0, UINT64_MAX),
+    FIELD_LIST(struct agent_health, Log, health_result_fields, struct agent_health_result, 100),
+    FIELD_STRS(struct agent_health, Test, 100000),
+    FIELD_I64(struct agent_health, Interval, 0, INT64_MAX),
+    FIELD_I64(struct agent_health, Timeout, 0, INT64_MAX),
+    FIELD_I64(struct agent_health, StartPeriod, 0, INT64_MAX),
+    FIELD_I64(struct agent_health, StartInterval, 0, INT64_MAX),
+    FIELD_U64(struct agent_health, Retries, 0, UINT64_MAX),
+    FIELD_END,
+};
+static const struct field event_item_fields[] = {
+    FIELD_I64(struct agent_event_item, Time, INT64_MIN, INT64_MAX),
+    FIELD_STR(struct agent_event_item, Action, 1, 64),
+    FIELD_STR(struct agent_event_item, TaskID, 1, 128),
+    FIELD_STR(struct agent_event_item, ContainerID, 0, 128),
+    FIELD_STR(struct agent_event_item, Image, 0, 4096),
+    FIELD_STR(struct agent_event_item, Name, 0, 1024),
+    FIELD_STR(struct agent_event_item, ServiceID, 0, 64),
+    FIELD_STR(struct agent_event_item, ServiceName, 0, 256),
+    FIELD_STR(struct agent_event_item, NodeID, 0, 64),
+    FIELD_I64(struct agent_event_item, ExitCode, INT64_MIN, INT64_MAX),
+    FIELD_END,
+};
+static const struct field events_fields[] = {
+    FIELD_U64(struct agent_events, Seq, 0, UINT64_MAX),
+    FIELD_U64(struct agent_events, WaitMs, 0, WAIT_MAX_MS),
+    FIELD_END,
+};
+static const struct field events_reply_fields[] = {
+    FIELD_U64(struct agent_events_reply, Seq, 0, UINT64_MAX),
+    FIELD_LIST(struct agent_events_reply, Events, event_item_fields, struct agent_event_item, 1000),
+    FIELD_END,
+};
 static const struct field container_fields[] = {
     FIELD_STR(struct agent_container, TaskID, 1, 64),
     FIELD_STR(struct agent_container, ID, 1, 64),
@@ -120,6 +162,7 @@ static const struct field container_fields[] = {
     FIELD_STRS(struct agent_container, Argv, 100000),
     FIELD_STRS(struct agent_container, Addresses, 100),
     FIELD_LIST(struct agent_container, Mounts, container_mount_fields, struct agent_container_mount, 10000),
+    FIELD_OBJ(struct agent_container, Health, health_fields, struct agent_health),
     FIELD_STR(struct agent_container, ServiceID, 0, 64),
     FIELD_STR(struct agent_container, ServiceName, 0, 256),
     FIELD_STR(struct agent_container, NodeID, 0, 64),
@@ -187,4 +230,10 @@ const struct op op_agent_volumes = { "volumes",
                                      sizeof(struct agent_volumes),
                                      volumes_reply_fields,
                                      sizeof(struct agent_volumes_reply) };
+const struct op op_agent_events = { "events",
+                                    "What happened to containers (long poll).",
+                                    events_fields,
+                                    sizeof(struct agent_events),
+                                    events_reply_fields,
+                                    sizeof(struct agent_events_reply) };
 const struct op op_agent_leave = { "leave", "Stops and removes every task: the node leaves its swarm.", EMPTY, EMPTY };

@@ -86,6 +86,20 @@ struct agent_container_mount {
     struct str Type, Name, Source, Destination; /* Name: of a volume */
     bool RW;
 };
+struct agent_health_result {
+    int64_t Start, End; /* wall ns */
+    int64_t ExitCode;   /* -1: it took too long, or could not be run */
+    struct str Output;  /* bytes; at most 4 KiB and "..." */
+};
+struct agent_health {
+    struct str Status; /* "none", "starting", "healthy", "unhealthy" */
+    uint64_t FailingStreak;
+    struct list Log; /* struct agent_health_result: the last ones */
+    /* What is run, and when. */
+    struct strs Test;
+    int64_t Interval, Timeout, StartPeriod, StartInterval; /* ns */
+    uint64_t Retries;
+};
 struct agent_container {
     struct str TaskID, ID, ImageID;
     struct str State; /* "created", "running", "exited" */
@@ -95,6 +109,7 @@ struct agent_container {
     struct strs Argv; /* what runs, as image and service together want it */
     struct strs Addresses;
     struct list Mounts; /* struct agent_container_mount */
+    struct agent_health Health;
     /* As assigned: on a worker nobody else knows. */
     struct str ServiceID, ServiceName, NodeID;
     uint64_t Slot;   /* 0: of a global service */
@@ -102,6 +117,21 @@ struct agent_container {
 };
 struct agent_containers_reply {
     struct list Containers; /* struct agent_container */
+};
+
+/* What happened to containers after Seq (long poll). Seq grows, also over restarts of agentd. */
+struct agent_events {
+    uint64_t Seq, WaitMs;
+};
+struct agent_event_item {
+    int64_t Time;      /* wall ns */
+    struct str Action; /* "start", "die", "health_status: healthy", "health_status: unhealthy" */
+    struct str TaskID, ContainerID, Image, Name, ServiceID, ServiceName, NodeID;
+    int64_t ExitCode;
+};
+struct agent_events_reply {
+    uint64_t Seq;
+    struct list Events; /* struct agent_event_item: those that are still known */
 };
 
 struct agent_volumes {
@@ -118,5 +148,5 @@ struct agent_volumes_reply {
 
 extern const struct op op_agent_logs, op_agent_image_load, op_agent_image_pull, op_agent_image_list,
     op_agent_image_inspect, op_agent_image_remove, op_agent_image_tag, op_agent_image_resolve, op_agent_info,
-    op_agent_containers, op_agent_volumes,
+    op_agent_containers, op_agent_volumes, op_agent_events,
     op_agent_leave; /* leave: stop and remove every task; the node is leaving its swarm */
