@@ -139,8 +139,7 @@ static void print_store(void)
     printf("\n## Indexes\n\n| index | of | path | refers to |\n|---|---|---|---|\n");
     for (int i = 0; i < IX_COUNT; i++) {
         const struct index_info *ix = &index_info[i];
-        printf("| `%s` | %s | `%s`%s%s%s | %s |\n", ix->name, kind_info[ix->kind].name, ix->path,
-               ix->path2 ? " / `" : "", ix->path2 ? ix->path2 : "", ix->path2 ? "`" : "",
+        printf("| `%s` | %s | `%s` | %s |\n", ix->name, kind_info[ix->kind].name, ix->path,
                ix->refers_to < KIND_COUNT ? kind_info[ix->refers_to].name : "");
     }
 }

@@ -236,6 +236,13 @@ int map_put(struct map *m, MDB_dbi dbi, struct str key, struct str val, struct e
     return rc == 0 ? 0 : map_failed(m, rc, "write", e);
 }
 
+int map_append(struct map *m, MDB_dbi dbi, struct str key, struct str val, struct err *e)
+{
+    MDB_val k = { key.n, (void *)key.p }, v = { val.n, (void *)val.p };
+    int rc = mdb_put(m->txn, dbi, &k, &v, MDB_APPEND);
+    return rc == 0 ? 0 : map_failed(m, rc, "append", e);
+}
+
 int map_del(struct map *m, MDB_dbi dbi, struct str key, struct err *e)
 {
     MDB_val k = { key.n, (void *)key.p };

@@ -48,6 +48,8 @@ int map_failed(const struct map *m, int rc, const char *what, struct err *e);
 /* Reads and writes within a transaction. map_get: -ERR_NOT_FOUND when it isn't there. */
 int map_get(const struct map *m, MDB_txn *txn, MDB_dbi dbi, struct str key, struct str *ret);
 int map_put(struct map *m, MDB_dbi dbi, struct str key, struct str val, struct err *e);
+/* map_append - @key is behind all others: the pages get full. */
+int map_append(struct map *m, MDB_dbi dbi, struct str key, struct str val, struct err *e);
 int map_del(struct map *m, MDB_dbi dbi, struct str key, struct err *e); /* absent is fine */
 
 uint64_t map_meta_u64(const struct map *m, MDB_txn *txn, const char *name); /* 0 when absent */

@@ -16,7 +16,7 @@
 #define META_APPLIED_TERM "applied_term"
 #define META_RAFT_ID "raft_id"
 #define META_FORMAT "format"
-#define MAP_FORMAT 1u
+#define MAP_FORMAT 2u
 
 #define ENTRY_ARENA_MAX ((size_t)1 << 30)
 #define IN_USE_NAMES_MAX 5u
@@ -430,22 +430,38 @@ static int require_check(struct sm *sm, const struct txn_require *q, struct err 
 
 /* ---- change log ---- */
 
+/* log_write - the changes in the order in which they were made; returns how many records that took, or an error. */
 static int log_write(struct sm *sm, struct err *e)
 {
-    uint32_t seq = (uint32_t)sm->n_touched;
+    struct touch **v = arena_array(&sm->arena, sm->n_touched + 1, sizeof(struct touch *));
+    struct buf *b = &sm->patch;
+    size_t n = sm->n_touched;
+    uint32_t seq = 0;
     int r = 0;
-    for (struct touch *t = sm->touched; r == 0 && t != NULL; t = t->prev) {
+    if (v == NULL)
+        return err_set(e, ERR_NOMEM, "apply: the transaction is too large");
+    for (struct touch *t = sm->touched; t != NULL; t = t->prev)
+        v[--n] = t;
+    for (size_t i = 0; r == 0 && i < sm->n_touched; seq++) {
         uint8_t key[STORE_LOG_KEY];
-        char op[2] = { t->op, 0 };
-        log_key(sm->revision, --seq, key);
-        buf_clear(&sm->patch);
-        mp_map(&sm->patch, 3);
-        mp_kv_cstr(&sm->patch, "Kind", kind_info[t->kind].name);
-        mp_kv_str(&sm->patch, "ID", t->id);
-        mp_kv_cstr(&sm->patch, "Op", op);
-        r = map_put(&sm->state, sm->state.log, (struct str){ (char *)key, sizeof key }, buf_str(&sm->patch), e);
+        buf_clear(b);
+        for (; i < sm->n_touched && b->n <= STORE_LOG_RECORD - 3 - STORE_ID_MAX; i++)
+            log_put(b, v[i]->kind, v[i]->id, v[i]->op);
+        if (b->failed)
+            return err_set(e, ERR_NOMEM, "change log: out of memory");
+        log_key(sm->revision, seq, key);
+        r = map_append(&sm->state, sm->state.log, (struct str){ (char *)key, sizeof key }, buf_str(b), e);
     }
-    return r;
+    return r < 0 ? r : (int)seq;
+}
+
+/* log_full - oldest revisions first; what is counted is pages. */
+static bool log_full(struct sm *sm)
+{
+    MDB_stat st;
+    if (mdb_stat(sm->state.txn, sm->state.log, &st) != 0)
+        return false;
+    return (st.ms_branch_pages + st.ms_leaf_pages) * (uint64_t)st.ms_psize > sm->conf.log_bytes_max;
 }
 
 /* log_trim - whole revisions, oldest first, a little more than came in. */
@@ -453,22 +469,18 @@ static int log_trim(struct sm *sm, size_t added, struct err *e)
 {
     MDB_cursor *c;
     MDB_val k, v;
-    MDB_stat st;
     uint64_t cutting = 0;
-    int rc = mdb_stat(sm->state.txn, sm->state.log, &st);
-    if (rc == 0)
-        rc = mdb_cursor_open(sm->state.txn, sm->state.log, &c);
+    int rc = mdb_cursor_open(sm->state.txn, sm->state.log, &c);
     if (rc != 0)
         return map_failed(&sm->state, rc, "trim the change log", e);
-    size_t left = st.ms_entries, quota = 2 * added + 16;
+    size_t quota = 2 * added + 16;
     rc = mdb_cursor_get(c, &k, &v, MDB_FIRST);
     while (rc == 0) {
         uint64_t rev = log_key_revision(k.mv_data);
-        bool old = rev + sm->conf.log_keep <= sm->revision || left > sm->conf.log_records_max;
-        if (rev != cutting && (!old || quota == 0 || rev == sm->revision))
+        if (rev != cutting &&
+            (quota == 0 || rev == sm->revision || (rev + sm->conf.log_keep > sm->revision && !log_full(sm))))
             break;
         cutting = rev;
-        left--;
         quota -= quota > 0;
         rc = mdb_cursor_del(c, 0);
         if (rc == 0)
@@ -553,7 +565,7 @@ static int data_apply(struct sm *sm, const struct raft_log_entry *le, struct err
     sm->revision++;
     events_note(sm);
     r = log_write(sm, e);
-    return r < 0 ? r : log_trim(sm, sm->n_touched, e);
+    return r < 0 ? r : log_trim(sm, (size_t)r, e);
 }
 
 static int members_apply(struct sm *sm, const struct raft_log_entry *le, struct err *e)
@@ -769,8 +781,8 @@ static void conf_fill(struct sm *sm, const struct sm_conf *conf)
         sm->conf.map_bytes = STORE_MAP_BYTES;
     if (sm->conf.log_keep == 0)
         sm->conf.log_keep = STORE_LOG_KEEP;
-    if (sm->conf.log_records_max == 0)
-        sm->conf.log_records_max = 5 * sm->conf.log_keep;
+    if (sm->conf.log_bytes_max == 0)
+        sm->conf.log_bytes_max = STORE_LOG_BYTES;
     sm->conf.run_dir = NULL; /* borrowed: not kept */
     snprintf(sm->state.dir, sizeof sm->state.dir, "%s/%s", conf->run_dir, STORE_STATE_DIR);
     snprintf(sm->secret.dir, sizeof sm->secret.dir, "%s/%s", conf->run_dir, STORE_SECRET_DIR);

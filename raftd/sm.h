@@ -24,11 +24,11 @@ struct sm;
 
 struct sm_conf {
     const char *run_dir;
-    bool secret_private;      /* nobody else may open the secret map */
-    gid_t secret_gid;         /* who may; -1: the process's group */
-    uint64_t map_bytes;       /* 0: STORE_MAP_BYTES */
-    uint64_t log_keep;        /* revisions in the change log; 0: STORE_LOG_KEEP */
-    uint64_t log_records_max; /* the same in records; 0: 5 times as many */
+    bool secret_private;    /* nobody else may open the secret map */
+    gid_t secret_gid;       /* who may; -1: the process's group */
+    uint64_t map_bytes;     /* 0: STORE_MAP_BYTES */
+    uint64_t log_keep;      /* revisions in the change log; 0: STORE_LOG_KEEP */
+    uint64_t log_bytes_max; /* pages of it; 0: STORE_LOG_BYTES */
 };
 
 /* Called for each object a transaction changed, once it is certain; op is 'c', 'u' or 'd'. */

@@ -20,7 +20,7 @@ static struct sm *sm;
 static struct err e, result;
 static uint64_t index_, revision;
 static const struct raft_log_identity id = { "c1", "n1", 77 };
-static uint64_t log_keep, map_bytes;
+static uint64_t log_keep, log_bytes, map_bytes;
 
 static struct sm_conf conf(void)
 {
@@ -28,6 +28,7 @@ static struct sm_conf conf(void)
                              .secret_private = true,
                              .secret_gid = (gid_t)-1,
                              .log_keep = log_keep,
+                             .log_bytes_max = log_bytes,
                              .map_bytes = map_bytes };
 }
 
@@ -45,7 +46,7 @@ static bool open_maps(uint64_t last)
 
 static int setup(void **state)
 {
-    log_keep = map_bytes = 0;
+    log_keep = log_bytes = map_bytes = 0;
     return test_dir_make(state) < 0 ? -1 : (open_maps(0), 0);
 }
 
@@ -58,9 +59,10 @@ static int teardown(void **state)
 /* ---- building transactions ---- */
 
 static struct txn_require req[16];
-static struct txn_change chg[16];
+#define CHANGES_MAX 1000
+static struct txn_change chg[CHANGES_MAX];
 static size_t nreq, nchg;
-static struct buf docs[16];
+static struct buf docs[CHANGES_MAX];
 
 static void require(const char *test, const char *kind, const char *oid, uint64_t value)
 {
@@ -534,6 +536,39 @@ static void test_change_log_is_bounded(void **state)
     assert_int_equal(in_reader(reader_gone), 0);
 }
 
+/* In pages: of large transactions, few revisions are kept; a reader is told all of each, in order. */
+static int reader_of_many(struct store *s)
+{
+    struct store_snap *snap;
+    struct store_meta m;
+    if (store_begin(s, &snap, &e) < 0 || store_meta(snap, &m, &e) < 0)
+        return 1;
+    if (store_changes(snap, m.revision - 20, on_change, NULL, &e) != -ERR_GONE)
+        return 2;
+    memset(seen, 0, sizeof seen);
+    if (store_changes(snap, m.revision - 1, on_change, NULL, &e) != 0 || seen[0] + seen[1] != CHANGES_MAX)
+        return 3;
+    store_end(snap);
+    return 0;
+}
+
+static void test_change_log_is_bounded_in_pages(void **state)
+{
+    static char names[CHANGES_MAX][16];
+    (void)state;
+    sm_close(sm);
+    log_bytes = 128 << 10;
+    open_maps(0);
+    for (int i = 0; i < 30; i++) {
+        for (int k = 0; k < CHANGES_MAX; k++) {
+            snprintf(names[k], sizeof names[k], "t%d", k);
+            field(i ? "update" : "create", "task", names[k], "NodeID", i % 2 ? "n" : "m");
+        }
+        assert_int_equal(commit(), 0);
+    }
+    assert_int_equal(in_reader(reader_of_many), 0);
+}
+
 static void test_stale_readers_are_cleared(void **state)
 {
     (void)state;
@@ -899,6 +934,7 @@ int main(void)
         T(test_reopen),
         T(test_readers),
         T(test_change_log_is_bounded),
+        T(test_change_log_is_bounded_in_pages),
         T(test_stale_readers_are_cleared),
         T(test_full_map),
         T(test_snapshot),

@@ -21,24 +21,22 @@ const struct kind_info kind_info[KIND_COUNT] = {
 
 #define NO_REF KIND_COUNT
 const struct index_info index_info[IX_COUNT] = {
-    [IX_SERVICE_NAME] = { "service_name", KIND_SERVICE, "Spec.Name", NULL, true, true, NO_REF },
-    [IX_NODE_HOSTNAME] = { "node_hostname", KIND_NODE, "Description.Hostname", NULL, true, false, NO_REF },
-    [IX_NETWORK_NAME] = { "network_name", KIND_NETWORK, "Spec.Name", NULL, true, true, NO_REF },
-    [IX_SECRET_NAME] = { "secret_name", KIND_SECRET, "Spec.Name", NULL, true, true, NO_REF },
-    [IX_CONFIG_NAME] = { "config_name", KIND_CONFIG, "Spec.Name", NULL, true, true, NO_REF },
-    [IX_TASK_SERVICE] = { "task_service", KIND_TASK, "ServiceID", NULL, false, false, NO_REF },
-    [IX_TASK_NODE] = { "task_node", KIND_TASK, "NodeID", NULL, false, false, NO_REF },
-    [IX_TASK_SLOT] = { "task_slot", KIND_TASK, "ServiceID", "Slot", false, false, NO_REF },
-    [IX_TASK_TASKSPEC] = { "task_taskspec", KIND_TASK, "TaskSpecID", NULL, false, false, NO_REF },
-    [IX_TASK_NETWORK] = { "task_network", KIND_TASK, "NetworksAttachments[].NetworkID", NULL, false, false, NO_REF },
-    [IX_TASKSPEC_SERVICE] = { "taskspec_service", KIND_TASKSPEC, "ServiceID", NULL, false, false, NO_REF },
-    [IX_RESERVATION_OWNER] = { "reservation_owner", KIND_RESERVATION, "OwnerID", NULL, false, false, NO_REF },
-    [IX_SERVICE_NETWORK] = { "service_network", KIND_SERVICE, "Spec.TaskTemplate.Networks[].Target", NULL, false, false,
+    [IX_SERVICE_NAME] = { "service_name", KIND_SERVICE, "Spec.Name", true, true, NO_REF },
+    [IX_NODE_HOSTNAME] = { "node_hostname", KIND_NODE, "Description.Hostname", true, false, NO_REF },
+    [IX_NETWORK_NAME] = { "network_name", KIND_NETWORK, "Spec.Name", true, true, NO_REF },
+    [IX_SECRET_NAME] = { "secret_name", KIND_SECRET, "Spec.Name", true, true, NO_REF },
+    [IX_CONFIG_NAME] = { "config_name", KIND_CONFIG, "Spec.Name", true, true, NO_REF },
+    [IX_TASK_SERVICE] = { "task_service", KIND_TASK, "ServiceID", false, false, NO_REF },
+    [IX_TASK_NODE] = { "task_node", KIND_TASK, "NodeID", false, false, NO_REF },
+    [IX_TASK_NETWORK] = { "task_network", KIND_TASK, "NetworksAttachments[].NetworkID", false, false, NO_REF },
+    [IX_TASKSPEC_SERVICE] = { "taskspec_service", KIND_TASKSPEC, "ServiceID", false, false, NO_REF },
+    [IX_RESERVATION_OWNER] = { "reservation_owner", KIND_RESERVATION, "OwnerID", false, false, NO_REF },
+    [IX_SERVICE_NETWORK] = { "service_network", KIND_SERVICE, "Spec.TaskTemplate.Networks[].Target", false, false,
                              KIND_NETWORK },
-    [IX_SERVICE_SECRET] = { "service_secret", KIND_SERVICE, "Spec.TaskTemplate.ContainerSpec.Secrets[].SecretID", NULL,
-                            false, false, KIND_SECRET },
-    [IX_SERVICE_CONFIG] = { "service_config", KIND_SERVICE, "Spec.TaskTemplate.ContainerSpec.Configs[].ConfigID", NULL,
-                            false, false, KIND_CONFIG },
+    [IX_SERVICE_SECRET] = { "service_secret", KIND_SERVICE, "Spec.TaskTemplate.ContainerSpec.Secrets[].SecretID", false,
+                            false, KIND_SECRET },
+    [IX_SERVICE_CONFIG] = { "service_config", KIND_SERVICE, "Spec.TaskTemplate.ContainerSpec.Configs[].ConfigID", false,
+                            false, KIND_CONFIG },
 };
 
 enum kind kind_by_name(const char *name, size_t len)
@@ -113,21 +111,6 @@ struct str index_key(enum index ix, struct str value, char buf[STORE_KEY_MAX])
     return key_end(&k);
 }
 
-static struct str joined_key(bool fold, struct str value, uint64_t number, char buf[STORE_KEY_MAX])
-{
-    struct keymaker k = { .buf = buf, .hash = FNV_START, .fold = fold };
-    char digits[24];
-    int n = snprintf(digits, sizeof digits, "/%010llu", (unsigned long long)number);
-    key_put(&k, value);
-    key_put(&k, (struct str){ digits, (size_t)n });
-    return key_end(&k);
-}
-
-struct str index_slot_key(struct str service_id, uint64_t slot, char buf[STORE_KEY_MAX])
-{
-    return joined_key(index_info[IX_TASK_SLOT].fold_case, service_id, slot, buf);
-}
-
 struct str index_entry(struct str key, struct str id, char buf[STORE_ENTRY_MAX])
 {
     size_t kn = key.n < STORE_KEY_MAX ? key.n : STORE_KEY_MAX;
@@ -152,7 +135,6 @@ struct str index_entry_id(struct str entry)
 
 struct walk {
     enum index ix;
-    struct str doc;
     index_key_fn *fn;
     void *arg;
     size_t count;
@@ -164,15 +146,7 @@ static void walk_value(struct walk *w, struct str value)
     struct str text;
     if (!mp_as_str(value, &text) || text.n == 0)
         return;
-    struct str key;
-    if (index_info[w->ix].path2 != NULL) {
-        uint64_t number = 0;
-        (void)mp_get_u64(w->doc, index_info[w->ix].path2, &number);
-        key = joined_key(index_info[w->ix].fold_case, text, number, buf);
-    } else {
-        key = index_key(w->ix, text, buf);
-    }
-    w->fn(w->arg, key);
+    w->fn(w->arg, index_key(w->ix, text, buf));
     w->count++;
 }
 
@@ -208,7 +182,7 @@ static void walk_path(struct walk *w, struct str at, const char *path)
 
 size_t index_keys(enum index ix, struct str doc, index_key_fn *fn, void *arg)
 {
-    struct walk w = { .ix = ix, .doc = doc, .fn = fn, .arg = arg };
+    struct walk w = { .ix = ix, .fn = fn, .arg = arg };
     walk_path(&w, doc, index_info[ix].path);
     return w.count;
 }
@@ -235,4 +209,24 @@ uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY])
     for (unsigned i = 0; i < 8; i++)
         v = v << 8 | key[i];
     return v;
+}
+
+void log_put(struct buf *b, enum kind kind, struct str id, char op)
+{
+    uint8_t head[3] = { (uint8_t)kind, (uint8_t)op, (uint8_t)id.n };
+    _Static_assert(STORE_ID_MAX <= UINT8_MAX, "the length of an ID is one byte");
+    buf_put(b, head, sizeof head);
+    buf_put(b, id.p, head[2]);
+}
+
+bool log_next(struct str *record, enum kind *ret_kind, struct str *ret_id, char *ret_op)
+{
+    const uint8_t *p = (const uint8_t *)record->p;
+    if (record->n < 3 || record->n - 3 < p[2] || p[2] == 0)
+        return false;
+    *ret_kind = p[0];
+    *ret_op = (char)p[1];
+    *ret_id = (struct str){ record->p + 3, p[2] };
+    *record = (struct str){ record->p + 3 + p[2], record->n - 3 - p[2] };
+    return true;
 }

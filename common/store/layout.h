@@ -4,7 +4,7 @@
  * The map is an LMDB environment at <run>/state/ that raftd alone writes. Databases:
  *   <kind>            ID -> document (msgpack map)
  *   ix:<index>        key 0x00 ID -> empty            (key and ID hold no 0x00)
- *   log               revision (8 bytes, big endian) seq (4 bytes, big endian) -> {"Kind","ID","Op"}; bounded
+ *   log               revision (8 bytes, big endian) seq (4 bytes, big endian) -> changes (log_put()); bounded
  *   meta              name -> msgpack value (struct store_meta)
  * Secret kinds live in a second environment of the same form at <run>/secret/, which only cad and dispatcherd may open.
  *
@@ -53,8 +53,6 @@ enum index {
     IX_CONFIG_NAME,
     IX_TASK_SERVICE,      /* ServiceID */
     IX_TASK_NODE,         /* NodeID */
-    IX_TASK_SLOT,         /* ServiceID "/" Slot as 10 decimal digits */
-    IX_TASK_TASKSPEC,     /* TaskSpecID */
     IX_TASK_NETWORK,      /* NetworksAttachments[].NetworkID */
     IX_TASKSPEC_SERVICE,  /* ServiceID */
     IX_RESERVATION_OWNER, /* OwnerID */
@@ -67,8 +65,7 @@ enum index {
 struct index_info {
     const char *name;
     enum kind kind;
-    const char *path;  /* of the value(s) in the document; "[]" steps into an array */
-    const char *path2; /* joined with "/": a second, numeric value; NULL if none */
+    const char *path; /* of the value(s) in the document; "[]" steps into an array */
     bool fold_case;
     bool unique;
     enum kind refers_to; /* KIND_COUNT: not a reference */
@@ -104,11 +101,8 @@ bool store_is_cads(struct str credential_id);
 typedef void index_key_fn(void *arg, struct str key);
 size_t index_keys(enum index ix, struct str doc, index_key_fn *fn, void *arg);
 
-/* index_key - the key for looking up `value` (paths joined with "/" already, as in "<service id>/0000000003"). */
+/* index_key - the key for looking up `value`. */
 struct str index_key(enum index ix, struct str value, char buf[STORE_KEY_MAX]);
-
-/* index_slot_key - IX_TASK_SLOT's key. */
-struct str index_slot_key(struct str service_id, uint64_t slot, char buf[STORE_KEY_MAX]);
 
 /* index_entry - `key 0x00 ID` as it is in the database. index_entry_id - the ID behind the 0x00; {NULL,0} if none. */
 struct str index_entry(struct str key, struct str id, char buf[STORE_ENTRY_MAX]);
@@ -118,10 +112,20 @@ struct str index_entry_id(struct str entry);
 #define STORE_DB_NAME_MAX 48u
 const char *index_db_name(enum index ix, char buf[STORE_DB_NAME_MAX]);
 
-/* The change log's key, and the one letter of its "Op". */
+/*
+ * The change log. Its keys grow, so its pages are full; a record has up to STORE_LOG_RECORD bytes of changes of one
+ * revision, each: kind (1 byte, enum kind), op ('c', 'u', 'd'), length of the ID (1 byte), ID.
+ */
 #define STORE_LOG_KEY 12u
+#define STORE_LOG_RECORD 1800u /* LMDB keeps longer values in pages of their own */
 void log_key(uint64_t revision, uint32_t seq, uint8_t key[STORE_LOG_KEY]);
 uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY]);
+
+void log_put(struct buf *b, enum kind kind, struct str id, char op);
+
+/* log_next - takes the first change off `record`. False: there is none, or it is malformed (then record->n is not 0).
+ * The kind may be one that this version does not know (>= KIND_COUNT). */
+bool log_next(struct str *record, enum kind *ret_kind, struct str *ret_id, char *ret_op);
 
 /*
  * Where things are, and who may open them. raftd makes every database of a map in one write transaction, together with
@@ -151,5 +155,6 @@ uint64_t log_key_revision(const uint8_t key[STORE_LOG_KEY]);
 /* Wake-ups: ipc://<run>/raftd.wake, any message. */
 #define STORE_WAKE_SOCKET "raftd.wake"
 
-#define STORE_LOG_KEEP 100000u       /* revisions kept in the change log */
+#define STORE_LOG_KEEP 100000u       /* revisions kept in the change log, */
+#define STORE_LOG_BYTES (16u << 20)  /* and pages: of large transactions, about half a million changes */
 #define STORE_MAP_BYTES (8ull << 30) /* address space, not memory */

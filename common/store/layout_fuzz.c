@@ -23,5 +23,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(index_key(ix, doc, key).n <= STORE_KEY_MAX);
     }
     (void)kind_by_name(doc.p, doc.n);
+    struct str record = doc, id;
+    enum kind kind;
+    for (char op; log_next(&record, &kind, &id, &op);)
+        CHECK(id.p >= doc.p && id.p + id.n == record.p && record.p + record.n == doc.p + doc.n);
     return 0;
 }

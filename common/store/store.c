@@ -489,13 +489,15 @@ int store_resolve(struct store_snap *snap, enum kind kind, enum index ix, struct
 
 static int change_report(MDB_val *k, MDB_val *v, store_change_fn *fn, void *arg, struct err *e)
 {
-    struct str doc = { v->mv_data, v->mv_size }, kind_name, id, op;
-    if (k->mv_size != STORE_LOG_KEY || !mp_get_str(doc, "Kind", &kind_name) || !mp_get_str(doc, "ID", &id) ||
-        !mp_get_str(doc, "Op", &op) || op.n == 0)
+    struct str record = { v->mv_data, v->mv_size }, id;
+    enum kind kind;
+    char op;
+    uint64_t revision = k->mv_size == STORE_LOG_KEY ? log_key_revision(k->mv_data) : 0;
+    while (revision && log_next(&record, &kind, &id, &op))
+        if (kind < KIND_COUNT) /* a newer raftd may have kinds that we don't know */
+            fn(arg, revision, kind, id, op);
+    if (record.n)
         return err_set(e, ERR_CORRUPT, "state map: malformed entry in the change log");
-    enum kind kind = kind_by_name(kind_name.p, kind_name.n);
-    if (kind != KIND_COUNT) /* a newer raftd may have kinds that we don't know */
-        fn(arg, log_key_revision(k->mv_data), kind, id, op.p[0]);
     return 0;
 }
 

@@ -5,6 +5,8 @@
 
 #include "common/util/check.h"
 
+#define BUCKETS_KEPT 1024u
+
 struct table_entry {
     struct table_entry *next;
     uint32_t hash, key_len;
@@ -24,16 +26,22 @@ void table_init(struct table *t, size_t value_size)
     *t = (struct table){ .value_size = value_size };
 }
 
+/* A table that was large once neither keeps that memory nor is walked through each time it is cleared again. */
 void table_clear(struct table *t)
 {
-    for (size_t i = 0; i < t->nbuckets; i++) {
+    for (size_t i = 0; i < t->nbuckets && t->count > 0; i++) {
         for (struct table_entry *e = t->buckets[i], *next; e; e = next) {
             next = e->next;
             free(e);
+            t->count--;
         }
         t->buckets[i] = NULL;
     }
-    t->count = 0;
+    if (t->nbuckets > BUCKETS_KEPT) {
+        free(t->buckets);
+        t->buckets = NULL;
+        t->nbuckets = 0;
+    }
 }
 
 void table_done(struct table *t)
