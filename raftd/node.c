@@ -239,6 +239,8 @@ void node_turn(void)
                 node_turn_soon();
         } while (more);
         apply_after();
+        if (node.writing)
+            apply_ahead();
         snapshot_consider();
         group_turn();
         if (write_pending() && !node.writing)

@@ -17,6 +17,7 @@
 #define LAZY_ENTRIES 512u
 #define TAIL_BYTES (1u << 20)
 #define TAIL_ENTRIES 4096u
+#define AHEAD_ENTRIES 512u /* a turn's */
 
 static struct {
     uint64_t readers_checked_ms, opened_ms, opened_last;
@@ -25,6 +26,7 @@ static struct {
     struct timer *wake, *lazy;
     bool wake_due;
     uint64_t applied_ms;
+    uint64_t ahead_to, ahead_term; /* applied in the open batch, up to this entry of that term; 0: nothing */
     /* as META_* say it */
     bool told, leader;
     uint64_t term;
@@ -96,14 +98,16 @@ void apply_open(void)
     ap.opened_ms = clock_mono().ms;
     ap.opened_last = s.last_index;
     ap.told = false;
+    ap.ahead_to = 0;
 }
 
-static int apply_some(uint64_t to, struct err *e)
+/* apply_range - into the open batch. */
+static int apply_range(uint64_t from, uint64_t to, uint64_t *ret_term, struct err *e)
 {
     struct raft_log_entry en;
     struct err result;
-    uint64_t revision = 0, from = sm_applied(node.sm) + 1;
-    int r = sm_begin(node.sm, e);
+    uint64_t revision = 0;
+    int r = 0;
     for (uint64_t i = from; r == 0 && i <= to; i++) {
         r = log_entry_at(i, &en, e);
         if (r == 0)
@@ -114,7 +118,65 @@ static int apply_some(uint64_t to, struct err *e)
             requests_seen(&en, &result, revision);
         if (r == 0 && result.code != 0)
             node_counts.conflicts++;
+        if (r == 0)
+            *ret_term = en.term;
     }
+    return r;
+}
+
+/*
+ * A leader applies what it has sent out while the disks are busy with it: when most managers have it, what is left is
+ * to commit the maps. Until then no reader sees anything of it, nobody is answered (request.c goes by sm_applied()),
+ * and it can be given back.
+ */
+void apply_give_back(void)
+{
+    if (ap.ahead_to == 0)
+        return;
+    ap.ahead_to = 0;
+    sm_abort(node.sm);
+    requests_apply_undo();
+}
+
+/* The log may have other entries by now. Up to one of the same index and term it is the same (Raft §5.3). */
+static bool ahead_holds(void)
+{
+    struct raft_log_entry en;
+    struct err e = ERR_INIT;
+    return ap.ahead_to <= node.commit && log_entry_at(ap.ahead_to, &en, &e) == 0 && en.term == ap.ahead_term;
+}
+
+void apply_ahead(void)
+{
+    struct raft_status s;
+    struct err e = ERR_INIT;
+    uint64_t from = sm_applied(node.sm) + 1, to = node.handed;
+    raft_status(node.core, &s);
+    if (ap.ahead_to != 0 || from > to || node.commit >= from || s.role != RAFT_LEADER || !s.ready ||
+        node.role_changed || node.stalled[0] != 0 || node.away.head != NULL || node.limbo.head != NULL)
+        return;
+    if (to - from >= AHEAD_ENTRIES)
+        to = from + AHEAD_ENTRIES - 1;
+    if (sm_begin(node.sm, &e) < 0)
+        return;
+    ap.ahead_to = to;
+    if (apply_range(from, to, &ap.ahead_term, &e) < 0)
+        apply_give_back(); /* when it is committed, it is tried again, and told */
+}
+
+static int apply_some(uint64_t to, struct err *e)
+{
+    uint64_t from = sm_applied(node.sm) + 1, term = 0;
+    int r = 0;
+    if (ap.ahead_to != 0 && !ahead_holds())
+        apply_give_back();
+    if (ap.ahead_to != 0)
+        from = ap.ahead_to + 1;
+    else
+        r = sm_begin(node.sm, e);
+    ap.ahead_to = 0;
+    if (r == 0)
+        r = apply_range(from, to, &term, e);
     if (r == 0)
         r = sm_commit(node.sm, e);
     else
@@ -193,6 +255,7 @@ static void role_publish(const struct raft_status *s)
     node.role_changed = false;
     if (ap.told && ap.leader == s->ready && ap.term == s->term && strcmp(ap.leader_id, leader) == 0)
         return;
+    apply_give_back();
     if (sm_set_role(node.sm, s->term, s->ready, leader, &e) < 0) {
         node.role_changed = true;
         stall(&e);

@@ -106,6 +106,8 @@ int log_entry_at(uint64_t index, struct raft_log_entry *ret, struct err *e); /* 
 
 /* node_apply.c */
 bool apply_some_rounds(void); /* true: there is more */
+void apply_ahead(void);       /* what is being written, without showing it to anybody yet */
+void apply_give_back(void);   /* none of that; before anything else is done to the maps */
 void apply_after(void);       /* roles, publishing, answers */
 int apply_init(struct err *e);
 void apply_close(void);

@@ -11,8 +11,8 @@
 /* A snapshot writes the whole store. The larger that is, the more entries are waited for, so that snapshots cost no
  * more than a few times what the log does; within bounds, since a restart replays them. */
 #define SMALL_STORE_BYTES (16u << 20)
-#define LOG_SHARE 4u
-#define INTERVALS_MAX 8u
+#define LOG_SHARE 2u
+#define INTERVALS_MAX 16u
 
 struct snapshot_job {
     pthread_t thread;
@@ -98,6 +98,7 @@ static void maps_shrink(void)
     struct err e = ERR_INIT;
     uint64_t before = sm_used_bytes(node.sm);
     bool done;
+    apply_give_back();
     int r = sm_shrink(node.sm, &done, &e);
     if (r < 0)
         log_warn("cannot make the maps smaller: %s", e.msg);

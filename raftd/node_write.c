@@ -266,6 +266,7 @@ static void write_failed(const struct err *why)
         log_error("cannot write: %s; changes are refused until it works again", why->msg);
     wr.failing = true;
     wr.now = wr.next = (struct job){ 0 };
+    apply_give_back();
     node.handed = log_last();
     tail_truncate(&node.tail, node.handed + 1);
     if (node_step(&ev, &e) < 0) {

@@ -590,18 +590,24 @@ static void answer_done(struct request *q)
     node_turn_soon();
 }
 
+/* What is applied ahead of its commit is done only then. */
+static bool is_done(const struct request *q)
+{
+    return q->done && q->index <= sm_applied(node.sm);
+}
+
 static void answer_waiting(void)
 {
-    while (node.waiting.head != NULL && node.waiting.head->done)
+    while (node.waiting.head != NULL && is_done(node.waiting.head))
         answer_done(request_pop(&node.waiting));
     bool more = false;
     for (struct request *q = node.waiting.head; q != NULL; q = q->next)
-        more |= q->done;
+        more |= is_done(q);
     if (!more)
         return;
     struct request_list all = list_take(&node.waiting);
     for (struct request *q; (q = request_pop(&all)) != NULL;)
-        if (q->done)
+        if (is_done(q))
             answer_done(q);
         else
             request_push(&node.waiting, q);
