@@ -1,12 +1,14 @@
 /* orch_history.c - which records of ended tasks go (swarmkit.md §3.6). */
 #include "orchestratord/orch_priv.h"
 
+/* The last task of a slot without a live one says why there is none: it stays. */
 static struct orch_task *oldest_ended(const struct slot *s)
 {
+    const struct orch_task *last = orch_count_live(s) == 0 ? orch_newest(s) : NULL;
     struct orch_task *old = NULL;
     for (size_t i = 0; i < s->n; i++) {
         struct orch_task *t = &s->tasks[i];
-        if (t->want != TASK_REMOVE && !t->drop && !orch_live(t) && orch_stopped(t) &&
+        if (t->want != TASK_REMOVE && !t->drop && !t->proof && t != last && !orch_live(t) && orch_stopped(t) &&
             (!old || t->status_ns < old->status_ns))
             old = t;
     }

@@ -17,7 +17,8 @@ void orch_init(struct orch *o)
     *o = (struct orch){ .history_limit = 5, .new_id = random_id };
     marks_init(&o->services);
     table_init(&o->watch, sizeof(struct orch_watch));
-    table_init(&o->bad_nodes, sizeof(struct orch_node));
+    table_init(&o->globals, 0);
+    orch_nodes_init(&o->nodes);
     arena_init(&o->scratch, SCRATCH_BYTES);
 }
 
@@ -25,36 +26,34 @@ void orch_done(struct orch *o)
 {
     marks_done(&o->services);
     table_done(&o->watch);
-    table_done(&o->bad_nodes);
+    table_done(&o->globals);
+    orch_nodes_done(&o->nodes);
     arena_done(&o->scratch);
     buf_done(&o->doc);
 }
 
 /* ---- what changed ---- */
 
-static struct orch_node node_condition(const struct view_node *n)
-{
-    return (struct orch_node){ .down = str_is(n->Status.State, "down"),
-                               .drain = str_is(n->Spec.Availability, "drain") };
-}
-
-/* learn_node - true when what matters about it has changed. */
-static bool learn_node(struct orch *o, struct str id, struct str doc)
+/* learn_node - what its change matters to (orch_nodes.h). */
+static unsigned learn_node(struct orch *o, struct str id, struct str doc)
 {
     struct view_node n;
     struct err e;
-    struct orch_node now = { 0 }, *known = table_get(&o->bad_nodes, id), was = known ? *known : now;
+    int64_t down_ns = 0;
     arena_reset(&o->scratch);
     if (view_node(doc, &n, &o->scratch, &e) != 0) {
         log_error("node=" STR_FMT ": %s", STR_ARG(id), e.msg);
-        return false;
+        return ORCH_NODE_SAME;
     }
-    now = node_condition(&n);
-    if (now.down || now.drain)
-        *(struct orch_node *)table_put(&o->bad_nodes, id, NULL) = now;
-    else
-        table_del(&o->bad_nodes, id);
-    return was.down != now.down || was.drain != now.drain;
+    (void)mp_get_i64(doc, "Liveness.DownAt", &down_ns);
+    return orch_node_learn(&o->nodes, id, &n, down_ns);
+}
+
+static void learn_service(struct orch *o, struct str id, struct str doc)
+{
+    struct str mode;
+    if (mp_path(doc, "Spec.Mode.Global", &mode) || mp_path(doc, "Spec.Mode.GlobalJob", &mode))
+        table_put(&o->globals, id, NULL);
 }
 
 static void learn_cluster(struct orch *o, struct str doc)
@@ -72,8 +71,10 @@ static void mark_all(struct orch *o, struct store_snap *snap)
 {
     struct store_iter it;
     struct str service;
-    for (store_each(snap, KIND_SERVICE, &it); store_next(&it);)
+    for (store_each(snap, KIND_SERVICE, &it); store_next(&it);) {
+        learn_service(o, it.id, it.doc);
         marks_add(&o->services, it.id);
+    }
     for (store_each(snap, KIND_TASK, &it); store_next(&it);) /* also of services that are gone */
         if (mp_get_str(it.doc, "ServiceID", &service) && service.n)
             marks_add(&o->services, service);
@@ -89,9 +90,11 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     (void)meta;
     marks_clear(&o->services);
     table_clear(&o->watch);
-    table_clear(&o->bad_nodes);
+    table_clear(&o->globals);
+    orch_nodes_clear(&o->nodes);
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         learn_node(o, it.id, it.doc);
+    orch_nodes_review(&o->nodes);
     for (store_each(snap, KIND_CLUSTER, &it); store_next(&it);)
         learn_cluster(o, it.doc);
     mark_all(o, snap);
@@ -103,11 +106,12 @@ static bool task_matters(struct orch *o, const struct view_task *t, char op)
 {
     enum task_state state = task_state_parse(t->Status.State), desired = task_state_parse(t->DesiredState);
     const struct orch_watch *w = table_get(&o->watch, t->ServiceID);
-    if (state > TASK_RUNNING || (state < TASK_ASSIGNED && desired > TASK_RUNNING))
+    const struct orch_node *node = t->NodeID.n ? orch_node_get(&o->nodes, t->NodeID) : NULL;
+    if (state > TASK_RUNNING || (state < TASK_ASSIGNED && desired > TASK_COMPLETE) || t->Evict)
         return true;
     if (op == 'c') /* may be the last transaction of a predecessor, which this one's decisions did not know */
         return true;
-    if (t->NodeID.n && table_get(&o->bad_nodes, t->NodeID))
+    if (t->NodeID.n && (!node || node->down || node->drain))
         return true;
     return state == TASK_RUNNING && w && w->updating;
 }
@@ -130,13 +134,25 @@ static void on_node(struct orch *o, struct store_snap *snap, struct str id)
 {
     struct str doc, service;
     struct store_iter it;
-    if (store_get(snap, KIND_NODE, id, &doc) != 0)
-        table_del(&o->bad_nodes, id);
-    else if (!learn_node(o, id, doc))
-        return;
-    for (store_each_index(snap, IX_TASK_NODE, id, &it); store_next(&it);)
-        if (mp_get_str(it.doc, "ServiceID", &service) && service.n)
+    unsigned matters =
+        store_get(snap, KIND_NODE, id, &doc) != 0 ? orch_node_forget(&o->nodes, id) : learn_node(o, id, doc);
+    if (matters & ORCH_NODE_TASKS)
+        for (store_each_index(snap, IX_TASK_NODE, id, &it); store_next(&it);)
+            if (mp_get_str(it.doc, "ServiceID", &service) && service.n)
+                marks_add(&o->services, service);
+    if (matters & ORCH_NODE_PLACES)
+        for (struct table_pos pos = { 0 }; table_next(&o->globals, &pos, &service, NULL);)
             marks_add(&o->services, service);
+}
+
+static void on_service(struct orch *o, struct store_snap *snap, struct str id)
+{
+    struct str doc;
+    if (store_get(snap, KIND_SERVICE, id, &doc) == 0)
+        learn_service(o, id, doc);
+    else
+        table_del(&o->globals, id);
+    marks_add(&o->services, id);
 }
 
 static void on_cluster(struct orch *o, struct store_snap *snap, struct str id)
@@ -155,7 +171,7 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     struct orch *o = arg;
     switch (kind) {
     case KIND_SERVICE:
-        marks_add(&o->services, id);
+        on_service(o, snap, id);
         break;
     case KIND_TASK:
         on_task(o, snap, id, op);
@@ -178,6 +194,7 @@ struct spec {
     struct str id;
     unsigned number;
     struct orch_restart restart;
+    int64_t grace_ns;
     bool in_use;
     struct spec *next;
 };
@@ -188,12 +205,14 @@ struct decision {
     struct str id, doc; /* the service */
     struct view_service view;
     struct orch_service svc;
+    uint64_t iteration; /* of a job: its current run */
     struct orch_task *tasks;
     size_t n;
     struct spec *specs;
     unsigned nspecs;
-    bool damaged;            /* a task could not be read: its taskspec is not known */
-    const char *unsupported; /* a mode that this daemon does not serve */
+    bool damaged;       /* a task could not be read: its taskspec is not known */
+    bool dry;           /* only to explain: nothing is used up */
+    int64_t move_at_ns; /* when the next tasks of held nodes may be moved; 0: none waits */
 };
 
 static struct orch_restart restart_policy(const struct view_restart *r)
@@ -218,36 +237,52 @@ static struct spec *spec_of(struct decision *d, struct str id)
     struct spec *s = arena_alloc(d->p->arena, sizeof *s);
     CHECK(s != NULL);
     *s = (struct spec){ .id = id, .number = d->nspecs++, .next = d->specs };
-    if (store_get(d->p->snap, KIND_TASKSPEC, id, &doc) == 0 && view_taskspec(doc, &v, d->p->arena, &e) == 0)
+    if (store_get(d->p->snap, KIND_TASKSPEC, id, &doc) == 0 && view_taskspec(doc, &v, d->p->arena, &e) == 0) {
         s->restart = restart_policy(&v.Spec.RestartPolicy);
-    else /* a task without its spec cannot run; let it be replaced as the service says */
+        s->grace_ns = view_stop_grace_ns(v.Spec.ContainerSpec);
+    } else { /* a task without its spec cannot run; let it be replaced as the service says */
         s->restart = d->svc.restart;
+    }
     d->specs = s;
     return s;
 }
 
+/* wait_turn - too many nodes are down at once: this task stays on its own until it may be moved. */
+static void wait_turn(struct decision *d, struct orch_task *t)
+{
+    if (!d->dry && orch_may_move(&d->o->nodes, d->p->now.ns, &d->move_at_ns))
+        return;
+    t->held = true;
+    t->node_down = false;
+}
+
 static void fill_task(struct decision *d, const struct view_task *v, struct str doc, struct orch_task *t)
 {
-    const struct orch_node *node = v->NodeID.n ? table_get(&d->o->bad_nodes, v->NodeID) : NULL;
-    struct str node_doc;
+    const struct orch_node *node = v->NodeID.n ? orch_node_get(&d->o->nodes, v->NodeID) : NULL;
     *t = (struct orch_task){ .id = v->ID,
                              .node_id = v->NodeID,
                              .replaces = v->ReplacesID,
                              .slot = v->Slot,
                              .state = task_state_parse(v->Status.State),
                              .desired = task_state_parse(v->DesiredState),
-                             .current = str_eq(v->TaskSpecID, d->view.TaskSpecID),
-                             .node_down = node && node->down,
+                             .current = orch_is_job(&d->svc) ? v->JobIteration.Index == d->iteration
+                                                             : str_eq(v->TaskSpecID, d->view.TaskSpecID),
                              .node_drain = node && node->drain,
                              .created_ns = v->CreatedAt,
                              .start_ns = v->StartNotBefore };
     const struct spec *spec = spec_of(d, v->TaskSpecID);
     t->spec = spec->number;
     t->restart = spec->restart;
+    t->grace_ns = spec->grace_ns;
+    t->running_ns = view_running_since(&v->Status);
     t->status_ns = v->Status.AppliedAt ? v->Status.AppliedAt : v->Status.Timestamp;
+    t->evict = v->Evict != NULL;
     (void)mp_get_u64(doc, "Restarts", &t->restarts);
-    if (v->NodeID.n && store_get(d->p->snap, KIND_NODE, v->NodeID, &node_doc) != 0)
-        t->node_gone = t->node_down = true;
+    (void)mp_get_u64(doc, "Attempts", &t->attempts);
+    t->node_gone = v->NodeID.n && !node;
+    t->node_down = t->node_gone || (node && node->down);
+    if (node && node->down && node->held && t->desired <= TASK_COMPLETE && t->state <= TASK_RUNNING)
+        wait_turn(d, t);
 }
 
 static void read_tasks(struct decision *d)
@@ -275,12 +310,59 @@ static void read_tasks(struct decision *d)
     }
 }
 
-static const char *unsupported_mode(const struct view_mode *m)
+static enum orch_mode mode_of(const struct view_mode *m)
 {
-    return m->Global          ? "global services are not supported by this version"
-           : m->ReplicatedJob ? "replicated jobs are not supported by this version"
-           : m->GlobalJob     ? "global jobs are not supported by this version"
-                              : NULL;
+    return m->Global          ? ORCH_GLOBAL
+           : m->ReplicatedJob ? ORCH_REPLICATED_JOB
+           : m->GlobalJob     ? ORCH_GLOBAL_JOB
+                              : ORCH_REPLICATED;
+}
+
+static struct str label_of(const struct view_service *v, const char *name)
+{
+    for (size_t i = 0; i < v->Spec.Labels.n; i++)
+        if (str_is(v->Spec.Labels.v[i].key, name))
+            return v->Spec.Labels.v[i].val;
+    return STR("");
+}
+
+/* fill_mode - what only some modes have. A label that apid would refuse is as good as none. */
+static void fill_mode(struct decision *d)
+{
+    const struct view_service *v = &d->view;
+    const struct view_replicated_job *job = v->Spec.Mode.ReplicatedJob;
+    struct orch_schedule *s = &d->svc.schedule;
+    struct str when = label_of(v, VIEW_SCHEDULE_LABEL);
+    struct err e;
+    if (v->Spec.Mode.Global || v->Spec.Mode.GlobalJob)
+        d->svc.places = orch_nodes_places(&d->o->nodes, &v->Spec.TaskTemplate.Placement, d->p->arena, &d->svc.nplaces);
+    d->svc.completions = job ? job->TotalCompletions : 0;
+    d->svc.concurrent = job ? job->MaxConcurrent : 0;
+    d->iteration = v->JobStatus ? v->JobStatus->JobIteration.Index : 0;
+    d->svc.begun = orch_is_job(&d->svc);
+    if (!d->svc.begun || when.n == 0 || cron_parse(when, &s->cron, &e) != 0)
+        return;
+    s->given = true;
+    s->from_ns = v->JobStatus && v->JobStatus->ScheduledFrom ? v->JobStatus->ScheduledFrom : v->CreatedAt;
+    (void)view_overlap(label_of(v, VIEW_OVERLAP_LABEL), &s->replace);
+    d->svc.begun = v->JobStatus && v->JobStatus->LastExecution != 0;
+}
+
+static int64_t progress_deadline(const struct view_service *v)
+{
+    int64_t ns = VIEW_PROGRESS_NS;
+    for (size_t i = 0; i < v->Spec.Labels.n; i++)
+        if (str_is(v->Spec.Labels.v[i].key, VIEW_PROGRESS_LABEL))
+            (void)view_progress_deadline(v->Spec.Labels.v[i].val, &ns);
+    return ns;
+}
+
+/* can_roll_back - with the taskspec too: it has the credentials, and raftd goes by it. */
+static bool can_roll_back(struct decision *d)
+{
+    struct str doc;
+    return view_has_previous(&d->view) && d->view.PreviousTaskSpecID.n &&
+           store_get(d->p->snap, KIND_TASKSPEC, d->view.PreviousTaskSpecID, &doc) == 0;
 }
 
 static void fill_service(struct decision *d)
@@ -288,20 +370,29 @@ static void fill_service(struct decision *d)
     const struct view_service *v = &d->view;
     enum orch_update u = orch_update_parse(v->UpdateStatus.State);
     const struct view_update_config *c = u == ORCH_UPDATE_ROLLBACK ? v->Spec.RollbackConfig : v->Spec.UpdateConfig;
-    d->unsupported = unsupported_mode(&v->Spec.Mode);
     d->svc = (struct orch_service){ .exists = true,
+                                    .mode = mode_of(&v->Spec.Mode),
                                     .replicas = view_replicas(v),
                                     .update = u,
                                     .parallelism = 1,
                                     .monitor_ns = ORCH_MONITOR_NS,
                                     .history_limit = d->o->history_limit,
+                                    .progress_ns = progress_deadline(v),
+                                    .slots = v->UpdateStatus.Slots,
+                                    .failures = v->UpdateStatus.Failures,
+                                    .can_roll_back = can_roll_back(d),
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
+    fill_mode(d);
     if (c) {
         d->svc.parallelism = c->ParallelismRaw.n ? c->Parallelism : 1;
         d->svc.update_delay_ns = c->Delay;
         if (c->Monitor > 0)
             d->svc.monitor_ns = c->Monitor;
         d->svc.start_first = str_is(c->Order, "start-first");
+        d->svc.max_failure_ratio = c->MaxFailureRatio;
+        d->svc.on_failure = str_is(c->FailureAction, "continue")   ? ORCH_CONTINUE
+                            : str_is(c->FailureAction, "rollback") ? ORCH_ROLLBACK
+                                                                   : ORCH_PAUSE;
     }
 }
 
@@ -321,7 +412,9 @@ static void write_create(struct decision *d, const struct orch_create *c)
     d->o->new_id(d->o->new_id_arg, id);
     struct str key = arena_str(&d->p->txn->arena, str_from(id));
     buf_clear(b);
-    mp_map(b, 6 + (c->start_ns != 0) + (c->replaces.n != 0) + (c->restarts != 0));
+    bool job = orch_is_job(&d->svc);
+    mp_map(b, 6 + (c->start_ns != 0) + (c->replaces.n != 0) + (c->restarts != 0) + (c->attempts != 0) +
+                  (c->node_id.n != 0) + job);
     mp_kv_cstr(b, "ID", id);
     mp_kv_str(b, "ServiceID", d->id);
     mp_kv_u64(b, "Slot", c->slot);
@@ -333,6 +426,15 @@ static void write_create(struct decision *d, const struct orch_create *c)
         mp_kv_str(b, "ReplacesID", c->replaces);
     if (c->restarts)
         mp_kv_u64(b, "Restarts", c->restarts);
+    if (c->attempts)
+        mp_kv_u64(b, "Attempts", c->attempts);
+    if (c->node_id.n)
+        mp_kv_str(b, "NodeID", c->node_id);
+    if (job) {
+        mp_cstr(b, "JobIteration");
+        mp_map(b, 1);
+        mp_kv_u64(b, "Index", d->iteration);
+    }
     mp_cstr(b, "Status");
     mp_map(b, 3);
     mp_kv_cstr(b, "State", "new");
@@ -352,23 +454,71 @@ static void write_desired(struct decision *d, const struct orch_task *t)
     txn_merge(d->p->txn, KIND_TASK, t->id, finish(d));
 }
 
-static void write_update_status(struct decision *d, enum orch_update u, const char *message)
+/* put_update_status - a rollback by itself is the end of an update: it began when that did, as with Docker. */
+static void put_update_status(struct decision *d, enum orch_update u, struct str message, uint64_t slots,
+                              uint64_t failures)
 {
     struct buf *b = &d->o->doc;
     bool ended = u == ORCH_UPDATE_COMPLETED || u == ORCH_UPDATE_ROLLBACK_COMPLETED;
+    bool begins = u == ORCH_UPDATE_UPDATING && d->svc.update != u;
     int64_t started = d->view.UpdateStatus.StartedAt;
-    if (!ended || !started)
+    if (begins || !started)
         started = d->p->now.ns;
-    buf_clear(b);
-    mp_map(b, 1);
     mp_cstr(b, "UpdateStatus");
-    mp_map(b, 3 + ended);
+    mp_map(b, 3 + ended + (slots != 0) + (failures != 0));
     mp_kv_cstr(b, "State", orch_update_name(u));
-    mp_kv_cstr(b, "Message", message);
+    mp_kv_str(b, "Message", message);
     mp_kv_i64(b, "StartedAt", started);
     if (ended)
         mp_kv_i64(b, "CompletedAt", d->p->now.ns);
+    if (slots)
+        mp_kv_u64(b, "Slots", slots);
+    if (failures)
+        mp_kv_u64(b, "Failures", failures);
+}
+
+static void write_update_status(struct decision *d, enum orch_update u, struct str message, uint64_t slots,
+                                uint64_t failures)
+{
+    buf_clear(&d->o->doc);
+    mp_map(&d->o->doc, 1);
+    put_update_status(d, u, message, slots, failures);
     txn_merge(d->p->txn, KIND_SERVICE, d->id, finish(d));
+}
+
+/* write_rollback - what was before, in one change; raftd allows this daemon exactly that (authority.c). */
+static void write_rollback(struct decision *d, struct str message)
+{
+    struct buf *b = &d->o->doc;
+    buf_clear(b);
+    mp_map(b, 5);
+    mp_kv_raw(b, "Spec", d->view.PreviousSpec);
+    mp_kv_str(b, "TaskSpecID", d->view.PreviousTaskSpecID);
+    mp_cstr(b, "PreviousSpec");
+    mp_nil(b);
+    mp_cstr(b, "PreviousTaskSpecID");
+    mp_nil(b);
+    put_update_status(d, ORCH_UPDATE_ROLLBACK, message, 0, 0);
+    txn_update(d->p->txn, KIND_SERVICE, d->id, finish(d));
+}
+
+static void write_update(struct decision *d, const struct orch_out *out)
+{
+    struct buf text = BUF_INIT;
+    if (out->update == d->svc.update && out->slots == d->svc.slots && out->failures == d->svc.failures)
+        return;
+    if (out->update == d->svc.update)
+        buf_put(&text, d->view.UpdateStatus.Message.p, d->view.UpdateStatus.Message.n);
+    else
+        orch_update_message(&d->svc, out, &text);
+    struct str message = arena_str(&d->p->txn->arena, buf_str(&text));
+    if (out->update == ORCH_UPDATE_ROLLBACK && d->svc.update != ORCH_UPDATE_ROLLBACK)
+        write_rollback(d, message);
+    else
+        write_update_status(d, out->update, message, out->slots, out->failures);
+    if (out->culprit.n)
+        log_info("service=" STR_FMT " task=" STR_FMT ": %s", STR_ARG(d->id), STR_ARG(out->culprit), buf_cstr(&text));
+    buf_done(&text);
 }
 
 /* credential_shared - another taskspec that stays uses the same credential. */
@@ -384,14 +534,6 @@ static bool credential_shared(struct decision *d, struct str taskspec, struct st
     return false;
 }
 
-/* can_roll_back_to - the taskspec of the service's previous spec: a rollback needs it, or its credential. */
-static bool can_roll_back_to(struct decision *d, struct str taskspec)
-{
-    struct str before, spec;
-    return d->svc.exists && mp_path(d->doc, "PreviousSpec.TaskTemplate", &before) && mp_find(taskspec, "Spec", &spec) &&
-           str_eq(before, spec);
-}
-
 /* purge_specs - taskspecs that neither the service nor a task refers to any more, with their credentials. */
 static void purge_specs(struct decision *d)
 {
@@ -403,7 +545,7 @@ static void purge_specs(struct decision *d)
         for (size_t i = 0; i < d->n && !s->in_use; i++)
             s->in_use = !d->tasks[i].drop && d->tasks[i].spec == s->number;
     for (store_each_index(d->p->snap, IX_TASKSPEC_SERVICE, d->id, &it); store_next(&it);) {
-        bool used = (d->svc.exists && str_eq(it.id, d->view.TaskSpecID)) || can_roll_back_to(d, it.doc);
+        bool used = d->svc.exists && (str_eq(it.id, d->view.TaskSpecID) || str_eq(it.id, d->view.PreviousTaskSpecID));
         for (struct spec *s = d->specs; s && !used; s = s->next)
             used = s->in_use && str_eq(s->id, it.id);
         if (used)
@@ -413,6 +555,75 @@ static void purge_specs(struct decision *d)
             txn_purge(d->p->txn, KIND_CREDENTIAL, credential);
         txn_purge(d->p->txn, KIND_TASKSPEC, it.id);
     }
+}
+
+/* write_run - the next run of a job with a schedule, or that its time was passed over. Only once: the service must be
+ * as it was seen. */
+static void write_run(struct decision *d, const struct orch_out *out)
+{
+    const struct view_job_status none = { 0 }, *was = d->view.JobStatus ? d->view.JobStatus : &none;
+    struct buf *b = &d->o->doc;
+    bool start = out->run == ORCH_RUN_START;
+    int64_t began = start ? d->p->now.ns : was->LastExecution;
+    buf_clear(b);
+    mp_map(b, 1 + start);
+    mp_cstr(b, "JobStatus");
+    mp_map(b, 3 + (began != 0));
+    mp_cstr(b, "JobIteration");
+    mp_map(b, 1);
+    mp_kv_u64(b, "Index", was->JobIteration.Index + start);
+    if (began)
+        mp_kv_i64(b, "LastExecution", began);
+    mp_kv_i64(b, "ScheduledFrom", out->due_ns);
+    mp_kv_u64(b, "Skipped", was->Skipped + !start);
+    if (start) { /* what became of the last run is past */
+        mp_cstr(b, "UpdateStatus");
+        mp_nil(b);
+    }
+    txn_require_rev(d->p->txn, KIND_SERVICE, d->id, d->view.Rev);
+    txn_update(d->p->txn, KIND_SERVICE, d->id, finish(d));
+    d->o->runs += start;
+    d->o->skipped += !start;
+}
+
+/* write_rest - a job that has come to rest without being complete says so where Docker's clients look, and those that
+ * wait for it end. */
+static void write_rest(struct decision *d, const struct orch_out *out)
+{
+    const struct orch_job *job = &out->job;
+    const struct orch_task *t = job->failed;
+    bool stuck = job->rest && job->complete < job->slots;
+    struct str was = d->view.UpdateStatus.Message;
+    struct buf text = BUF_INIT, *b = &d->o->doc;
+    if (stuck && !t)
+        buf_puts(&text, "job paused: none of its tasks may run, since MaxConcurrent is 0");
+    else if (stuck)
+        buf_printf(&text,
+                   "job paused: %llu of %llu tasks are complete, %llu will not be tried again: task " STR_FMT " %s",
+                   (unsigned long long)job->complete, (unsigned long long)job->slots, (unsigned long long)job->given_up,
+                   STR_ARG(t->id), t->why ? t->why : "failed");
+    if (str_eq(was, buf_str(&text))) {
+        buf_done(&text);
+        return;
+    }
+    buf_clear(b);
+    mp_map(b, 1);
+    if (stuck) {
+        put_update_status(d, ORCH_UPDATE_PAUSED, buf_str(&text), 0, 0);
+    } else {
+        mp_cstr(b, "UpdateStatus");
+        mp_nil(b);
+    }
+    txn_merge(d->p->txn, KIND_SERVICE, d->id, finish(d));
+    buf_done(&text);
+}
+
+static void write_job(struct decision *d, const struct orch_out *out)
+{
+    if (out->run != ORCH_RUN_NOTHING)
+        write_run(d, out);
+    else
+        write_rest(d, out);
 }
 
 static void write_answer(struct decision *d, const struct orch_out *out)
@@ -428,8 +639,10 @@ static void write_answer(struct decision *d, const struct orch_out *out)
     }
     for (size_t i = 0; i < out->ncreate; i++)
         write_create(d, &out->create[i]);
-    if (out->update != d->svc.update)
-        write_update_status(d, out->update, orch_update_message(out->update));
+    if (orch_is_job(&d->svc))
+        write_job(d, out);
+    else
+        write_update(d, out);
     purge_specs(d);
     if (d->svc.exists && d->p->txn->nchg != before) /* decided on this spec, not on one that came since */
         txn_require_version(d->p->txn, KIND_SERVICE, d->id, d->view.Version.Index);
@@ -437,18 +650,13 @@ static void write_answer(struct decision *d, const struct orch_out *out)
 
 static void watch(struct decision *d, const struct orch_out *out)
 {
-    if (out->next_ns == ORCH_NEVER && !out->updating)
+    int64_t due = out->next_ns;
+    if (d->move_at_ns && d->move_at_ns < due)
+        due = d->move_at_ns;
+    if (due == ORCH_NEVER && !out->updating)
         return;
     struct orch_watch *w = table_put(&d->o->watch, d->id, NULL);
-    *w = (struct orch_watch){ .due_ns = out->next_ns, .updating = out->updating };
-}
-
-/* refuse_mode - says where a user looks why nothing happens; the client in the foreground ends with this message. */
-static void refuse_mode(struct decision *d)
-{
-    if (str_is(d->view.UpdateStatus.Message, d->unsupported))
-        return;
-    write_update_status(d, ORCH_UPDATE_PAUSED, d->unsupported);
+    *w = (struct orch_watch){ .due_ns = due, .updating = out->updating };
 }
 
 static void decide(struct orch *o, struct controller_pass *p, struct str id)
@@ -463,10 +671,6 @@ static void decide(struct orch *o, struct controller_pass *p, struct str id)
             return;
         }
         fill_service(&d);
-    }
-    if (d.unsupported) {
-        refuse_mode(&d);
-        return;
     }
     read_tasks(&d);
     orch_reconcile(&d.svc, d.tasks, d.n, p->now.ns, p->arena, &out);

@@ -7,27 +7,26 @@
 #include "common/store/controller.h"
 #include "common/util/id.h"
 #include "orchestratord/orch_core.h"
+#include "orchestratord/orch_nodes.h"
 
 struct orch {
-    struct marks services;  /* to decide about */
-    struct table watch;     /* service ID -> struct orch_watch */
-    struct table bad_nodes; /* node ID -> struct orch_node; good nodes are not in it */
-    struct arena scratch;   /* for looking at one document */
-    struct buf doc;         /* for building one */
+    struct marks services; /* to decide about */
+    struct table watch;    /* service ID -> struct orch_watch */
+    struct table globals;  /* the IDs of the global services and jobs */
+    struct orch_nodes nodes;
+    struct arena scratch; /* for looking at one document */
+    struct buf doc;       /* for building one */
     int64_t history_limit;
     void (*new_id)(void *arg, char id[ID_SIZE]);
     void *new_id_arg;
     uint64_t created, deleted, restarted; /* tasks; for metrics */
+    uint64_t runs, skipped;               /* of jobs with a schedule */
 };
 
 /* A service that wants to be looked at later, or at more than usual. */
 struct orch_watch {
     int64_t due_ns;
     bool updating;
-};
-
-struct orch_node {
-    bool down, drain;
 };
 
 void orch_init(struct orch *o);

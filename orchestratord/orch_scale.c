@@ -6,12 +6,12 @@
 #include "common/util/check.h"
 
 /* occupied - it has a live task, or its last one has ended for good (a job well done, or out of attempts). */
-static bool occupied(const struct pass *p, const struct slot *s)
+bool orch_occupied(const struct pass *p, const struct slot *s)
 {
     const struct orch_task *t = orch_newest(s);
     if (orch_count_live(s) > 0)
         return true;
-    return t && p->svc->update != ORCH_UPDATE_ROLLBACK && !orch_should_restart(s, t, p->now);
+    return t && p->svc->update != ORCH_UPDATE_ROLLBACK && !orch_should_restart(p, s, t);
 }
 
 static void orch_remove_slot(struct pass *p, struct slot *s)
@@ -107,7 +107,9 @@ static void scale_up(struct pass *p, size_t missing)
             *s = (struct slot){ .number = number };
         }
         s->keep = true;
-        orch_new_task(p, s);
+        struct orch_create *c = orch_new_task(p, s);
+        if (orch_slot_stopping(s))
+            c->desired = TASK_READY;
         missing--;
     }
 }
@@ -116,7 +118,7 @@ void orch_scale(struct pass *p, struct arena *a)
 {
     size_t n = 0;
     for (size_t i = 0; i < p->nslots; i++)
-        n += p->slots[i].keep = occupied(p, &p->slots[i]);
+        n += p->slots[i].keep = orch_occupied(p, &p->slots[i]);
     if (n > p->svc->replicas)
         scale_down(p, n, a);
     else if (n < p->svc->replicas)

@@ -22,7 +22,7 @@ void orch_shell_status(struct buf *out)
 {
     controller_status(controller, out);
     buf_printf(out, ",\"services_marked\":%zu,\"services_watched\":%zu,\"nodes_unavailable\":%zu",
-               orch.services.pending.count, orch.watch.count, orch.bad_nodes.count);
+               orch.services.pending.count, orch.watch.count, orch.nodes.ndown);
 }
 
 void orch_shell_metrics(struct buf *out)

@@ -5,13 +5,23 @@
 
 bool orch_live(const struct orch_task *t)
 {
-    return t->want <= TASK_RUNNING;
+    return t->want <= TASK_RUNNING || (t->want == TASK_COMPLETE && t->state != TASK_COMPLETE);
+}
+
+bool orch_ended_itself(const struct orch_task *t)
+{
+    return t->state == TASK_COMPLETE || t->state == TASK_FAILED || t->state == TASK_REJECTED;
 }
 
 /* stopped - no container of it runs any more, or none ever will. */
 bool orch_stopped(const struct orch_task *t)
 {
-    return t->state > TASK_RUNNING || (t->state < TASK_ASSIGNED && t->want > TASK_RUNNING);
+    return t->state > TASK_RUNNING || (t->state < TASK_ASSIGNED && t->want > TASK_COMPLETE);
+}
+
+bool orch_holds_slot(const struct orch_task *t)
+{
+    return !orch_stopped(t) && !t->node_down;
 }
 
 void orch_want(struct orch_task *t, enum task_state s)
@@ -26,10 +36,18 @@ void orch_look_again(struct pass *p, int64_t at)
         p->out->next_ns = at;
 }
 
+void orch_why(struct orch_task *t, const char *why, int64_t until_ns)
+{
+    t->why = why;
+    t->why_until_ns = until_ns;
+}
+
 struct orch_create *orch_new_task(struct pass *p, struct slot *s)
 {
     struct orch_create *c = &p->out->create[p->out->ncreate++];
-    *c = (struct orch_create){ .slot = s->number, .desired = TASK_RUNNING };
+    *c = (struct orch_create){ .slot = s->number,
+                               .node_id = s->node,
+                               .desired = orch_is_job(p->svc) ? TASK_COMPLETE : TASK_RUNNING };
     CHECK(s->create == NULL);
     s->create = c;
     return c;
@@ -41,6 +59,14 @@ size_t orch_count_live(const struct slot *s)
     for (size_t i = 0; i < s->n; i++)
         n += orch_live(&s->tasks[i]);
     return n;
+}
+
+bool orch_slot_stopping(const struct slot *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (!orch_live(&s->tasks[i]) && s->tasks[i].want != TASK_REMOVE && orch_holds_slot(&s->tasks[i]))
+            return true;
+    return false;
 }
 
 /* newest - the youngest task that is not being removed; NULL if there is none. */

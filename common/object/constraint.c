@@ -145,3 +145,18 @@ bool constraint_match(const struct constraint *c, const struct view_node *n)
         return match_ip(c, n->Status.Addr);
     return constraint_value(c, n, &have) && same(have, c->value) == c->equal;
 }
+
+static struct str architecture(struct str s)
+{
+    return str_is(s, "x86_64") ? STR("amd64") : str_is(s, "aarch64") ? STR("arm64") : s;
+}
+
+bool platform_match(const struct list *platforms, const struct view_node *n)
+{
+    const struct view_platform *have = &n->Description.Platform, *p = platforms->v;
+    for (size_t i = 0; i < platforms->n; i++)
+        if ((p[i].OS.n == 0 || same(p[i].OS, have->OS)) &&
+            (p[i].Architecture.n == 0 || same(architecture(p[i].Architecture), architecture(have->Architecture))))
+            return true;
+    return platforms->n == 0;
+}

@@ -20,3 +20,6 @@ bool constraint_value(const struct constraint *c, const struct view_node *n, str
 
 /* constraint_label - the value under "node.labels.X" or "engine.labels.X"; false when the key is neither. */
 bool constraint_label(struct str key, const struct view_node *n, struct str *ret_value);
+
+/* platform_match - the node has one of these platforms (list of struct view_platform; empty: any will do). */
+bool platform_match(const struct list *platforms, const struct view_node *n);
