@@ -137,6 +137,11 @@ void agent_events_op(struct rpc_call *c, const struct agent_events *req)
     look(NULL);
 }
 
+unsigned agent_events_waiting(void)
+{
+    return nwaiting;
+}
+
 void agent_events_close(void)
 {
     timer = timer_free(timer);

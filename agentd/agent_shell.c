@@ -761,5 +761,6 @@ void agent_metrics(struct buf *out)
     buf_printf(out, "microswarm_agentd_started_total %" PRIu64 "\n", agent.started_total);
     buf_printf(out, "microswarm_agentd_failed_total %" PRIu64 "\n", agent.failed_total);
     buf_printf(out, "microswarm_agentd_images %zu\n", images_count(agent.images));
+    buf_printf(out, "microswarm_agentd_events_waiting %u\n", agent_events_waiting());
     agent_health_metrics(out);
 }
