@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,8 +22,10 @@
 #include "agentd/fsutil.h"
 #include "agentd/image_index.h"
 #include "agentd/image_ref.h"
+#include "common/util/base64.h"
 #include "common/util/cleanup.h"
 #include "common/util/clock.h"
+#include "common/util/crypto.h"
 #include "common/util/err.h"
 #include "common/util/str.h"
 
@@ -51,17 +52,11 @@ static int read_fd(int fd, struct buf *out, size_t max, struct err *e)
     return n < 0 ? err_errno(e, errno, "read") : 0;
 }
 
-static void hex_of(const unsigned char md[32], char hex[65])
+static void sha256_hex(struct str s, char hex[CRYPTO_HEX])
 {
-    for (int i = 0; i < 32; i++)
-        snprintf(hex + (size_t)2 * (size_t)i, 3, "%02x", md[i]);
-}
-
-static void sha256_hex(struct str s, char hex[65])
-{
-    unsigned char md[32];
-    EVP_Digest(s.p ? s.p : "", s.n, md, NULL, EVP_sha256(), NULL);
-    hex_of(md, hex);
+    uint8_t hash[CRYPTO_HASH];
+    crypto_sha256(s, hash);
+    crypto_hex(hash, hex);
 }
 
 /* first line of a program's complaint, without its timestamps */
@@ -220,20 +215,18 @@ static bool write_all(int fd, const char *p, size_t n)
 static bool pump(int from, int to, uint64_t max, char hex[65])
 {
     static char chunk[1 << 18];
-    unsigned char md[32];
-    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+    uint8_t hash[CRYPTO_HASH];
+    struct crypto_sha256 *h = crypto_sha256_new();
     ssize_t n;
     bool open = true;
     uint64_t sum = 0;
     while (sum <= max && (n = read(from, chunk, sizeof chunk)) > 0) {
         sum += (uint64_t)n;
-        EVP_DigestUpdate(ctx, chunk, (size_t)n);
+        crypto_sha256_add(h, chunk, (size_t)n);
         open = open && write_all(to, chunk, (size_t)n); /* tar may stop early at its end mark: keep hashing */
     }
-    EVP_DigestFinal_ex(ctx, md, NULL);
-    EVP_MD_CTX_free(ctx);
-    hex_of(md, hex);
+    crypto_sha256_end(h, hash);
+    crypto_hex(hash, hex);
     return sum <= max;
 }
 
@@ -595,12 +588,11 @@ static int write_auth(const struct job *j, const struct image_ref *ref, char pat
     if (user && *user) {
         _cleanup_(buf_done) struct buf up = BUF_INIT;
         buf_printf(&up, "%s:%s", user, pass ? pass : "");
-        char *b64 = calloc(1, up.n * 4 / 3 + 8);
-        if (b64)
-            EVP_EncodeBlock((unsigned char *)b64, (const unsigned char *)up.p, (int)up.n);
-        json_object_set_new(entry, "auth", json_string(b64 ? b64 : ""));
-        free(b64);
-        explicit_bzero(up.p, up.n);
+        _cleanup_(buf_done) struct buf b64 = BUF_INIT;
+        base64_put(&b64, buf_str(&up));
+        json_object_set_new(entry, "auth", json_string(buf_cstr(&b64)));
+        crypto_wipe(b64.p, b64.n);
+        crypto_wipe(up.p, up.n);
     } else if (ready && *ready) {
         json_object_set_new(entry, "auth", json_string(ready));
     }

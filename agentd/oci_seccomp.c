@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/util/base64.h"
 #include "common/util/cleanup.h"
 
 static const char *const cap_names[CAPABILITY_COUNT] = {
@@ -227,11 +227,8 @@ static int export_b64(scmp_filter_ctx ctx, struct buf *b64, struct err *e)
     _cleanup_(freep) unsigned char *p = malloc((size_t)n);
     if (!p || pread(fd, p, (size_t)n, 0) != n)
         return err_set(e, ERR_IO, "seccomp: read program");
-    char *out = buf_reserve(b64, (size_t)n * 4 / 3 + 8);
-    if (!out)
-        return err_set(e, ERR_NOMEM, "seccomp: out of memory");
-    b64->n += (size_t)EVP_EncodeBlock((unsigned char *)out, p, (int)n);
-    return 0;
+    base64_put(b64, (struct str){ (const char *)p, (size_t)n });
+    return b64->failed ? err_set(e, ERR_NOMEM, "seccomp: out of memory") : 0;
 }
 
 static struct {

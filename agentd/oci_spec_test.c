@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <glob.h>
 #include <linux/filter.h>
-#include <openssl/evp.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -25,6 +24,7 @@
 #include "agentd/fsutil.h"
 #include "agentd/oci_seccomp.h"
 #include "agentd/test_json.h"
+#include "common/util/base64.h"
 #include "common/util/cleanup.h"
 
 /* the mounts as agent_run.c makes them, without a host */
@@ -123,11 +123,11 @@ static void test_golden(void **state)
 /* in a child: loads the program and says what some calls answer */
 static int under_filter(struct str b64, int (*probe)(void))
 {
-    unsigned char *p = malloc(b64.n);
-    int n = EVP_DecodeBlock(p, (const unsigned char *)b64.p, (int)b64.n), status;
-    while (n % (int)sizeof(struct sock_filter))
-        n--; /* base64 padding */
-    struct sock_fprog prog = { .len = (unsigned short)((size_t)n / sizeof(struct sock_filter)), .filter = (void *)p };
+    struct buf b = BUF_INIT;
+    int status;
+    assert_true(base64_take(b64, &b));
+    assert_int_equal(b.n % sizeof(struct sock_filter), 0);
+    struct sock_fprog prog = { .len = (unsigned short)(b.n / sizeof(struct sock_filter)), .filter = (void *)b.p };
     pid_t pid = fork();
     if (pid == 0) {
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, 2, &prog) < 0)
@@ -135,7 +135,7 @@ static int under_filter(struct str b64, int (*probe)(void))
         _exit(probe());
     }
     waitpid(pid, &status, 0);
-    free(p);
+    buf_done(&b);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 100 + WTERMSIG(status);
 }
 

@@ -4,14 +4,14 @@
  * raftd seals and opens; here bytes pass through page by page, and whoever is slower makes the other wait. The
  * passphrase comes in base64 in a header, so that it is in no log of paths; it is wiped after use.
  */
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
 
 #include "apid/api_pieces.h"
 #include "apid/api_resources.h"
 #include "apid/api_state.h"
 #include "apid/api_swarm_spec.h"
+#include "common/util/base64.h"
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 #include "common/util/id.h"
 
 #define PASSPHRASE_MAX 1024u
@@ -19,26 +19,31 @@
 #define RESTORE_TIMEOUT_MS 120000u
 
 struct passphrase {
-    unsigned char text[PASSPHRASE_MAX + 4]; /* secret */
+    char text[PASSPHRASE_MAX]; /* secret */
     size_t n;
 };
 
 static int read_passphrase(struct req *r, struct passphrase *p)
 {
-    const char *in = api_request_header(r, "X-Swarm-Passphrase") ?: "";
-    size_t n = strlen(in);
+    struct buf text = { .limit = sizeof p->text };
+    (void)buf_reserve(&text, sizeof p->text); /* so that it is never moved, and wiped whole */
+    bool ok = base64_take(str_from(api_request_header(r, "X-Swarm-Passphrase")), &text);
 
-    if (n == 0 || n % 4 != 0 || n / 4 * 3 > sizeof p->text)
+    if (ok) {
+        memcpy(p->text, text.n ? text.p : "", text.n);
+        p->n = text.n;
+    }
+    bool full = text.failed;
+    crypto_wipe(text.p, text.cap);
+    buf_done(&text);
+    if (full || (ok && p->n == 0))
         return api_refuse(r, 400, "X-Swarm-Passphrase: 1 to %u bytes in base64 are needed", PASSPHRASE_MAX);
-    int got = EVP_DecodeBlock(p->text, (const unsigned char *)in, (int)n);
-    if (got > 0)
-        p->n = (size_t)got - (in[n - 1] == '=') - (in[n - 2] == '=');
-    return p->n > 0 && p->n <= PASSPHRASE_MAX ? 0 : api_refuse(r, 400, "X-Swarm-Passphrase: this is not base64");
+    return ok ? 0 : api_refuse(r, 400, "X-Swarm-Passphrase: this is not base64");
 }
 
 static struct str passphrase_str(const struct passphrase *p)
 {
-    return (struct str){ (const char *)p->text, p->n };
+    return (struct str){ p->text, p->n };
 }
 
 /* ---- backup ---- */
@@ -52,7 +57,7 @@ struct backup {
 
 static void backup_free(void *p)
 {
-    OPENSSL_cleanse(p, sizeof(struct backup));
+    crypto_wipe(p, sizeof(struct backup));
     free(p);
 }
 
@@ -126,7 +131,7 @@ struct restore {
 
 static void restore_free(void *p)
 {
-    OPENSSL_cleanse(p, sizeof(struct restore));
+    crypto_wipe(p, sizeof(struct restore));
     free(p);
 }
 

@@ -1,6 +1,5 @@
 /* /swarm: init, join, leave, unlock: how this node gets into a swarm and out of it. */
 #include <arpa/inet.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 
 #include "apid/api_members.h"
@@ -12,6 +11,7 @@
 #include "common/proto/msg_agentd.h"
 #include "common/proto/msg_cad.h"
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 #include "common/util/id.h"
 
 #define LEAVE_TIMEOUT_MS 60000u
@@ -512,7 +512,7 @@ static void join_free(void *p)
     char *token = (char *)json_string_value(json_object_get(j->body, "JoinToken"));
 
     if (token)
-        OPENSSL_cleanse(token, strlen(token));
+        crypto_wipe(token, strlen(token));
     json_decref(j->body);
     free(j);
 }
@@ -919,7 +919,7 @@ struct unlock {
 
 static void unlock_free(void *p)
 {
-    OPENSSL_cleanse(p, sizeof(struct unlock));
+    crypto_wipe(p, sizeof(struct unlock));
     free(p);
 }
 
@@ -1002,7 +1002,7 @@ void swarm_unlock(struct req *r)
     r->data = u;
     r->free_data = unlock_free;
     (void)str_copy(u->key, sizeof u->key, str_from(key));
-    OPENSSL_cleanse(key, strlen(key));
+    crypto_wipe(key, strlen(key));
     json_decref(body);
     struct raftd_unlock in = { str_from(u->key) };
     if (ok)

@@ -1,7 +1,6 @@
 /* /networks: what there is: the swarm's own, and the few that every node has. */
 #include "apid/api_networks.h"
 
-#include <openssl/sha.h>
 #include <stdio.h>
 
 #include "apid/api_resources.h"
@@ -9,6 +8,7 @@
 #include "common/proto/msg_meshd.h"
 #include "common/util/check.h"
 #include "common/util/cidr.h"
+#include "common/util/crypto.h"
 #include "common/util/table.h"
 
 #define VIEW_BYTES (8u << 20)
@@ -37,11 +37,10 @@ static bool in_swarm(void)
 
 static void hash_id(const char *text, char hex[65])
 {
-    unsigned char md[SHA256_DIGEST_LENGTH];
+    uint8_t hash[CRYPTO_HASH];
 
-    SHA256((const unsigned char *)text, strlen(text), md);
-    for (size_t i = 0; i < sizeof md; i++)
-        (void)snprintf(hex + 2 * i, 3, "%02x", md[i]);
+    crypto_sha256(str_from(text), hash);
+    crypto_hex(hash, hex);
 }
 
 static const struct predefined *find_predefined(struct str ref, bool swarm)

@@ -4,15 +4,14 @@
  * They differ in one thing: a secret's payload is a document of its own in the secret map, which apid can write and not
  * read. So whether an update repeats the payload is asked of dispatcherd, with a digest.
  */
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdio.h>
 
 #include "apid/api_resources.h"
 #include "apid/api_secrets.h"
 #include "common/proto/msg_dispatcherd.h"
+#include "common/util/base64.h"
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 #include "common/util/id.h"
 
 #define USERS_MAX 20 /* services that a refusal names */
@@ -93,7 +92,7 @@ struct change {
 static void wipe(struct buf *b)
 {
     if (b->p)
-        OPENSSL_cleanse(b->p, b->cap);
+        crypto_wipe(b->p, b->cap);
     buf_done(b);
 }
 
@@ -103,7 +102,7 @@ static void change_free(void *p)
     json_t *data = json_object_get(c->spec, "Data");
 
     if (data && c->s->kind == KIND_SECRET)
-        OPENSSL_cleanse((char *)json_string_value(data), json_string_length(data));
+        crypto_wipe((char *)json_string_value(data), json_string_length(data));
     json_decref(c->spec);
     buf_done(&c->packed);
     wipe(&c->data);
@@ -157,7 +156,7 @@ static int take_data(struct req *r, struct change *c)
     if (!c->has_data)
         return 0;
     if (!buf_reserve(&c->data, json_string_length(data)) || /* never moved: no copy stays behind */
-        !obj_base64_decode((struct str){ json_string_value(data), json_string_length(data) }, &c->data))
+        !base64_take((struct str){ json_string_value(data), json_string_length(data) }, &c->data))
         return api_refuse(r, 400, "invalid JSON: illegal base64 data at input byte 0");
     return 0;
 }
@@ -175,7 +174,7 @@ static int pack_spec(struct req *r, struct change *c)
     if (c->s->kind == KIND_SECRET) {
         json_t *data = json_object_get(c->spec, "Data");
         if (data)
-            OPENSSL_cleanse((char *)json_string_value(data), json_string_length(data));
+            crypto_wipe((char *)json_string_value(data), json_string_length(data));
         json_object_del(c->spec, "Data");
     }
     if (obj_pack(c->s->spec, c->spec, &c->packed, &e) == 0)
@@ -359,17 +358,13 @@ static void compared(struct req *r, const void *rep, const struct err *e)
 static void compare_secret(struct req *r, struct change *c)
 {
     uint8_t nonce[32];
-    unsigned char digest[32];
-    unsigned n = sizeof digest;
+    uint8_t digest[CRYPTO_HASH];
 
     random_bytes(nonce, sizeof nonce);
-    if (!HMAC(EVP_sha256(), nonce, sizeof nonce, (const unsigned char *)c->data.p, c->data.n, digest, &n)) {
-        api_error(r, 500, "OpenSSL failed");
-        return;
-    }
+    crypto_hmac_sha256((struct str){ (char *)nonce, sizeof nonce }, buf_str(&c->data), digest);
     struct disp_secret_is q = { .ID = str_from(c->id),
                                 .Nonce = { (char *)nonce, sizeof nonce },
-                                .Digest = { (char *)digest, n } };
+                                .Digest = { (char *)digest, sizeof digest } };
     api_call(r, api.dispatcherd, &op_disp_secret_is, &q, API_AGENT_DEADLINE_MS, compared);
 }
 

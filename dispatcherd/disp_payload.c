@@ -3,13 +3,11 @@
  *
  * The content is sealed for the asking agentd straight out of the map: this process holds no copy in the clear.
  */
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 #include "common/daemon/box.h"
 #include "common/daemon/log.h"
 #include "common/util/cleanup.h"
+#include "common/util/crypto.h"
 #include "dispatcherd/disp_pass.h"
 
 DEFINE_CLEANUP(struct store_snap *, store_end)
@@ -127,8 +125,7 @@ int disp_secret_is(struct disp_keeper *k, const struct disp_secret_is *q, struct
                    struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
-    unsigned char digest[32];
-    unsigned n = sizeof digest;
+    uint8_t digest[CRYPTO_HASH];
     struct str holder;
     int r = store_begin(controller_store(k->controller), &snap, e);
     if (r < 0)
@@ -136,10 +133,8 @@ int disp_secret_is(struct disp_keeper *k, const struct disp_secret_is *q, struct
     if (store_get(snap, KIND_SECRET_DATA, q->ID, &holder) != 0)
         return err_set(e, ERR_NOT_FOUND, "secret not found");
     struct str data = bytes(holder, "Data");
-    if (!HMAC(EVP_sha256(), q->Nonce.p, (int)q->Nonce.n, (const unsigned char *)data.p, data.n, digest, &n) ||
-        n != q->Digest.n)
-        return err_set(e, ERR_INTERNAL, "OpenSSL failed");
-    ret->Same = CRYPTO_memcmp(digest, q->Digest.p, n) == 0;
-    OPENSSL_cleanse(digest, sizeof digest);
+    crypto_hmac_sha256(q->Nonce, data, digest);
+    ret->Same = q->Digest.n == sizeof digest && crypto_same(digest, q->Digest.p, sizeof digest);
+    crypto_wipe(digest, sizeof digest);
     return 0;
 }

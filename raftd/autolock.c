@@ -1,9 +1,8 @@
 /* autolock.c - from the credential in the map to the keys on the disk. */
 #include "raftd/autolock.h"
 
-#include <openssl/crypto.h>
-
 #include "common/proto/mp.h"
+#include "common/util/crypto.h"
 
 void autolock_open(struct autolock *a, const struct raft_log *l)
 {
@@ -28,7 +27,7 @@ static int wanted(struct sm *sm, struct seal_key *ret, uint64_t *ret_rev, struct
         bool ok = !doc.failed && mp_get_str(buf_str(&doc), "Key", &text) && seal_unlock_parse(text, ret) &&
                   mp_get_u64(buf_str(&doc), "Rev", ret_rev) && *ret_rev != 0;
         r = ok ? 1 : err_set(e, ERR_INVALID, "credential " STORE_UNLOCK_KEY_ID ": there is no unlock key in it");
-        OPENSSL_cleanse(doc.p, doc.n);
+        crypto_wipe(doc.p, doc.n);
     } else if (e->code != ERR_NOT_FOUND) {
         r = -e->code;
     }
@@ -47,7 +46,7 @@ int autolock_follow(struct autolock *a, struct sm *sm, const struct raft_log *l,
     bool done = want == 1 ? seal_keys_wrapped_by(raft_log_dir(l), k) : seal_keys_open(raft_log_dir(l));
     if (want >= 0 && !done)
         r = seal_keys_rewrap(raft_log_dir(l), raft_log_key(l), k, e);
-    OPENSSL_cleanse(&kek, sizeof kek);
+    crypto_wipe(&kek, sizeof kek);
     if (r < 0) {
         a->due = r != -ERR_INVALID; /* that one stays as it is until the credential changes */
         return r;
@@ -64,6 +63,6 @@ int autolock_unlock(struct raft_log **ret, const char *dir, struct str text, str
     if (!seal_unlock_parse(text, &kek))
         return err_set(e, ERR_DENIED, "invalid key");
     int r = raft_log_open_with(ret, dir, &kek, e);
-    OPENSSL_cleanse(&kek, sizeof kek);
+    crypto_wipe(&kek, sizeof kek);
     return r;
 }

@@ -3,10 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <openssl/kdf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +11,7 @@
 #include "common/proto/mp.h"
 #include "common/util/check.h"
 #include "common/util/clock.h"
+#include "common/util/crypto.h"
 #include "common/util/id.h"
 #include "raftd/members.h"
 #include "raftd/snapshot.h"
@@ -53,28 +50,18 @@ static uint64_t get_be(const void *from, unsigned n)
 
 /* ---- the key ---- */
 
-static bool hkdf(const uint8_t secret[SEAL_KEY_SIZE], const uint8_t header[BACKUP_HEADER], struct seal_key *ret)
-{
-    EVP_PKEY_CTX *c = EVP_PKEY_CTX_new_id(EVP_PKEY_HKDF, NULL);
-    size_t n = sizeof ret->b;
-    bool ok = c != NULL && EVP_PKEY_derive_init(c) == 1 && EVP_PKEY_CTX_set_hkdf_md(c, EVP_sha256()) == 1 &&
-              EVP_PKEY_CTX_set1_hkdf_salt(c, header + SALT_AT, SALT_SIZE) == 1 &&
-              EVP_PKEY_CTX_set1_hkdf_key(c, secret, SEAL_KEY_SIZE) == 1 &&
-              EVP_PKEY_CTX_add1_hkdf_info(c, header, BACKUP_HEADER) == 1 && EVP_PKEY_derive(c, ret->b, &n) == 1;
-    EVP_PKEY_CTX_free(c);
-    return ok && n == sizeof ret->b;
-}
-
 static int key_of(struct str passphrase, const uint8_t header[BACKUP_HEADER], struct seal_key *ret, struct err *e)
 {
-    uint8_t secret[SEAL_KEY_SIZE];
+    const struct str salt = { (const char *)header + SALT_AT, SALT_SIZE };
+    uint8_t secret[CRYPTO_KEY];
     if (passphrase.n == 0)
         return err_set(e, ERR_INVALID, "backup: a passphrase is needed");
-    bool ok = EVP_PBE_scrypt(passphrase.p, passphrase.n, header + SALT_AT, SALT_SIZE, 1ull << header[10], header[11],
-                             header[12], SCRYPT_MAX, secret, sizeof secret) == 1 &&
-              hkdf(secret, header, ret);
-    OPENSSL_cleanse(secret, sizeof secret);
-    return ok ? 0 : err_set(e, ERR_INTERNAL, "backup: OpenSSL can't derive the key");
+    if (!crypto_scrypt(passphrase, salt, header[10], secret))
+        return err_set(e, ERR_NOMEM, "backup: not enough memory to derive the key");
+    crypto_hkdf((struct str){ (const char *)secret, sizeof secret }, salt,
+                (struct str){ (const char *)header, BACKUP_HEADER }, ret->b);
+    crypto_wipe(secret, sizeof secret);
+    return 0;
 }
 
 /* ---- making one ---- */
@@ -110,7 +97,7 @@ static int header_make(struct backup *b, struct str passphrase, struct err *e)
     int r = key_of(passphrase, h, &key, e);
     if (r == 0)
         r = seal_new(&b->seal, &key, e);
-    OPENSSL_cleanse(&key, sizeof key);
+    crypto_wipe(&key, sizeof key);
     buf_put(&b->page, h, sizeof h);
     return r;
 }
@@ -202,9 +189,9 @@ struct backup *backup_free(struct backup *b)
     sm_snap_end(b->snap);
     seal_free(b->seal);
     if (b->plain.p != NULL)
-        OPENSSL_cleanse(b->plain.p, b->plain.cap);
+        crypto_wipe(b->plain.p, b->plain.cap);
     if (b->record.p != NULL)
-        OPENSSL_cleanse(b->record.p, b->record.cap);
+        crypto_wipe(b->record.p, b->record.cap);
     buf_done(&b->plain);
     buf_done(&b->record);
     buf_done(&b->page);
@@ -230,7 +217,7 @@ static void reader_done(struct reader *rd)
 {
     seal_free(rd->seal);
     if (rd->plain.p != NULL)
-        OPENSSL_cleanse(rd->plain.p, rd->plain.cap);
+        crypto_wipe(rd->plain.p, rd->plain.cap);
     buf_done(&rd->in);
     buf_done(&rd->plain);
 }
@@ -249,7 +236,7 @@ static int header_take(struct reader *rd, struct str passphrase, struct err *e)
     int r = key_of(passphrase, h, &key, e);
     if (r == 0)
         r = seal_new(&rd->seal, &key, e);
-    OPENSSL_cleanse(&key, sizeof key);
+    crypto_wipe(&key, sizeof key);
     rd->header = r == 0;
     return r;
 }
@@ -495,7 +482,7 @@ struct restore *restore_free(struct restore *r)
         close(r->fd);
     }
     if (r->passphrase.p != NULL)
-        OPENSSL_cleanse(r->passphrase.p, r->passphrase.cap);
+        crypto_wipe(r->passphrase.p, r->passphrase.cap);
     buf_done(&r->passphrase);
     buf_done(&r->members);
     reader_done(&r->rd);

@@ -1,10 +1,9 @@
 /* ops.c - the requests of common/proto/msg_raftd.h: who asks, may they, and is it sound. */
 #include "raftd/ops.h"
 
-#include <openssl/crypto.h>
-
 #include "common/daemon/daemon.h"
 #include "common/util/clock.h"
+#include "common/util/crypto.h"
 #include "raftd/backup.h"
 #include "raftd/node.h"
 
@@ -184,7 +183,7 @@ void ops_on_node_key(struct rpc_call *c, const void *req)
     }
     rep.Key = str_from(text);
     rpc_reply(c, &rep);
-    OPENSSL_cleanse(text, sizeof text);
+    crypto_wipe(text, sizeof text);
 }
 
 void ops_on_reset(struct rpc_call *c, const void *req)

@@ -1,23 +1,22 @@
-/* seal.c - OpenSSL's AES-256-GCM and HMAC, and the key files. */
+/* seal.c - AES-256-GCM, HMAC, and the key files. */
 #include "raftd/seal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/util/base64.h"
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 #include "common/util/id.h"
 
 #define SEAL_VERSION 1
 #define SALT_SIZE 16u
-#define NONCE_SIZE 12u
+#define NONCE_SIZE CRYPTO_NONCE
 
 /* On disk: version 1, type 1, entry type 1, zero 1, index 8, term 8, part 4, parts 4, salt 16, counter 8; big endian.
  */
@@ -27,7 +26,7 @@ struct seal {
     struct seal_key data_key;
     uint8_t salt[SALT_SIZE];
     uint64_t counter;
-    EVP_CIPHER_CTX *enc, *dec;
+    struct crypto_aead *enc, *dec;
     uint8_t dec_salt[SALT_SIZE]; /* of the key that `dec` has: records of one process come in a row */
     bool dec_ready;
 };
@@ -48,37 +47,39 @@ static uint64_t get_be(const uint8_t *p, unsigned n)
 
 static int crypto_failed(struct err *e, const char *what)
 {
-    return err_set(e, ERR_INTERNAL, "%s: OpenSSL failed", what);
+    return err_set(e, ERR_INTERNAL, "%s: the cipher failed", what);
 }
 
 /* ---- records ---- */
 
-static int derive(const struct seal_key *data_key, const uint8_t salt[SALT_SIZE], uint8_t key[SEAL_KEY_SIZE])
+static struct str key_str(const struct seal_key *k)
+{
+    return (struct str){ (const char *)k->b, SEAL_KEY_SIZE };
+}
+
+static bool set_key(struct crypto_aead *a, const struct seal_key *data_key, const uint8_t salt[SALT_SIZE])
 {
     static const char label[] = "microswarm record key";
-    uint8_t in[sizeof label + SALT_SIZE];
-    unsigned n = SEAL_KEY_SIZE;
+    char in[sizeof label + SALT_SIZE];
+    uint8_t key[CRYPTO_KEY];
     memcpy(in, label, sizeof label);
     memcpy(in + sizeof label, salt, SALT_SIZE);
-    if (HMAC(EVP_sha256(), data_key->b, SEAL_KEY_SIZE, in, sizeof in, key, &n) == NULL || n != SEAL_KEY_SIZE)
-        return -ERR_INTERNAL;
-    return 0;
+    crypto_hmac_sha256(key_str(data_key), (struct str){ in, sizeof in }, key);
+    bool ok = crypto_aead_key(a, key);
+    crypto_wipe(key, sizeof key);
+    return ok;
 }
 
 int seal_new(struct seal **ret, const struct seal_key *data_key, struct err *e)
 {
     struct seal *s = calloc(1, sizeof *s);
-    uint8_t key[SEAL_KEY_SIZE];
     if (s == NULL)
         return err_set(e, ERR_NOMEM, "seal: out of memory");
     s->data_key = *data_key;
     random_bytes(s->salt, sizeof s->salt);
-    s->enc = EVP_CIPHER_CTX_new();
-    s->dec = EVP_CIPHER_CTX_new();
-    bool ok = s->enc != NULL && s->dec != NULL && derive(data_key, s->salt, key) == 0 &&
-              EVP_EncryptInit_ex(s->enc, EVP_aes_256_gcm(), NULL, key, NULL) == 1;
-    OPENSSL_cleanse(key, sizeof key);
-    if (!ok) {
+    s->enc = crypto_aead_new();
+    s->dec = crypto_aead_new();
+    if (!set_key(s->enc, data_key, s->salt)) {
         seal_free(s);
         return crypto_failed(e, "seal");
     }
@@ -90,9 +91,9 @@ struct seal *seal_free(struct seal *s)
 {
     if (s == NULL)
         return NULL;
-    EVP_CIPHER_CTX_free(s->enc);
-    EVP_CIPHER_CTX_free(s->dec);
-    OPENSSL_cleanse(s, sizeof *s);
+    crypto_aead_free(s->enc);
+    crypto_aead_free(s->dec);
+    crypto_wipe(s, sizeof *s);
     free(s);
     return NULL;
 }
@@ -130,7 +131,6 @@ bool seal_header(struct str sealed, struct seal_header *ret)
 int seal_put(struct seal *s, const struct seal_header *h, struct str plain, struct buf *out, struct err *e)
 {
     uint8_t nonce[NONCE_SIZE] = { 0 };
-    int n = 0, m = 0;
     CHECK(plain.n < (1u << 30));
     char *at = buf_reserve(out, plain.n + SEAL_OVERHEAD);
     if (at == NULL)
@@ -139,38 +139,25 @@ int seal_put(struct seal *s, const struct seal_header *h, struct str plain, stru
     s->counter++;
     header_encode(s, h, p);
     memcpy(nonce + 4, p + 44, 8);
-    if (EVP_EncryptInit_ex(s->enc, NULL, NULL, NULL, nonce) != 1 ||
-        EVP_EncryptUpdate(s->enc, NULL, &n, p, SEAL_HEADER_SIZE) != 1 ||
-        (plain.n && EVP_EncryptUpdate(s->enc, p + SEAL_HEADER_SIZE, &n, (const uint8_t *)plain.p, (int)plain.n) != 1) ||
-        EVP_EncryptFinal_ex(s->enc, p + SEAL_HEADER_SIZE + plain.n, &m) != 1 ||
-        EVP_CIPHER_CTX_ctrl(s->enc, EVP_CTRL_GCM_GET_TAG, SEAL_TAG_SIZE, p + SEAL_HEADER_SIZE + plain.n) != 1)
+    if (!crypto_aead_seal(s->enc, nonce, (struct str){ at, SEAL_HEADER_SIZE }, plain, p + SEAL_HEADER_SIZE))
         return crypto_failed(e, "seal");
     out->n += plain.n + SEAL_OVERHEAD;
     return 0;
 }
 
-static int dec_key(struct seal *s, const uint8_t salt[SALT_SIZE])
+static bool dec_key(struct seal *s, const uint8_t salt[SALT_SIZE])
 {
-    uint8_t key[SEAL_KEY_SIZE];
     if (s->dec_ready && memcmp(s->dec_salt, salt, SALT_SIZE) == 0)
-        return 0;
-    s->dec_ready = false;
-    if (derive(&s->data_key, salt, key) < 0)
-        return -ERR_INTERNAL;
-    int ok = EVP_DecryptInit_ex(s->dec, EVP_aes_256_gcm(), NULL, key, NULL);
-    OPENSSL_cleanse(key, sizeof key);
-    if (ok != 1)
-        return -ERR_INTERNAL;
+        return true;
+    s->dec_ready = set_key(s->dec, &s->data_key, salt);
     memcpy(s->dec_salt, salt, SALT_SIZE);
-    s->dec_ready = true;
-    return 0;
+    return s->dec_ready;
 }
 
 int seal_take(struct seal *s, struct str sealed, struct seal_header *ret, struct buf *plain, struct err *e)
 {
     struct seal_header h;
     uint8_t nonce[NONCE_SIZE] = { 0 };
-    int n = 0, m = 0;
     if (!seal_header(sealed, &h) || sealed.n > (1u << 30))
         return err_set(e, ERR_CORRUPT, "the record is cut short or of an unknown version");
     const uint8_t *p = (const uint8_t *)sealed.p;
@@ -178,15 +165,11 @@ int seal_take(struct seal *s, struct str sealed, struct seal_header *ret, struct
     uint8_t *to = (uint8_t *)buf_reserve(plain, len + 1);
     if (to == NULL)
         return err_set(e, ERR_NOMEM, "out of memory for a record of %zu bytes", len);
-    if (dec_key(s, p + 28) < 0)
+    if (!dec_key(s, p + 28))
         return crypto_failed(e, "unseal");
     memcpy(nonce + 4, p + 44, 8);
-    if (EVP_DecryptInit_ex(s->dec, NULL, NULL, NULL, nonce) != 1 ||
-        EVP_DecryptUpdate(s->dec, NULL, &n, p, SEAL_HEADER_SIZE) != 1 ||
-        (len && EVP_DecryptUpdate(s->dec, to, &n, p + SEAL_HEADER_SIZE, (int)len) != 1) ||
-        EVP_CIPHER_CTX_ctrl(s->dec, EVP_CTRL_GCM_SET_TAG, SEAL_TAG_SIZE, (void *)(p + SEAL_HEADER_SIZE + len)) != 1)
-        return crypto_failed(e, "unseal");
-    if (EVP_DecryptFinal_ex(s->dec, to + len, &m) != 1)
+    if (!crypto_aead_open(s->dec, nonce, (struct str){ sealed.p, SEAL_HEADER_SIZE },
+                          (struct str){ sealed.p + SEAL_HEADER_SIZE, sealed.n - SEAL_HEADER_SIZE }, to))
         return err_set(e, ERR_CORRUPT, "the record was altered");
     plain->n += len;
     *ret = h;
@@ -196,26 +179,18 @@ int seal_take(struct seal *s, struct str sealed, struct seal_header *ret, struct
 void seal_key_id(const struct seal_key *k, uint8_t id[SEAL_ID_SIZE])
 {
     static const char label[] = "microswarm data key id";
-    uint8_t mac[EVP_MAX_MD_SIZE];
-    unsigned n = sizeof mac;
-    CHECK(HMAC(EVP_sha256(), k->b, SEAL_KEY_SIZE, (const uint8_t *)label, sizeof label, mac, &n) != NULL);
+    uint8_t mac[CRYPTO_HASH];
+    crypto_hmac_sha256(key_str(k), (struct str){ label, sizeof label }, mac);
     memcpy(id, mac, SEAL_ID_SIZE);
 }
 
 void seal_node_key(const struct seal_key *data_key, char text[SEAL_NODE_KEY_SIZE])
 {
     static const char label[] = "microswarm node key";
-    static const char digits[] = "0123456789abcdef";
-    uint8_t mac[SEAL_KEY_SIZE];
-    unsigned n = sizeof mac;
-    CHECK(HMAC(EVP_sha256(), data_key->b, SEAL_KEY_SIZE, (const uint8_t *)label, sizeof label, mac, &n) != NULL &&
-          n == sizeof mac);
-    for (unsigned i = 0; i < n; i++) {
-        text[(size_t)2 * i] = digits[mac[i] >> 4];
-        text[(size_t)2 * i + 1] = digits[mac[i] & 15];
-    }
-    text[(size_t)2 * n] = '\0';
-    OPENSSL_cleanse(mac, sizeof mac);
+    uint8_t mac[CRYPTO_HASH];
+    crypto_hmac_sha256(key_str(data_key), (struct str){ label, sizeof label }, mac);
+    crypto_hex(mac, text);
+    crypto_wipe(mac, sizeof mac);
 }
 
 /* ---- key files ----
@@ -250,19 +225,20 @@ static void wraps_init(struct wraps *w)
     w->n = WRAP_HEAD;
 }
 
+static struct str wraps_magic(const struct wraps *w)
+{
+    return (struct str){ (const char *)w->b, WRAP_MAGIC_SIZE };
+}
+
 static int wraps_add(struct wraps *w, const struct seal_key *kek, const struct seal_key *key, struct err *e)
 {
-    uint8_t *nonce = w->b + w->n, *ct = nonce + NONCE_SIZE;
-    int n = 0;
+    uint8_t *nonce = w->b + w->n;
     CHECK(wraps_count(w) < WRAPS_MAX);
-    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
-    int ok = c != NULL;
+    struct crypto_aead *a = crypto_aead_new();
     random_bytes(nonce, NONCE_SIZE);
-    ok = ok && EVP_EncryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
-         EVP_EncryptUpdate(c, NULL, &n, w->b, WRAP_MAGIC_SIZE) == 1 &&
-         EVP_EncryptUpdate(c, ct, &n, key->b, SEAL_KEY_SIZE) == 1 && EVP_EncryptFinal_ex(c, ct + n, &n) == 1 &&
-         EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_GET_TAG, SEAL_TAG_SIZE, ct + SEAL_KEY_SIZE) == 1;
-    EVP_CIPHER_CTX_free(c);
+    bool ok =
+        crypto_aead_key(a, kek->b) && crypto_aead_seal(a, nonce, wraps_magic(w), key_str(key), nonce + NONCE_SIZE);
+    crypto_aead_free(a);
     if (!ok)
         return crypto_failed(e, "wrap the data key");
     w->b[WRAP_HEAD - 1]++;
@@ -272,20 +248,14 @@ static int wraps_add(struct wraps *w, const struct seal_key *kek, const struct s
 
 static bool wraps_open(struct wraps *w, const struct seal_key *kek, struct seal_key *ret)
 {
-    EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
-    bool ok = false;
-    for (unsigned i = 0; c != NULL && !ok && i < wraps_count(w); i++) {
-        uint8_t *nonce = w->b + WRAP_HEAD + (size_t)i * WRAP_SIZE, *ct = nonce + NONCE_SIZE;
-        int n = 0;
-        ok = EVP_DecryptInit_ex(c, EVP_aes_256_gcm(), NULL, kek->b, nonce) == 1 &&
-             EVP_DecryptUpdate(c, NULL, &n, w->b, WRAP_MAGIC_SIZE) == 1 &&
-             EVP_DecryptUpdate(c, ret->b, &n, ct, SEAL_KEY_SIZE) == 1 &&
-             EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_GCM_SET_TAG, SEAL_TAG_SIZE, ct + SEAL_KEY_SIZE) == 1 &&
-             EVP_DecryptFinal_ex(c, ret->b + n, &n) == 1;
+    struct crypto_aead *a = crypto_aead_new();
+    bool ready = crypto_aead_key(a, kek->b), ok = false;
+    for (unsigned i = 0; ready && !ok && i < wraps_count(w); i++) {
+        const uint8_t *nonce = w->b + WRAP_HEAD + (size_t)i * WRAP_SIZE;
+        ok = crypto_aead_open(a, nonce, wraps_magic(w),
+                              (struct str){ (const char *)nonce + NONCE_SIZE, SEAL_KEY_SIZE + SEAL_TAG_SIZE }, ret->b);
     }
-    EVP_CIPHER_CTX_free(c);
-    if (!ok)
-        OPENSSL_cleanse(ret, sizeof *ret);
+    crypto_aead_free(a);
     return ok;
 }
 
@@ -387,7 +357,7 @@ int seal_keys_create(const char *dir, struct seal_key *ret, struct err *e)
         r = file_create(dir, SEAL_KEK_FILE, kek.b, sizeof kek.b, e);
     if (r == 0)
         r = file_create(dir, SEAL_DATA_KEY_FILE, w.b, w.n, e);
-    OPENSSL_cleanse(&kek, sizeof kek);
+    crypto_wipe(&kek, sizeof kek);
     return r;
 }
 
@@ -408,8 +378,8 @@ int seal_keys_read(const char *dir, struct seal_key *ret, struct err *e)
     if (r == 0 && !wraps_open(&w, &k, ret))
         r = err_set(e, ERR_CORRUPT, "%s/%s: altered, or %s is not the key that it was wrapped with", dir,
                     SEAL_DATA_KEY_FILE, SEAL_KEK_FILE);
-    OPENSSL_cleanse(&k, sizeof k);
-    OPENSSL_cleanse(kek, sizeof kek);
+    crypto_wipe(&k, sizeof k);
+    crypto_wipe(kek, sizeof kek);
     return r;
 }
 
@@ -470,7 +440,7 @@ int seal_keys_rewrap(const char *dir, const struct seal_key *data_key, const str
         r = wraps_add(&both, &k, data_key, e);
     if (r == 0)
         r = rewrap(dir, &both, &one, &k, on_disk, e);
-    OPENSSL_cleanse(&k, sizeof k);
+    crypto_wipe(&k, sizeof k);
     return r;
 }
 
@@ -479,7 +449,7 @@ bool seal_keys_wrapped_by(const char *dir, const struct seal_key *kek)
     struct wraps w = { .n = 0 };
     struct seal_key key;
     bool ok = !kek_there(dir) && wraps_read(dir, &w, NULL) == 0 && wraps_count(&w) == 1 && wraps_open(&w, kek, &key);
-    OPENSSL_cleanse(&key, sizeof key);
+    crypto_wipe(&key, sizeof key);
     return ok;
 }
 
@@ -499,27 +469,33 @@ _Static_assert(UNLOCK_PREFIX_SIZE + UNLOCK_B64 + 2 <= SEAL_UNLOCK_TEXT_SIZE, "te
 
 void seal_unlock_text(const struct seal_key *k, char text[SEAL_UNLOCK_TEXT_SIZE])
 {
+    struct buf b = BUF_INIT;
+    base64_put(&b, key_str(k));
+    CHECK(!b.failed && b.n == UNLOCK_B64 + 1);
     memcpy(text, UNLOCK_PREFIX, UNLOCK_PREFIX_SIZE);
-    CHECK(EVP_EncodeBlock((uint8_t *)text + UNLOCK_PREFIX_SIZE, k->b, SEAL_KEY_SIZE) == (int)UNLOCK_B64 + 1);
+    memcpy(text + UNLOCK_PREFIX_SIZE, b.p, UNLOCK_B64);
     text[UNLOCK_PREFIX_SIZE + UNLOCK_B64] = 0;
+    crypto_wipe(b.p, b.n);
+    buf_done(&b);
 }
 
 bool seal_unlock_parse(struct str text, struct seal_key *ret)
 {
-    uint8_t in[UNLOCK_B64 + 1], out[SEAL_KEY_SIZE + 4];
-    char again[SEAL_UNLOCK_TEXT_SIZE];
+    char in[UNLOCK_B64 + 1], again[SEAL_UNLOCK_TEXT_SIZE];
+    struct buf out = BUF_INIT;
     if (text.n != UNLOCK_PREFIX_SIZE + UNLOCK_B64 || memcmp(text.p, UNLOCK_PREFIX, UNLOCK_PREFIX_SIZE) != 0)
         return false;
     memcpy(in, text.p + UNLOCK_PREFIX_SIZE, UNLOCK_B64);
     in[UNLOCK_B64] = '=';
-    bool ok = EVP_DecodeBlock(out, in, sizeof in) == SEAL_KEY_SIZE + 1;
-    memcpy(ret->b, out, sizeof ret->b);
-    if (ok) { /* OpenSSL lets spaces and stray bits pass */
+    bool ok = base64_take((struct str){ in, sizeof in }, &out) && out.n == SEAL_KEY_SIZE;
+    if (ok) { /* stray bits in the last digit are no key of ours */
+        memcpy(ret->b, out.p, sizeof ret->b);
         seal_unlock_text(ret, again);
         ok = str_eq(text, str_from(again));
     }
-    OPENSSL_cleanse(in, sizeof in);
-    OPENSSL_cleanse(out, sizeof out);
-    OPENSSL_cleanse(again, sizeof again);
+    crypto_wipe(in, sizeof in);
+    crypto_wipe(out.p, out.n);
+    crypto_wipe(again, sizeof again);
+    buf_done(&out);
     return ok;
 }

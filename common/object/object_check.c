@@ -3,6 +3,7 @@
 #include <strings.h>
 
 #include "common/object/object_priv.h"
+#include "common/util/base64.h"
 #include "common/util/clock.h"
 
 /* Limits of types whose field names none. */
@@ -80,40 +81,6 @@ bool obj_json_zero(const json_t *v)
     return false;
 }
 
-/* ---- base64 ---- */
-
-static int base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-bool obj_base64_decode(struct str text, struct buf *out)
-{
-    if (text.n % 4 != 0)
-        return false;
-    for (size_t i = 0; i < text.n; i += 4) {
-        uint32_t v = 0;
-        unsigned pad = 0;
-        for (size_t j = 0; j < 4; j++) {
-            char c = text.p[i + j];
-            int d = base64_digit(c);
-            if (c == '=' && i + 4 == text.n && j >= 2 && (j == 3 || text.p[i + 3] == '='))
-                pad++;
-            else if (d < 0)
-                return false;
-            v = v << 6 | (d < 0 ? 0 : (uint32_t)d);
-        }
-        buf_put(out, (char[]){ (char)(v >> 16), (char)(v >> 8), (char)v }, 3 - pad);
-    }
-    return !out->failed;
-}
-
 /* ---- checks ---- */
 
 static int check_object(const struct obj_type *t, json_t *obj, struct obj_path *p, struct err *e);
@@ -173,7 +140,7 @@ static int check_time(json_t *v, const struct obj_path *p, struct err *e)
 static int check_bytes(const struct obj_field *f, json_t *v, const struct obj_path *p, struct err *e)
 {
     struct buf b = BUF_INIT;
-    bool ok = obj_base64_decode((struct str){ json_string_value(v), json_string_length(v) }, &b);
+    bool ok = base64_take((struct str){ json_string_value(v), json_string_length(v) }, &b);
     size_t n = b.n;
     buf_done(&b);
     if (!ok)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/object/object_priv.h"
+#include "common/util/base64.h"
 #include "common/util/check.h"
 #include "common/util/clock.h"
 
@@ -71,7 +72,7 @@ static int pack_time(json_t *v, struct buf *out)
 static int pack_bytes(json_t *v, struct buf *out)
 {
     struct buf raw = BUF_INIT;
-    bool ok = obj_base64_decode(json_str(v), &raw);
+    bool ok = base64_take(json_str(v), &raw);
     mp_bin(out, buf_str(&raw));
     buf_done(&raw);
     return ok ? 0 : -ERR_INVALID;

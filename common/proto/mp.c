@@ -1,4 +1,5 @@
 #include "common/proto/mp.h"
+#include "common/util/base64.h"
 
 #include <msgpack.h>
 #include <stdio.h>
@@ -461,23 +462,6 @@ int mp_merge(struct buf *out, struct str base, struct str patch, struct err *e)
     return out->failed ? err_set(e, ERR_NOMEM, "out of memory") : 0;
 }
 
-static void base64_json(struct buf *out, struct str s)
-{
-    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    buf_putc(out, '"');
-    for (size_t i = 0; i < s.n; i += 3) {
-        uint32_t v = (uint32_t)(uint8_t)s.p[i] << 16;
-        if (i + 1 < s.n)
-            v |= (uint32_t)(uint8_t)s.p[i + 1] << 8;
-        if (i + 2 < s.n)
-            v |= (uint8_t)s.p[i + 2];
-        char q[4] = { digit[v >> 18], digit[v >> 12 & 63], i + 1 < s.n ? digit[v >> 6 & 63] : '=',
-                      i + 2 < s.n ? digit[v & 63] : '=' };
-        buf_put(out, q, 4);
-    }
-    buf_putc(out, '"');
-}
-
 static int json_value(struct buf *out, struct mp_cursor *c, int depth)
 {
     struct mp_val v;
@@ -506,7 +490,9 @@ static int json_value(struct buf *out, struct mp_cursor *c, int depth)
         buf_json_str(out, v.s);
         return 0;
     case MP_BIN:
-        base64_json(out, v.s);
+        buf_putc(out, '"');
+        base64_put(out, v.s);
+        buf_putc(out, '"');
         return 0;
     case MP_ARRAY:
     case MP_MAP:

@@ -5,10 +5,10 @@
 #include <linux/netlink.h>
 #include <linux/xfrm.h>
 #include <netinet/in.h>
-#include <openssl/crypto.h>
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 
 #define PRIORITY 1000u       /* of the policy for a peer */
 #define PRIORITY_BLOCK 2000u /* lower: what no peer's policy is for */
@@ -147,7 +147,7 @@ static void put_sa(struct esp *x, const struct esp_sa *sa)
     memcpy(aead.a.alg_key, sa->key, ESP_KEY_SIZE);
     mnl_attr_put(h, XFRMA_ALG_AEAD, sizeof aead, &aead);
     mnl_attr_put(h, XFRMA_REPLAY_ESN_VAL, sizeof replay, &replay);
-    OPENSSL_cleanse(&aead, sizeof aead);
+    crypto_wipe(&aead, sizeof aead);
 }
 
 static void put_sa_del(struct esp *x, const struct esp_sa *sa)
@@ -248,7 +248,7 @@ static void want_sas(struct esp *x, struct have *v, const struct esp_want *w)
     for (size_t i = 0; i < w->nsas; i++) {
         struct have_sa key = { .sa = w->sas[i] };
         struct have_sa *h = v->nsas ? bsearch(&key, v->sas, v->nsas, sizeof key, compare_have) : NULL;
-        OPENSSL_cleanse(&key, sizeof key);
+        crypto_wipe(&key, sizeof key);
         if (h && same_ends(&h->sa, &w->sas[i]))
             h->wanted = true;
         else
@@ -261,7 +261,7 @@ static int send_batch(struct esp *x, const char *what, struct err *e)
 {
     int r = x->xfrm.n || x->xfrm.cur ? mesh_msg_send(&x->xfrm, what, NULL, e) : 0;
     if (x->xfrm.buf)
-        OPENSSL_cleanse(x->xfrm.buf, x->xfrm.cap);
+        crypto_wipe(x->xfrm.buf, x->xfrm.cap);
     return r;
 }
 

@@ -1,11 +1,9 @@
 #include "meshd/esp/esp_plan.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 
 static int ip_cmp(const struct netmap_ip *a, const struct netmap_ip *b)
 {
@@ -39,8 +37,7 @@ void esp_derive(const struct netmap_key *key, const struct netmap_ip *src, const
                 const struct netmap_ip *dst, const char *dst_boot, struct esp_sa *ret)
 {
     struct buf b = BUF_INIT;
-    uint8_t mac[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
+    uint8_t mac[CRYPTO_HASH];
 
     put_str(&b, "microswarm esp 1");
     put_ip(&b, src);
@@ -49,12 +46,13 @@ void esp_derive(const struct netmap_key *key, const struct netmap_ip *src, const
     put_str(&b, dst_boot);
     for (int i = 56; i >= 0; i -= 8)
         buf_putc(&b, (char)(key->epoch >> i));
-    CHECK(!b.failed && HMAC(EVP_sha256(), key->key, key->n, (const uint8_t *)b.p, b.n, mac, &n) && n == 32);
+    CHECK(!b.failed);
+    crypto_hmac_sha256((struct str){ (const char *)key->key, key->n }, buf_str(&b), mac);
     buf_done(&b);
     *ret = (struct esp_sa){ .src = *src, .dst = *dst };
     memcpy(ret->key, mac, ESP_KEY_SIZE);
     ret->spi = 0x80000000u | (uint32_t)mac[20] << 24 | (uint32_t)mac[21] << 16 | (uint32_t)mac[22] << 8 | mac[23];
-    OPENSSL_cleanse(mac, sizeof mac);
+    crypto_wipe(mac, sizeof mac);
 }
 
 /* The nodes that share an encrypted network with this one: *ret_any also when there is one and nobody else is on it. */
@@ -124,7 +122,7 @@ void esp_plan(const struct netmap *map, struct str self, struct esp_want *ret)
 void esp_want_done(struct esp_want *w)
 {
     if (w->sas)
-        OPENSSL_cleanse(w->sas, w->nsas * sizeof *w->sas);
+        crypto_wipe(w->sas, w->nsas * sizeof *w->sas);
     free(w->sas);
     free(w->peers);
     *w = (struct esp_want){ 0 };

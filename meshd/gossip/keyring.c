@@ -1,18 +1,16 @@
-/* keyring.c - OpenSSL's AES-256-GCM and HMAC, and the windows against replays. */
+/* keyring.c - AES-256-GCM and HMAC, and the windows against replays. */
 #include "meshd/gossip/keyring.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 
 #define VERSION 1u
 #define HEAD_SIZE 29u
-#define TAG_SIZE 16u
-#define NONCE_SIZE 12u
+#define TAG_SIZE CRYPTO_TAG
+#define NONCE_SIZE CRYPTO_NONCE
 #define WINDOW 256u
 #define SENDERS 16384u
 
@@ -35,7 +33,7 @@ struct keyring {
     struct key keys[KEYRING_KEYS_MAX];
     uint32_t primary;
     uint64_t counter;
-    EVP_CIPHER_CTX *enc, *dec;
+    struct crypto_aead *enc, *dec;
     uint32_t enc_key; /* that `enc` is set up for; 0: none */
     struct sender *senders;
     size_t mask, n_senders; /* open addressing; at most half full */
@@ -81,9 +79,9 @@ int keyring_new(struct keyring **ret, const struct keyring_config *conf, struct 
         cap *= 2;
     k->mask = cap - 1;
     k->senders = calloc(cap, sizeof *k->senders);
-    k->enc = EVP_CIPHER_CTX_new();
-    k->dec = EVP_CIPHER_CTX_new();
-    if (k->senders == NULL || k->enc == NULL || k->dec == NULL) {
+    k->enc = crypto_aead_new();
+    k->dec = crypto_aead_new();
+    if (k->senders == NULL) {
         keyring_free(k);
         return err_set(e, ERR_NOMEM, "keyring: out of memory");
     }
@@ -95,10 +93,10 @@ struct keyring *keyring_free(struct keyring *k)
 {
     if (k == NULL)
         return NULL;
-    EVP_CIPHER_CTX_free(k->enc);
-    EVP_CIPHER_CTX_free(k->dec);
+    crypto_aead_free(k->enc);
+    crypto_aead_free(k->dec);
     free(k->senders);
-    OPENSSL_cleanse(k, sizeof *k);
+    crypto_wipe(k, sizeof *k);
     free(k);
     return NULL;
 }
@@ -109,7 +107,7 @@ int keyring_install(struct keyring *k, uint32_t id, const uint8_t key[KEYRING_KE
     if (id == 0)
         return err_set(e, ERR_INVALID, "gossip key without a number");
     if (there != NULL)
-        return CRYPTO_memcmp(there->b, key, KEYRING_KEY_SIZE) == 0
+        return crypto_same(there->b, key, KEYRING_KEY_SIZE)
                    ? 0
                    : err_set(e, ERR_CONFLICT, "gossip key %u is there already, and it is another one", id);
     for (size_t i = 0; i < KEYRING_KEYS_MAX; i++)
@@ -138,7 +136,7 @@ int keyring_remove(struct keyring *k, uint32_t id, struct err *e)
         return err_set(e, ERR_NOT_FOUND, "gossip key %u is not installed", id);
     if (k->primary == id)
         return err_set(e, ERR_PRECONDITION, "gossip key %u is in use: use another one first", id);
-    OPENSSL_cleanse(key, sizeof *key);
+    crypto_wipe(key, sizeof *key);
     return 0;
 }
 
@@ -209,38 +207,31 @@ static void remember(struct sender *s, uint64_t id, uint64_t boot, uint64_t c)
 
 /* ---- packets ---- */
 
-static bool derive(const struct key *key, const uint8_t head[HEAD_SIZE], uint8_t ret[KEYRING_KEY_SIZE])
+static bool set_key(struct crypto_aead *a, const struct key *key, const uint8_t head[HEAD_SIZE])
 {
     static const char label[] = "microswarm gossip key";
-    uint8_t in[sizeof label + 16];
-    unsigned n = KEYRING_KEY_SIZE;
+    char in[sizeof label + 16];
+    uint8_t derived[CRYPTO_KEY];
     memcpy(in, label, sizeof label);
     memcpy(in + sizeof label, head + 5, 16); /* sender and boot */
-    return HMAC(EVP_sha256(), key->b, KEYRING_KEY_SIZE, in, sizeof in, ret, &n) != NULL && n == KEYRING_KEY_SIZE;
+    crypto_hmac_sha256((struct str){ (const char *)key->b, KEYRING_KEY_SIZE }, (struct str){ in, sizeof in }, derived);
+    bool ok = crypto_aead_key(a, derived);
+    crypto_wipe(derived, sizeof derived);
+    return ok;
 }
 
-static int crypto_failed(struct err *e)
+/* What a packet is bound to besides its content: its head, and whom it is for. */
+static struct str bound(char to[HEAD_SIZE + 8], const uint8_t *head, uint64_t receiver)
 {
-    return err_set(e, ERR_INTERNAL, "gossip keys: OpenSSL failed");
-}
-
-static bool seal(struct keyring *k, const uint8_t nonce[NONCE_SIZE], uint64_t to, struct str plain, uint8_t *p)
-{
-    uint8_t receiver[8];
-    int n;
-    put_be(receiver, to, 8);
-    return EVP_EncryptInit_ex(k->enc, NULL, NULL, NULL, nonce) == 1 &&
-           EVP_EncryptUpdate(k->enc, NULL, &n, p, HEAD_SIZE) == 1 &&
-           EVP_EncryptUpdate(k->enc, NULL, &n, receiver, sizeof receiver) == 1 &&
-           (plain.n == 0 ||
-            EVP_EncryptUpdate(k->enc, p + HEAD_SIZE, &n, (const uint8_t *)plain.p, (int)plain.n) == 1) &&
-           EVP_EncryptFinal_ex(k->enc, p + HEAD_SIZE + plain.n, &n) == 1 &&
-           EVP_CIPHER_CTX_ctrl(k->enc, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, p + HEAD_SIZE + plain.n) == 1;
+    memcpy(to, head, HEAD_SIZE);
+    put_be((uint8_t *)to + HEAD_SIZE, receiver, 8);
+    return (struct str){ to, HEAD_SIZE + 8 };
 }
 
 int keyring_seal(struct keyring *k, uint64_t to, struct str plain, struct buf *out, struct err *e)
 {
-    uint8_t derived[KEYRING_KEY_SIZE], nonce[NONCE_SIZE] = { 0 };
+    uint8_t nonce[NONCE_SIZE] = { 0 };
+    char also[HEAD_SIZE + 8];
     const struct key *key = find_key(k, k->primary);
     if (key == NULL)
         return err_set(e, ERR_UNAVAILABLE, "no gossip key yet");
@@ -256,16 +247,10 @@ int keyring_seal(struct keyring *k, uint64_t to, struct str plain, struct buf *o
     put_be(p + 13, k->conf.boot, 8);
     put_be(p + 21, ++k->counter, 8);
     put_be(nonce + 4, k->counter, 8);
-    if (k->enc_key != key->id) {
-        k->enc_key = 0;
-        bool ok = derive(key, p, derived) && EVP_EncryptInit_ex(k->enc, EVP_aes_256_gcm(), NULL, derived, NULL) == 1;
-        OPENSSL_cleanse(derived, sizeof derived);
-        if (!ok)
-            return crypto_failed(e);
-        k->enc_key = key->id;
-    }
-    if (!seal(k, nonce, to, plain, p))
-        return crypto_failed(e);
+    if (k->enc_key != key->id)
+        k->enc_key = set_key(k->enc, key, p) ? key->id : 0;
+    if (k->enc_key == 0 || !crypto_aead_seal(k->enc, nonce, bound(also, p, to), plain, p + HEAD_SIZE))
+        return err_set(e, ERR_INTERNAL, "gossip keys: a packet can't be sealed");
     out->n += plain.n + KEYRING_OVERHEAD;
     k->counts.sealed++;
     return 0;
@@ -274,20 +259,11 @@ int keyring_seal(struct keyring *k, uint64_t to, struct str plain, struct buf *o
 static bool unseal(struct keyring *k, const struct key *key, struct str sealed, uint8_t *to)
 {
     const uint8_t *p = (const uint8_t *)sealed.p;
-    uint8_t derived[KEYRING_KEY_SIZE], nonce[NONCE_SIZE] = { 0 }, receiver[8], tag[TAG_SIZE];
-    size_t len = sealed.n - KEYRING_OVERHEAD;
-    int n;
+    uint8_t nonce[NONCE_SIZE] = { 0 };
+    char also[HEAD_SIZE + 8];
     memcpy(nonce + 4, p + 21, 8);
-    memcpy(tag, p + HEAD_SIZE + len, TAG_SIZE);
-    put_be(receiver, k->conf.self, 8);
-    bool ok = derive(key, p, derived) && EVP_DecryptInit_ex(k->dec, EVP_aes_256_gcm(), NULL, derived, nonce) == 1 &&
-              EVP_DecryptUpdate(k->dec, NULL, &n, p, HEAD_SIZE) == 1 &&
-              EVP_DecryptUpdate(k->dec, NULL, &n, receiver, sizeof receiver) == 1 &&
-              (len == 0 || EVP_DecryptUpdate(k->dec, to, &n, p + HEAD_SIZE, (int)len) == 1) &&
-              EVP_CIPHER_CTX_ctrl(k->dec, EVP_CTRL_GCM_SET_TAG, TAG_SIZE, tag) == 1 &&
-              EVP_DecryptFinal_ex(k->dec, to + len, &n) == 1;
-    OPENSSL_cleanse(derived, sizeof derived);
-    return ok;
+    return set_key(k->dec, key, p) && crypto_aead_open(k->dec, nonce, bound(also, p, k->conf.self),
+                                                       (struct str){ sealed.p + HEAD_SIZE, sealed.n - HEAD_SIZE }, to);
 }
 
 int keyring_open(struct keyring *k, struct str sealed, uint64_t *ret_sender, struct buf *plain, struct err *e)
@@ -308,7 +284,6 @@ int keyring_open(struct keyring *k, struct str sealed, uint64_t *ret_sender, str
     if (at == NULL)
         return err_set(e, ERR_NOMEM, "gossip keys: out of memory");
     if (!unseal(k, key, sealed, (uint8_t *)at)) {
-        OPENSSL_cleanse(at, sealed.n - KEYRING_OVERHEAD);
         k->counts.forged++;
         return err_set(e, ERR_DENIED, "gossip packet is forged or damaged");
     }

@@ -2,11 +2,11 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/crypto.h"
 
 #define NAME_CAP 512 /* of names as they are looked up */
 
@@ -213,7 +213,7 @@ void netmap_done(struct netmap *m)
     table_done(&m->withdrawn);
     table_done(&m->queued);
     free(m->changes);
-    OPENSSL_cleanse(m->keys, sizeof m->keys);
+    crypto_wipe(m->keys, sizeof m->keys);
 }
 
 /* ---- looking up ---- */
@@ -747,7 +747,7 @@ static void del_node(struct netmap *m, struct str id)
 static void take_keys(struct netmap *m, const struct list *l)
 {
     const struct net_key *in = l->v;
-    OPENSSL_cleanse(m->keys, sizeof m->keys);
+    crypto_wipe(m->keys, sizeof m->keys);
     m->nkeys = l->n;
     for (size_t i = 0; i < l->n; i++) {
         struct netmap_key *k = &m->keys[i];
