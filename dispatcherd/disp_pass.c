@@ -563,6 +563,22 @@ static void take_status(struct disp_keeper *k, struct controller_pass *p, struct
 
 /* ---- the pass ---- */
 
+/* split_queue - what came with and after `first` waits for the next transaction; false: there is nothing before it. */
+static bool split_queue(struct disp_keeper *k, struct disp_wait *first)
+{
+    struct disp_wait *before = k->flying;
+    if (first == before)
+        return false;
+    while (before->next != first)
+        before = before->next;
+    before->next = NULL;
+    k->queue = first;
+    while (first->next)
+        first = first->next;
+    k->queue_end = &first->next;
+    return true;
+}
+
 static void on_pass(void *arg, struct controller_pass *p)
 {
     struct disp_keeper *k = arg;
@@ -572,11 +588,16 @@ static void on_pass(void *arg, struct controller_pass *p)
     k->queue = NULL;
     k->queue_end = &k->queue;
     disp_write_losses(k, p);
-    for (struct disp_wait *w = k->flying; w; w = w->next)
+    for (struct disp_wait *w = k->flying; w; w = w->next) {
+        if (p->txn->nchg >= CONTROLLER_CHANGES_SOFT && split_queue(k, w)) {
+            p->more = true;
+            break;
+        }
         if (w->hello)
             disp_take_hello(k, p, w);
         else
             take_status(k, p, w);
+    }
     disp_write_ready(k, p);
     disp_write_orphans(k, p);
 }

@@ -31,8 +31,9 @@ struct controller_pass {
     bool more;           /* out: work was left for the next transaction (see CONTROLLER_CHANGES_SOFT) */
 };
 
-/* A pass that has put this many changes into its transaction leaves the rest for the next: bounds one log entry. */
-#define CONTROLLER_CHANGES_SOFT 20000u
+/* A pass that has put this many changes into its transaction leaves the rest for the next: bounds one log entry, the
+ * pages that raftd has to copy for it, and how long its loop is busy with it (about 50 ms). */
+#define CONTROLLER_CHANGES_SOFT 4000u
 
 struct controller_ops {
     const char *name; /* the daemon's */
