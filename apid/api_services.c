@@ -44,25 +44,37 @@ struct counts {
     uint64_t running, desired, completed;
 };
 
+static uint64_t iteration_of(struct str doc, const char *path)
+{
+    uint64_t n = 0;
+
+    (void)mp_get_u64(doc, path, &n);
+    return n;
+}
+
+/* As Docker counts (docker-api.md §3): of a job only the tasks of its current run. */
 static struct counts count_tasks(struct store_snap *snap, struct str id, struct str doc)
 {
     const char *mode = mode_word(doc);
-    bool global = strcmp(mode, "global") == 0;
+    bool global = strcmp(mode, "global") == 0, job = strstr(mode, "job") != NULL;
+    bool global_job = strcmp(mode, "global-job") == 0;
+    uint64_t run = iteration_of(doc, "JobStatus.JobIteration.Index");
     struct counts c = { 0 };
     struct store_iter it;
 
     for (store_each_index(snap, IX_TASK_SERVICE, id, &it); store_next(&it);) {
         struct str state = text_at(it.doc, "Status.State"), want = text_at(it.doc, "DesiredState");
+        bool complete = str_is(state, "complete");
+        if (job && iteration_of(it.doc, "JobIteration.Index") != run)
+            continue;
         c.running += str_is(state, "running");
-        c.completed += str_is(state, "complete");
-        c.desired += global && str_is(want, "running");
+        c.completed += job && complete;
+        c.desired += (global && str_is(want, "running")) || (global_job && str_is(want, "complete") && !complete);
     }
     if (strcmp(mode, "replicated") == 0 && !mp_get_u64(doc, "Spec.Mode.Replicated.Replicas", &c.desired))
         c.desired = 1;
     if (strcmp(mode, "replicated-job") == 0)
         (void)mp_get_u64(doc, "Spec.Mode.ReplicatedJob.MaxConcurrent", &c.desired);
-    if (strstr(mode, "job") == NULL)
-        c.completed = 0;
     return c;
 }
 
@@ -183,6 +195,7 @@ struct change {
     struct str auth;  /* registry credentials to store, or empty; in the request's arena */
     uint64_t version; /* updates: what the client saw */
     bool rollback, auth_previous;
+    struct buf back_to; /* rollbacks: what the spec will be */
 };
 
 static void change_free(void *p)
@@ -191,6 +204,7 @@ static void change_free(void *p)
 
     json_decref(c->spec);
     buf_done(&c->packed);
+    buf_done(&c->back_to);
     free(c);
 }
 
@@ -227,10 +241,6 @@ static struct change *read_change(struct req *r)
     r->data = c;
     r->free_data = change_free;
     spec_normalise(spec, r->version);
-    if (spec_unbuilt(spec, &f) < 0) {
-        (void)refuse_fault(r, &f);
-        return NULL;
-    }
     json_t *name = json_object_get(spec, "Name");
     if (json_is_string(name) && json_string_length(name) == 0)
         json_object_del(spec, "Name"); /* the same as none: filled in later */
@@ -363,6 +373,26 @@ static void take_ports(struct req *r, struct txn *t, struct store_snap *snap, st
     }
 }
 
+static bool is_job(struct str spec)
+{
+    return has(spec, "Mode.ReplicatedJob") || has(spec, "Mode.GlobalJob");
+}
+
+/* put_job - a job that is declared, or changed in any way, runs; as with Docker. With a schedule it runs when it is due
+ * the next time. */
+static void put_job(struct buf *b, struct str spec, uint64_t iteration)
+{
+    struct str labels = { NULL, 0 }, when;
+    bool scheduled = mp_find(spec, "Labels", &labels) && mp_find(labels, VIEW_SCHEDULE_LABEL, &when);
+
+    mp_cstr(b, "JobStatus");
+    mp_map(b, 2);
+    mp_cstr(b, "JobIteration");
+    mp_map(b, 1);
+    mp_kv_u64(b, "Index", iteration);
+    mp_kv_i64(b, scheduled ? "ScheduledFrom" : "LastExecution", clock_wall().ns);
+}
+
 static int attempt_create(struct req *r, struct txn *t, struct err *e)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
@@ -386,10 +416,12 @@ static int attempt_create(struct req *r, struct txn *t, struct err *e)
         put_credential(t, c, &b);
     put_taskspec(t, c, buf_str(&c->packed), str_from(c->id), c->auth.n > 0 ? str_from(c->credential_id) : STR(""), &b);
     buf_clear(&b);
-    mp_map(&b, 3);
+    mp_map(&b, 3 + is_job(buf_str(&c->packed)));
     mp_kv_cstr(&b, "ID", c->id);
     mp_kv_raw(&b, "Spec", buf_str(&c->packed));
     mp_kv_cstr(&b, "TaskSpecID", c->taskspec_id);
+    if (is_job(buf_str(&c->packed)))
+        put_job(&b, buf_str(&c->packed), 0);
     txn_create(t, KIND_SERVICE, str_from(c->id), txn_doc(t, &b));
     buf_done(&b);
     return 1;
@@ -482,26 +514,11 @@ static bool find_taskspec(struct store_snap *snap, struct str service_id, struct
     return false;
 }
 
-/* Credentials of the taskspec that belongs to `spec`, of the same service. */
-static struct str credential_of(struct store_snap *snap, struct str service_id, struct str spec)
-{
-    struct store_iter it;
-    struct str found = { "", 0 };
-
-    for (store_each_index(snap, IX_TASKSPEC_SERVICE, service_id, &it); store_next(&it);)
-        if (same(&obj_task_template, part(it.doc, "Spec"), part(spec, "TaskTemplate"))) {
-            found = text_at(it.doc, "CredentialID");
-            store_iter_done(&it);
-            break;
-        }
-    return found.p ? found : STR("");
-}
-
-static struct str credential_now(struct store_snap *snap, struct str service)
+static struct str credential_of(struct store_snap *snap, struct str taskspec_id)
 {
     struct str doc, found = { NULL, 0 };
 
-    if (store_get(snap, KIND_TASKSPEC, text_at(service, "TaskSpecID"), &doc) == 0)
+    if (taskspec_id.n > 0 && store_get(snap, KIND_TASKSPEC, taskspec_id, &doc) == 0)
         found = text_at(doc, "CredentialID");
     return found.p ? found : STR("");
 }
@@ -515,36 +532,126 @@ static void put_rollback_status(struct buf *b)
     mp_kv_cstr(b, "Message", "manually requested rollback");
 }
 
+static json_t *unpack_spec(struct str spec)
+{
+    struct err e = ERR_INIT;
+    json_t *o = NULL;
+
+    return spec.n > 0 && obj_unpack(&obj_service_spec, spec, &o, &e) == 0 ? o : NULL;
+}
+
+static json_t *replicas_of(json_t *spec)
+{
+    return json_object_get(json_object_get(json_object_get(spec, "Mode"), "Replicated"), "Replicas");
+}
+
+static void set_replicas(json_t *spec, json_t *n)
+{
+    json_t *replicated = json_object_get(json_object_get(spec, "Mode"), "Replicated");
+
+    if (replicated && n)
+        json_object_set(replicated, "Replicas", n);
+    else if (replicated)
+        json_object_del(replicated, "Replicas");
+}
+
+/* same_but_replicas - two versions of a service that are the same one: to scale it makes no new one. */
+static bool same_but_replicas(struct str a, struct str b)
+{
+    json_t *x = unpack_spec(a), *y = unpack_spec(b);
+    bool is = false;
+
+    if (x && y) {
+        set_replicas(x, NULL);
+        set_replicas(y, NULL);
+        is = !obj_diff(&obj_service_spec, x, y, NULL, NULL);
+    }
+    json_decref(x);
+    json_decref(y);
+    return is;
+}
+
+/*
+ * What a rollback will go back to. Docker keeps the spec before each update, so that to scale a service takes the way
+ * back from it; here it goes on to be the version before, with as many replicas as the service has by now. Only where
+ * there is no version before, the number of replicas is what can be taken back.
+ */
+static void put_previous(struct change *c, struct str doc, struct str spec, bool same_tasks, struct buf *b)
+{
+    struct str now = part(doc, "Spec"), previous = part(doc, "PreviousSpec");
+    bool scaled = !c->rollback && same_tasks && same_but_replicas(spec, now);
+    bool changed = scaled && !same(&obj_service_spec, spec, now);
+    struct buf packed = BUF_INIT;
+    struct err e = ERR_INIT;
+    json_t *was = NULL, *is = NULL;
+
+    if (scaled && previous.n > 0 && (!changed || !same_but_replicas(previous, now))) {
+        was = unpack_spec(previous);
+        is = unpack_spec(spec);
+        set_replicas(was, replicas_of(is));
+        bool ok = was && is && obj_pack(&obj_service_spec, was, &packed, &e) == 0;
+        mp_kv_raw(b, "PreviousSpec", ok ? buf_str(&packed) : previous);
+        mp_kv_str(b, "PreviousTaskSpecID", text_at(doc, "PreviousTaskSpecID"));
+    } else {
+        mp_kv_raw(b, "PreviousSpec", now);
+        mp_kv_str(b, "PreviousTaskSpecID", text_at(doc, "TaskSpecID"));
+    }
+    json_decref(was);
+    json_decref(is);
+    buf_done(&packed);
+}
+
+/* keeps_status - an update begins anew, and so does one that was paused; to scale does not disturb one under way. */
+static bool keeps_status(struct change *c, struct str doc, struct str spec, bool same_tasks)
+{
+    struct str state = text_at(doc, "UpdateStatus.State");
+
+    return !c->rollback && same_tasks && (str_is(state, "updating") || str_is(state, "rollback_started")) &&
+           same_but_replicas(spec, part(doc, "Spec"));
+}
+
+/* choose_taskspec - one that is there and says the same, or a new one. */
+static struct str choose_taskspec(struct txn *t, struct store_snap *snap, struct change *c, struct str doc,
+                                  struct str spec, struct buf *b)
+{
+    struct str id = str_from(c->id), now = text_at(doc, "TaskSpecID"), before = text_at(doc, "PreviousTaskSpecID");
+    struct str credential = credential_of(snap, c->rollback || c->auth_previous ? before : now), found;
+
+    if (c->auth.n > 0) {
+        put_credential(t, c, b);
+        credential = str_from(c->credential_id);
+    }
+    if (!find_taskspec(snap, id, c->rollback ? before : now, spec, credential, &found)) {
+        put_taskspec(t, c, spec, id, credential, b);
+        return str_from(c->taskspec_id);
+    }
+    found = arena_str(&t->arena, found);
+    txn_require_exists(t, KIND_TASKSPEC, found);
+    return found;
+}
+
 /* Writes the new spec, and a new taskspec when tasks must change. */
 static void put_update(struct req *r, struct txn *t, struct store_snap *snap, struct str doc, struct str spec)
 {
     struct change *c = r->data;
-    struct str id = str_from(c->id), taskspec = str_from(c->taskspec_id);
-    struct str credential = credential_now(snap, doc);
+    struct str id = str_from(c->id);
     struct buf b = BUF_INIT;
 
-    if (c->rollback || c->auth_previous)
-        credential = credential_of(snap, id, c->rollback ? spec : part(doc, "PreviousSpec"));
-    if (c->auth.n > 0) {
-        put_credential(t, c, &b);
-        credential = str_from(c->credential_id);
-    }
     if (!c->rollback)
         take_ports(r, t, snap, c, &b);
-    if (find_taskspec(snap, id, text_at(doc, "TaskSpecID"), spec, credential, &taskspec)) {
-        taskspec = arena_str(&t->arena, taskspec);
-        txn_require_exists(t, KIND_TASKSPEC, taskspec);
-    } else {
-        put_taskspec(t, c, spec, id, credential, &b);
-    }
+    struct str taskspec = choose_taskspec(t, snap, c, doc, spec, &b);
+    bool same_tasks = str_eq(taskspec, text_at(doc, "TaskSpecID"));
+    bool keep_status = keeps_status(c, doc, spec, same_tasks);
     buf_clear(&b);
-    mp_map(&b, 4);
+    mp_map(&b, 5 - keep_status + is_job(spec));
     mp_kv_raw(&b, "Spec", spec);
-    mp_kv_raw(&b, "PreviousSpec", part(doc, "Spec"));
+    put_previous(c, doc, spec, same_tasks, &b);
+    if (is_job(spec))
+        put_job(&b, spec, iteration_of(doc, "JobStatus.JobIteration.Index") + 1);
     mp_kv_str(&b, "TaskSpecID", taskspec);
-    if (c->rollback) {
+    if (c->rollback && !is_job(spec)) {
         put_rollback_status(&b);
-    } else {
+    } else if (!keep_status) {
         mp_cstr(&b, "UpdateStatus");
         mp_nil(&b);
     }
@@ -604,13 +711,19 @@ static int attempt_update(struct req *r, struct txn *t, struct err *e)
     (void)mp_get_u64(doc, "Version.Index", &version);
     if (version != c->version) {
         /* An earlier try may have got through before its answer was lost. */
-        if (r->write.uncertain && !c->rollback && same(&obj_service_spec, part(doc, "Spec"), buf_str(&c->packed)))
+        if (r->write.uncertain &&
+            same(&obj_service_spec, part(doc, "Spec"), buf_str(c->rollback ? &c->back_to : &c->packed)))
             return 0;
         return api_out_of_sequence(r);
     }
     if (check_update(r, snap, t, doc, c) < 0)
         return -1;
-    put_update(r, t, snap, doc, c->rollback ? part(doc, "PreviousSpec") : buf_str(&c->packed));
+    struct str before = part(doc, "PreviousSpec");
+    if (c->rollback) {
+        buf_clear(&c->back_to);
+        buf_put(&c->back_to, before.p, before.n);
+    }
+    put_update(r, t, snap, doc, c->rollback ? before : buf_str(&c->packed));
     return 1;
 }
 

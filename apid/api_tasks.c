@@ -25,7 +25,8 @@ void task_name(struct buf *out, struct store_snap *snap, struct str doc)
 
 /* ---- as clients see a task ---- */
 
-static const char *const task_ours[] = { "Rev", "TaskSpecID", "StartNotBefore", "ReplacesID", "Restarts", "Ports" };
+static const char *const task_ours[] = { "Rev",      "TaskSpecID", "StartNotBefore", "ReplacesID",
+                                         "Restarts", "Attempts",   "Evict",          "Ports" };
 #define NTASK_OURS (sizeof task_ours / sizeof *task_ours)
 
 /* The spec comes from the taskspec, and Docker's clients crash without a ContainerSpec in it. */
