@@ -43,10 +43,7 @@ static void put_log(MDB_txn *txn, uint64_t revision, enum kind kind, struct str 
     struct buf b = BUF_INIT;
     uint8_t key[STORE_LOG_KEY];
     log_key(revision, 0, key);
-    mp_map(&b, 3);
-    mp_kv_cstr(&b, "Kind", kind_info[kind].name);
-    mp_kv_str(&b, "ID", id);
-    mp_kv_cstr(&b, "Op", op);
+    log_put(&b, kind, id, *op);
     db_put(txn, STORE_DB_LOG, (struct str){ (char *)key, sizeof key }, buf_str(&b));
     buf_done(&b);
 }
