@@ -8,9 +8,9 @@
 
 #include <cmocka.h>
 
+#include "common/object/constraint.h"
 #include "common/util/check.h"
 #include "common/util/scenario.h"
-#include "common/object/constraint.h"
 
 #define NOW 1000000000000ll
 
@@ -214,7 +214,7 @@ static void add_spec(struct scenario *sc, const char *id, const struct args *a)
         mp_kv_u64(&b, "TargetPort", 1);
         mp_kv_u64(&b, "PublishedPort", strtoull(host, NULL, 10));
     }
-    assert_int_equal(sched_put_spec(&sc->s, str_from(id), buf_str(&b), &e), 0);
+    assert_int_equal(sched_put_spec(&sc->s, str_from(id), buf_str(&b), NULL, NULL, &e), 0);
     buf_done(&b);
 }
 
@@ -291,7 +291,7 @@ static void read_line(void *p, char **words, unsigned n, struct buf *out)
     else if (strcmp(words[0], "again") == 0)
         sched_again(&sc->s, str_from(id));
     else if (strcmp(words[0], "explain") == 0)
-        sched_explain(&sc->s, str_from(id), out), buf_putc(out, '\n');
+        sched_explain(&sc->s, str_from(id), NOW, out), buf_putc(out, '\n');
     else if (strcmp(words[0], "pass") == 0)
         run_pass(sc, *id ? strtoull(id, NULL, 10) : 1000, out);
     else

@@ -1,31 +1,30 @@
 /* sched_filter.c - the pipeline: each filter says whether a node can take one more task of a spec. */
+#include <stdio.h>
 #include <strings.h>
 
 #include "schedulerd/sched_priv.h"
 
-const char *const sched_filter_name[SCHED_FILTER_COUNT] = { "ready",    "resource", "plugin",     "constraint",
-                                                            "platform", "hostport", "maxreplicas" };
+const char *const sched_filter_name[SCHED_FILTER_COUNT] = { "ready",       "resource", "plugin",
+                                                            "constraint",  "platform", "hostport",
+                                                            "maxreplicas", "volume",   "kernel" };
 
-static int64_t amount_of(const struct sched_kind *k, size_t n, struct str name)
+static int64_t left_of(const struct sched_node *n, struct str name)
 {
-    for (size_t i = 0; i < n; i++)
-        if (str_eq(k[i].name, name))
-            return k[i].amount;
+    for (size_t i = 0; i < n->nstock; i++)
+        if (str_eq(n->stock[i].name, name))
+            return n->stock[i].amount - n->stock[i].used;
     return 0;
 }
 
-static bool has_resources(const struct sched_spec *spec, const struct sched_node *n)
+static bool has_resources(const struct sched_class *c, const struct sched_node *n, int64_t cpu, int64_t memory)
 {
-    const struct view_node_resources *r = &n->view.Description.Resources;
-    if (spec->cpu > 0 && spec->cpu > r->NanoCPUs - n->used_cpu)
+    if (cpu > 0 && cpu > n->cpu - n->used_cpu)
         return false;
-    if (spec->memory > 0 && spec->memory > r->MemoryBytes - n->used_mem)
+    if (memory > 0 && memory > n->memory - n->used_memory)
         return false;
-    for (size_t i = 0; i < spec->nkinds; i++) {
-        const int64_t *used = table_get(&n->used_kinds, spec->kinds[i].name);
-        if (spec->kinds[i].amount > amount_of(n->kinds, n->nkinds, spec->kinds[i].name) - (used ? *used : 0))
+    for (unsigned i = 0; i < c->nkinds; i++)
+        if (c->kinds[i].amount > left_of(n, c->kinds[i].name))
             return false;
-    }
     return true;
 }
 
@@ -35,8 +34,8 @@ static bool same_plugin(struct str have, struct str want)
            (have.n == want.n + 7 && str_starts(have, want) && memcmp(have.p + want.n, ":latest", 7) == 0);
 }
 
-/* has_plugin - a node that lists none of a type is trusted to have it. */
-static bool has_plugin(const struct sched_plugin *want, const struct sched_node *n)
+/* has - a node that lists none of a type is trusted to have it. */
+static bool has(const struct sched_need *want, const struct sched_node *n)
 {
     const struct list *l = &n->view.Description.Engine.Plugins;
     const struct view_plugin *p = l->v;
@@ -51,18 +50,18 @@ static bool has_plugin(const struct sched_plugin *want, const struct sched_node 
     return !lists_any;
 }
 
-static bool has_plugins(const struct sched_spec *spec, const struct sched_node *n)
+static bool has_all(const struct sched_class *c, const struct sched_node *n, bool kernel)
 {
-    for (size_t i = 0; i < spec->nplugins; i++)
-        if (!has_plugin(&spec->plugins[i], n))
+    for (unsigned i = 0; i < c->nneeds; i++)
+        if (str_is(c->needs[i].type, SCHED_KERNEL_TYPE) == kernel && !has(&c->needs[i], n))
             return false;
     return true;
 }
 
-bool sched_meets_constraints(const struct sched_spec *spec, const struct sched_node *n)
+bool sched_meets_constraints(const struct sched_class *c, const struct sched_node *n)
 {
-    for (size_t i = 0; i < spec->nconstraints; i++)
-        if (!constraint_match(&spec->constraints[i], &n->view))
+    for (unsigned i = 0; i < c->nconstraints; i++)
+        if (!constraint_match(&c->constraints[i], &n->view))
             return false;
     return true;
 }
@@ -77,41 +76,115 @@ static bool same_word(struct str a, struct str b)
     return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
 }
 
-static bool has_platform(const struct sched_spec *spec, const struct sched_node *n)
+static bool has_platform(const struct sched_class *c, const struct sched_node *n)
 {
     const struct view_platform *have = &n->view.Description.Platform;
-    for (size_t i = 0; i < spec->nplatforms; i++) {
-        const struct view_platform *p = &spec->platforms[i];
+    for (unsigned i = 0; i < c->nplatforms; i++) {
+        const struct view_platform *p = &c->platforms[i];
         if ((p->OS.n == 0 || same_word(p->OS, have->OS)) &&
             (p->Architecture.n == 0 || same_word(architecture(p->Architecture), architecture(have->Architecture))))
             return true;
     }
-    return spec->nplatforms == 0;
+    return c->nplatforms == 0;
 }
 
-static bool has_ports(const struct sched_spec *spec, const struct sched_node *n)
+static bool has_ports(const struct sched_class *c, const struct sched_node *n)
 {
-    for (size_t i = 0; i < spec->nports; i++)
-        if (table_get(&n->ports, spec->ports[i]))
-            return false;
+    for (unsigned i = 0; i < c->nports; i++)
+        for (unsigned k = 0; k < n->nports; k++)
+            if (n->ports[k].port == c->ports[i])
+                return false;
     return true;
 }
 
-enum sched_filter sched_filter_node(const struct sched_spec *spec, const char *service, const struct sched_node *n)
+bool sched_can_ever(const struct sched_class *c, const struct sched_node *n)
 {
+    return has_all(c, n, false) && sched_meets_constraints(c, n) && has_platform(c, n) && !c->csi &&
+           has_all(c, n, true);
+}
+
+bool sched_has_room(const struct sched_class *c, const struct sched_node *n, int64_t cpu, int64_t memory)
+{
+    return n->present && n->ready && has_resources(c, n, cpu, memory) && has_ports(c, n);
+}
+
+enum sched_filter sched_filter_node(const struct sched_spec *spec, const struct sched_service *svc,
+                                    const struct sched_node *n)
+{
+    const struct sched_class *c = spec->class;
     if (!n->present || !n->ready)
         return SCHED_READY;
-    if (!has_resources(spec, n))
+    if (!has_resources(c, n, spec->cpu, spec->memory))
         return SCHED_RESOURCE;
-    if (!has_plugins(spec, n))
+    if (!has_all(c, n, false))
         return SCHED_PLUGIN;
-    if (!sched_meets_constraints(spec, n))
+    if (!sched_meets_constraints(c, n))
         return SCHED_CONSTRAINT;
-    if (!has_platform(spec, n))
+    if (!has_platform(c, n))
         return SCHED_PLATFORM;
-    if (!has_ports(spec, n))
+    if (!has_ports(c, n))
         return SCHED_HOST_PORT;
-    if (spec->max_replicas && sched_active_of(n, service) >= spec->max_replicas)
+    if (spec->max_replicas && sched_count_of(&svc->counts, n->number) >= spec->max_replicas)
         return SCHED_MAX_REPLICAS;
+    if (c->csi)
+        return SCHED_VOLUME; /* no node has plugins for those */
+    if (!has_all(c, n, true))
+        return SCHED_KERNEL;
     return SCHED_FILTER_COUNT;
+}
+
+/* ---- explanations ---- */
+
+static const struct {
+    const char *one, *many; /* many: with the number of nodes */
+} filter_text[SCHED_FILTER_COUNT] = {
+    [SCHED_READY] = { "1 node not available for new tasks", "%u nodes not available for new tasks" },
+    [SCHED_RESOURCE] = { "insufficient resources on 1 node", "insufficient resources on %u nodes" },
+    [SCHED_PLUGIN] = { "missing plugin on 1 node", "missing plugin on %u nodes" },
+    [SCHED_CONSTRAINT] = { "scheduling constraints not satisfied on 1 node",
+                           "scheduling constraints not satisfied on %u nodes" },
+    [SCHED_PLATFORM] = { "unsupported platform on 1 node", "unsupported platform on %u nodes" },
+    [SCHED_HOST_PORT] = { "host-mode port already in use on 1 node", "host-mode port already in use on %u nodes" },
+    [SCHED_MAX_REPLICAS] = { "max replicas per node limit exceed", "max replicas per node limit exceed" },
+    [SCHED_VOLUME] = { "cannot fulfill requested CSI volume mounts on 1 node",
+                       "cannot fulfill requested CSI volume mounts on %u nodes" },
+    [SCHED_KERNEL] = { "missing kernel feature on 1 node", "missing kernel feature on %u nodes" },
+};
+
+static size_t add_text(char *text, size_t at, size_t cap, enum sched_filter f, unsigned nodes)
+{
+    if (at >= cap)
+        return at;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral" /* both come from the table above */
+    int n = snprintf(text + at, cap - at, nodes == 1 ? filter_text[f].one : filter_text[f].many, nodes);
+#pragma GCC diagnostic pop
+    return at + (n > 0 ? (size_t)n : 0);
+}
+
+/* sched_reason - "no suitable node (A; B)", what rejects most nodes first. */
+const char *sched_reason(const struct sched *s, const struct sched_spec *spec, const struct sched_service *svc,
+                         const struct sched_node *only, struct arena *a)
+{
+    unsigned counts[SCHED_FILTER_COUNT + 1] = { 0 };
+    char text[1024];
+    size_t at = 0;
+    for (size_t i = 0; i < s->nat; i++)
+        if (s->at[i] && s->at[i]->present && (!only || only == s->at[i]))
+            counts[sched_filter_node(spec, svc, s->at[i])]++;
+    for (bool first = true;; first = false) {
+        enum sched_filter most = SCHED_FILTER_COUNT;
+        for (unsigned f = 0; f < SCHED_FILTER_COUNT; f++)
+            if (counts[f] && (most == SCHED_FILTER_COUNT || counts[f] > counts[most]))
+                most = (enum sched_filter)f;
+        if (most == SCHED_FILTER_COUNT)
+            break;
+        if (!first)
+            at += (size_t)snprintf(text + at, sizeof text - at, "; ");
+        at = add_text(text, at, sizeof text, most, counts[most]);
+        counts[most] = 0;
+    }
+    const char *reason = at ? arena_printf(a, "no suitable node (%.*s)", (int)at, text) : "no suitable node";
+    CHECK(reason != NULL);
+    return reason;
 }

@@ -5,6 +5,7 @@
 
 #define SCRATCH_BYTES (16u << 20)
 #define BATCH_MIN 64u
+#define MOVES_MAX 1000u /* tasks of services that are not level, in one pass */
 
 void sched_keeper_init(struct sched_keeper *k)
 {
@@ -33,13 +34,47 @@ static void put_node(struct sched_keeper *k, struct str doc)
         log_error("%s", e.msg);
 }
 
+/* put_service - only its labels matter here. */
+static void put_service(struct sched_keeper *k, struct str id, struct str doc)
+{
+    struct sched_policy p = { 0 };
+    struct str labels, key;
+    struct mp_val head, name, value;
+    if (mp_path(doc, "Spec.Labels", &labels)) {
+        struct mp_cursor c = mp_cursor(labels);
+        if (mp_next(&c, &head) != 0 || head.type != MP_MAP)
+            head.n = 0;
+        for (size_t i = 0; i < head.n && mp_next(&c, &name) == 0 && mp_next(&c, &value) == 0; i++) {
+            if (name.type != MP_STR || value.type != MP_STR)
+                continue;
+            key = name.s;
+            if (str_is(key, VIEW_PRIORITY_LABEL))
+                (void)view_priority(value.s, &p.priority);
+            else if (str_is(key, VIEW_REBALANCE_LABEL))
+                (void)view_rebalance(value.s, &p.rebalance);
+        }
+    }
+    sched_put_service(&k->core, id, &p);
+}
+
+static bool network_of(void *arg, struct str id, struct str *ret_driver, bool *ret_encrypted)
+{
+    struct str doc, option;
+    if (store_get(arg, KIND_NETWORK, id, &doc) != 0)
+        return false;
+    if (!mp_get_str(doc, "Spec.Driver", ret_driver) || ret_driver->n == 0)
+        *ret_driver = STR("overlay");
+    *ret_encrypted = mp_get_str(doc, "Spec.Options.encrypted", &option) && !str_is(option, "false");
+    return true;
+}
+
 static void need_spec(struct sched_keeper *k, struct store_snap *snap, struct str id)
 {
     struct str doc;
     struct err e;
     if (sched_has_spec(&k->core, id))
         return;
-    if (store_get(snap, KIND_TASKSPEC, id, &doc) == 0 && sched_put_spec(&k->core, id, doc, &e) != 0)
+    if (store_get(snap, KIND_TASKSPEC, id, &doc) == 0 && sched_put_spec(&k->core, id, doc, network_of, snap, &e) != 0)
         log_error("taskspec=" STR_FMT ": %s", STR_ARG(id), e.msg);
 }
 
@@ -77,6 +112,8 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     k->read_failures = true;
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         put_node(k, it.doc);
+    for (store_each(snap, KIND_SERVICE, &it); store_next(&it);)
+        put_service(k, it.id, it.doc);
     for (store_each(snap, KIND_TASK, &it); store_next(&it);)
         put_task(k, snap, it.id);
 }
@@ -103,6 +140,10 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
         put_node(k, doc);
     else if (kind == KIND_NODE)
         sched_del_node(&k->core, id);
+    else if (kind == KIND_SERVICE && store_get(snap, KIND_SERVICE, id, &doc) == 0)
+        put_service(k, id, doc);
+    else if (kind == KIND_SERVICE)
+        sched_del_service(&k->core, id);
 }
 
 /* ---- decisions ---- */
@@ -134,15 +175,57 @@ static void require(struct sched_keeper *k, struct controller_pass *p, const str
         txn_require_exists(p->txn, KIND_NODE, arena_str(&p->txn->arena, d->node));
 }
 
+static void put_generic(struct buf *b, const struct list *l)
+{
+    const struct view_generic *g = l->v;
+    mp_cstr(b, "GenericResources");
+    mp_array(b, l->n);
+    for (size_t i = 0; i < l->n; i++) {
+        const struct view_named *named = g[i].NamedResourceSpec;
+        mp_map(b, 1);
+        mp_cstr(b, named ? "NamedResourceSpec" : "DiscreteResourceSpec");
+        mp_map(b, 2);
+        mp_kv_str(b, "Kind", named ? named->Kind : g[i].DiscreteResourceSpec->Kind);
+        if (named)
+            mp_kv_str(b, "Value", named->Value);
+        else
+            mp_kv_i64(b, "Value", g[i].DiscreteResourceSpec->Value);
+    }
+}
+
+/* write_eviction - orchestratord replaces the task; only the task as it was seen. */
+static void write_eviction(struct sched_keeper *k, struct controller_pass *p, const struct sched_eviction *v)
+{
+    struct buf *b = &k->doc;
+    struct str doc;
+    uint64_t rev = 0;
+    marks_add(&k->written, v->task); /* even if it is not there: the mirror says that it was evicted */
+    if (store_get(p->snap, KIND_TASK, v->task, &doc) != 0 || !mp_get_u64(doc, "Rev", &rev))
+        return;
+    buf_clear(b);
+    mp_map(b, 1);
+    mp_cstr(b, "Evict");
+    mp_map(b, 2);
+    mp_kv_cstr(b, "Reason", v->reason);
+    mp_kv_i64(b, "At", p->now.ns);
+    struct str id = arena_str(&p->txn->arena, v->task);
+    txn_merge(p->txn, KIND_TASK, id, txn_doc(p->txn, b));
+    txn_require_rev(p->txn, KIND_TASK, id, rev);
+    k->evicted++;
+    log_info("task=" STR_FMT ": %s", STR_ARG(id), v->reason);
+}
+
 static void write_decision(struct sched_keeper *k, struct controller_pass *p, const struct sched_decision *d,
                            struct str doc)
 {
     struct buf *b = &k->doc;
     bool placed = d->node.n != 0;
     buf_clear(b);
-    mp_map(b, 1 + placed);
+    mp_map(b, 1 + placed + (d->generic.n != 0));
     if (placed)
         mp_kv_str(b, "NodeID", d->node);
+    if (d->generic.n)
+        put_generic(b, &d->generic);
     mp_cstr(b, "Status");
     mp_map(b, d->reason ? 4 : 3);
     mp_kv_cstr(b, "State", placed ? "assigned" : d->obsolete ? "shutdown" : "pending");
@@ -208,7 +291,9 @@ static void on_pass(void *arg, struct controller_pass *p)
 {
     struct sched_keeper *k = arg;
     struct sched_decisions out;
+    struct sched_eviction *moved;
     struct str id, doc;
+    size_t nmoved;
     k->now_ns = p->now.ns;
     table_clear(&k->nodes);
     if (k->read_failures)
@@ -222,6 +307,11 @@ static void on_pass(void *arg, struct controller_pass *p)
         write_decision(k, p, &out.v[i], doc);
         marks_add(&k->written, out.v[i].task);
     }
+    for (size_t i = 0; i < out.nevict; i++)
+        write_eviction(k, p, &out.evict[i]);
+    moved = sched_rebalance(&k->core, p->now.ns, MOVES_MAX, p->arena, &nmoved);
+    for (size_t i = 0; i < nmoved; i++)
+        write_eviction(k, p, &moved[i]);
     while (marks_pop(&k->written, &id))
         ; /* all of them are in flight now */
 }
@@ -237,7 +327,7 @@ static void on_done(void *arg, const struct err *e)
     else if (k->batch > BATCH_MIN)
         k->batch /= 2;
     if (e->code != 0)
-        sched_enforce_all(&k->core);
+        sched_enforce_again(&k->core);
 }
 
 const struct controller_ops sched_ops = {

@@ -13,7 +13,7 @@ struct sched_keeper {
     struct buf doc;
     int64_t now_ns;     /* of the last pass */
     bool read_failures; /* the next pass has to look for them first */
-    uint64_t placed, refused;
+    uint64_t placed, refused, evicted;
 };
 
 void sched_keeper_init(struct sched_keeper *k);

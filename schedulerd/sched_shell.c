@@ -33,12 +33,15 @@ void sched_shell_metrics(struct buf *out)
                "microswarm_schedulerd_tasks_placed_total %llu\n"
                "# TYPE microswarm_schedulerd_tasks_refused_total counter\n"
                "microswarm_schedulerd_tasks_refused_total %llu\n"
+               "# TYPE microswarm_schedulerd_tasks_evicted_total counter\n"
+               "microswarm_schedulerd_tasks_evicted_total %llu\n"
                "# TYPE microswarm_schedulerd_tasks_waiting gauge\n"
                "microswarm_schedulerd_tasks_waiting %zu\n",
-               (unsigned long long)keeper.placed, (unsigned long long)keeper.refused, keeper.core.waiting);
+               (unsigned long long)keeper.placed, (unsigned long long)keeper.refused,
+               (unsigned long long)keeper.evicted, keeper.core.waiting);
 }
 
 void sched_shell_explain(const char *args, struct buf *out)
 {
-    sched_explain(&keeper.core, str_from(args), out);
+    sched_explain(&keeper.core, str_from(args), clock_wall().ns, out);
 }
