@@ -21,10 +21,10 @@ PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) 
 DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
 TOOLS    := swarmctl
 # Layers, lowest first; a layer may include those before it, a daemon all of them, nobody a daemon.
-LIBS     := common/util common/proto common/daemon common/object common/store raftd/core meshd/netlink \
+LIBS     := common/util common/proto common/template common/daemon common/object common/store raftd/core meshd/netlink \
             meshd/netmap meshd/dns meshd/esp meshd/overlay meshd/vip meshd/gossip
 LIBA     := $B/raftd/core.a $(foreach l,dns esp gossip vip overlay netmap netlink,$B/meshd/$l.a) \
-            $(foreach l,store object daemon proto util,$B/common/$l.a)
+            $(foreach l,store object daemon template proto util,$B/common/$l.a)
 
 BINS     := $(foreach d,$(DAEMONS) $(TOOLS),$(if $(wildcard $d/*_main.c),$B/bin/$d))
 

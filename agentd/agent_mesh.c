@@ -160,12 +160,12 @@ void run_mesh_up(struct atask *t)
     const struct tspec_container *c = t->spec.ContainerSpec;
     struct err cancelled = { ERR_UNAVAILABLE, "cancelled" };
     struct strpair *sysctls;
-    struct tmpl_ctx ctx;
+    struct expand_ctx ctx;
     if (task_stop_wanted(t) && t->mesh_pause_ms) {
         run_start_failed(t, &cancelled, 0);
         return;
     }
-    run_tmpl_context(t, &t->run, &ctx);
+    run_expand_ctx(t, &t->run, &ctx);
     struct mesh_up req = { .TaskID = str_from(t->id),
                            .ServiceID = t->a.ServiceID,
                            .Mode = net_mode(t),

@@ -13,13 +13,13 @@
 
 /* ---- templates ---- */
 
-void run_tmpl_context(struct atask *t, struct arena *a, struct tmpl_ctx *ret)
+void run_expand_ctx(struct atask *t, struct arena *a, struct expand_ctx *ret)
 {
     const struct assignment *as = &t->a;
     char *slot = arena_printf(a, "%" PRIu64, as->Slot);
     struct str s = as->Slot ? str_from(slot) : as->NodeID;
     char *name = arena_printf(a, STR_FMT "." STR_FMT ".%s", STR_ARG(as->ServiceName), STR_ARG(s), t->id);
-    *ret = (struct tmpl_ctx){
+    *ret = (struct expand_ctx){
         .service_id = as->ServiceID,
         .service_name = as->ServiceName,
         .service_labels = as->ServiceLabels,
@@ -37,17 +37,17 @@ void run_tmpl_context(struct atask *t, struct arena *a, struct tmpl_ctx *ret)
 static int expand(struct atask *t, struct err *e)
 {
     struct tspec_container *c = t->spec.ContainerSpec;
-    struct tmpl_ctx ctx;
-    run_tmpl_context(t, &t->arena, &ctx);
-    if (tmpl_expand(&ctx, c->Hostname, &t->arena, &c->Hostname, e) < 0)
+    struct expand_ctx ctx;
+    run_expand_ctx(t, &t->arena, &ctx);
+    if (expand_text(&ctx, c->Hostname, &t->arena, &c->Hostname, e) < 0)
         return err_wrap(e, "expanding hostname failed");
     for (size_t i = 0; i < c->Env.n; i++)
-        if (tmpl_expand(&ctx, c->Env.v[i], &t->arena, &c->Env.v[i], e) < 0)
+        if (expand_text(&ctx, c->Env.v[i], &t->arena, &c->Env.v[i], e) < 0)
             return err_wrap(e, "expanding env failed");
     for (size_t i = 0; i < c->Mounts.n; i++) {
         struct tspec_mount *m = &((struct tspec_mount *)c->Mounts.v)[i];
-        if (tmpl_expand(&ctx, m->Source, &t->arena, &m->Source, e) < 0 ||
-            tmpl_expand(&ctx, m->Target, &t->arena, &m->Target, e) < 0)
+        if (expand_text(&ctx, m->Source, &t->arena, &m->Source, e) < 0 ||
+            expand_text(&ctx, m->Target, &t->arena, &m->Target, e) < 0)
             return err_wrap(e, "expanding mounts failed");
     }
     return 0;

@@ -11,7 +11,6 @@
 #include "agentd/ctr_log.h"
 #include "agentd/image_ref.h"
 #include "agentd/oci_run.h"
-#include "agentd/oci_tmpl.h"
 #include "agentd/oci_user.h"
 #include "agentd/volumes.h"
 
@@ -116,48 +115,6 @@ static void test_index(void **state)
     json_decref(index);
     assert_int_equal(image_index_parse(STR("[{\"ID\":\"x\"}]"), &again, &e), -ERR_CORRUPT);
     assert_int_equal(image_index_parse(STR("{"), &again, &e), -ERR_CORRUPT);
-}
-
-static void test_templates(void **state)
-{
-    static struct strpair labels[] = { { { "tier", 4 }, { "web", 3 } } };
-    static const struct tmpl_ctx ctx = { .service_id = { "s1", 2 },
-                                         .service_name = { "api", 3 },
-                                         .service_labels = { labels, 1 },
-                                         .node_id = { "n1", 2 },
-                                         .node_hostname = { "host", 4 },
-                                         .node_arch = { "x86_64", 6 },
-                                         .node_os = { "linux", 5 },
-                                         .task_id = { "t1", 2 },
-                                         .task_name = { "api.3.t1", 8 },
-                                         .task_slot = { "3", 1 } };
-    static const struct {
-        const char *in, *out;
-    } good[] = {
-        { "plain", "plain" },
-        { "{{.Service.Name}}-{{ .Task.Slot }}", "api-3" },
-        { "{{.Node.Platform.OS}}/{{.Node.Platform.Architecture}}", "linux/x86_64" },
-        { "{{index .Service.Labels \"tier\"}}{{index .Service.Labels \"none\"}}", "web" },
-        { "{{.Service.Labels.tier}}", "web" },
-        { "{{\"{{\"}}x", "{{x" },
-        { "{ {.a}", "{ {.a}" },
-    };
-    static const char *const bad[] = { "{{.Nothing}}", "{{", "a{{.Task.ID}", "{{if true}}",
-                                       "{{index .Service.Labels tier}}" };
-    struct arena a;
-    struct str out;
-    struct err e = ERR_INIT;
-    (void)state;
-    arena_init(&a, 1 << 20);
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        assert_int_equal(tmpl_expand(&ctx, str_from(good[i].in), &a, &out, &e), 0);
-        if (!str_is(out, good[i].out))
-            fail_msg("%s gave " STR_FMT, good[i].in, STR_ARG(out));
-    }
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        if (tmpl_expand(&ctx, str_from(bad[i]), &a, &out, &e) == 0)
-            fail_msg("\"%s\" was taken", bad[i]);
-    arena_done(&a);
 }
 
 static void test_users(void **state)
@@ -271,8 +228,8 @@ static void test_small_texts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_references),  cmocka_unit_test(test_index),
-                                        cmocka_unit_test(test_templates),   cmocka_unit_test(test_users),
-                                        cmocka_unit_test(test_log_records), cmocka_unit_test(test_small_texts) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_references), cmocka_unit_test(test_index),
+                                        cmocka_unit_test(test_users), cmocka_unit_test(test_log_records),
+                                        cmocka_unit_test(test_small_texts) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

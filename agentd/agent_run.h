@@ -5,6 +5,7 @@
 #include "agentd/agent_task.h"
 #include "agentd/log_opts.h"
 #include "agentd/oci_spec.h"
+#include "common/template/expand.h"
 
 #define MESH_TIMEOUT_MS 10000u
 
@@ -26,7 +27,7 @@ const struct tspec_driver *run_log_driver(struct atask *t, struct arena *a);
 int run_log_opts(struct atask *t, struct log_opts *ret, struct err *e);
 
 /* agent_prepare.c */
-void run_tmpl_context(struct atask *t, struct arena *a, struct tmpl_ctx *ret);
+void run_expand_ctx(struct atask *t, struct arena *a, struct expand_ctx *ret);
 int run_image_conf(struct atask *t, struct arena *a, struct image_conf *ret, struct err *e);
 int run_bad_dir(struct str dir, struct err *e);
 

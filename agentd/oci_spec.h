@@ -8,7 +8,6 @@
 #include <jansson.h>
 
 #include "agentd/health_core.h"
-#include "agentd/oci_tmpl.h"
 #include "agentd/oci_user.h"
 #include "agentd/task_spec.h"
 

@@ -1,4 +1,4 @@
-/* Texts that come from services and from inside images: templates, users, passwd and group files, paths, names. */
+/* Texts that come from services and from inside images: users, passwd and group files, paths, names. */
 #include "agentd/oci_seccomp.h"
 #include "agentd/oci_spec.h"
 #include "agentd/volumes.h"
@@ -8,7 +8,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct tmpl_ctx ctx = { .service_name = { "web", 3 }, .task_slot = { "1", 1 } };
     static struct oci_user u;
     struct str all = { (const char *)data, size }, out;
     struct err e = ERR_INIT;
@@ -19,8 +18,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                rest = { nl ? nl + 1 : all.p, nl ? size - first.n - 1 : 0 };
     struct strs groups = { &first, 1 };
     arena_init(&a, 4u << 20);
-    if (tmpl_expand(&ctx, all, &a, &out, &e) < 0)
-        CHECK(e.msg[0] != '\0');
     if (oci_user_resolve(first, &groups, rest, rest, &u, &e) == 0)
         CHECK(u.ngids <= OCI_GIDS_MAX);
     if (oci_path_clean(all, &a, &out, &e) == 0)

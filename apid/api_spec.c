@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "apid/api_ref.h"
+#include "common/template/expand.h"
 #include "common/util/err.h"
 
 #define NAME_MAX_CHARS 63u
@@ -287,51 +288,14 @@ static int check_health(json_t *h, struct spec_fault *f)
     return 0;
 }
 
-/* The placeholders a template may name: {{.Service.Name}}. Anything but a plain field is left to the node. */
+/* Tried with made-up values, as Docker does. */
 static int check_template(const char *s, const char *what, struct spec_fault *f)
 {
-    static const char *const fields[] = { ".Service.ID",
-                                          ".Service.Name",
-                                          ".Service.Labels",
-                                          ".Node.ID",
-                                          ".Node.Hostname",
-                                          ".Node.Platform.Architecture",
-                                          ".Node.Platform.OS",
-                                          ".Node.Platform",
-                                          ".Task.ID",
-                                          ".Task.Name",
-                                          ".Task.Slot",
-                                          ".Service",
-                                          ".Node",
-                                          ".Task",
-                                          ".Env",
-                                          NULL };
-    const char *start = s;
+    struct err e = ERR_INIT;
 
-    for (const char *open; (open = strstr(s, "{{")); s = open + 2) {
-        const char *close = strstr(open, "}}");
-        if (!close)
-            return fault(f, FAULT_INVALID, "expanding %s failed: template: expansion:1: unclosed action", what);
-        struct str expr = trim((struct str){ open + 2, (size_t)(close - open - 2) });
-        bool plain = expr.n > 1 && expr.p[0] == '.';
-        for (size_t i = 1; plain && i < expr.n; i++)
-            plain = isalnum((unsigned char)expr.p[i]) || expr.p[i] == '.';
-        if (!plain)
-            continue;
-        bool known = false;
-        for (size_t i = 0; !known && fields[i]; i++)
-            known = str_is(expr, fields[i]);
-        if (!known) {
-            size_t top = 1;
-            while (top < expr.n && expr.p[top] != '.')
-                top++;
-            return fault(f, FAULT_INVALID,
-                         "expanding %s failed: template: expansion:1:%zu: executing \"expansion\" at <" STR_FMT
-                         ">: can't evaluate field %.*s in type *template.Context",
-                         what, (size_t)(open - start) + 2, STR_ARG(expr), (int)(top - 1), expr.p + 1);
-        }
-    }
-    return 0;
+    if (expand_check(str_from(s), &e) == 0)
+        return 0;
+    return fault(f, FAULT_INVALID, "expanding %s failed: %s", what, e.msg);
 }
 
 static int check_templates(json_t *container, struct spec_fault *f)
@@ -345,7 +309,7 @@ static int check_templates(json_t *container, struct spec_fault *f)
         if (json_is_string(v) && check_template(json_string_value(v), "env", f) < 0)
             return -1;
     json_array_foreach (at(container, "Mounts"), i, v)
-        if (check_template(text(v, "Source"), "mount", f) < 0 || check_template(text(v, "Target"), "mount", f) < 0)
+        if (check_template(text(v, "Source"), "mounts", f) < 0 || check_template(text(v, "Target"), "mounts", f) < 0)
             return -1;
     return 0;
 }

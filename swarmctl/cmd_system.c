@@ -12,7 +12,7 @@
 #include "swarmctl/jpath.h"
 #include "swarmctl/output.h"
 #include "swarmctl/tabw.h"
-#include "swarmctl/tmpl.h"
+#include "swarmctl/format.h"
 
 static const struct flag events_flags[] = {
     { .name = "format", .type = &T_STRING, .help = FORMAT_INSPECT_HELP },
@@ -143,11 +143,11 @@ static int print_formatted(struct cli *c, const char *format, json_t *data)
     struct buf out = BUF_INIT;
     int r = 0;
 
-    if (tmpl_parse(&t, strcmp(format, "json") == 0 ? "{{json .}}" : format, &e) < 0) {
+    if (format_parse(&t, strcmp(format, "json") == 0 ? "{{json .}}" : format, &e) < 0) {
         cli_fail(c, "template parsing error: %s", e.msg);
         return cli_exit(c, EXIT_TEMPLATE);
     }
-    if (tmpl_exec(t, data, TMPL_API, &out, &e) < 0)
+    if (format_exec(t, data, TMPL_API, &out, &e) < 0)
         r = cli_fail(c, "template parsing error: %s", e.msg);
     fwrite(out.p ? out.p : "", 1, out.n, c->out);
     fputc('\n', c->out);
@@ -270,7 +270,7 @@ static bool on_events(const char *p, size_t n, void *arg)
         es->pending.n -= used;
         if (es->t) {
             struct buf out = BUF_INIT;
-            if (tmpl_exec(es->t, ev, TMPL_API, &out, &e) < 0)
+            if (format_exec(es->t, ev, TMPL_API, &out, &e) < 0)
                 es->r = cli_fail(es->c, "%s", e.msg);
             fprintf(es->c->out, "%s\n", buf_cstr(&out));
             buf_done(&out);
@@ -292,7 +292,7 @@ int run_events(struct cli *c, struct call *call)
     struct err e = ERR_INIT;
     int r = 0;
 
-    if (*format && tmpl_parse(&es.t, strcmp(format, "json") == 0 ? "{{json .}}" : format, &e) < 0) {
+    if (*format && format_parse(&es.t, strcmp(format, "json") == 0 ? "{{json .}}" : format, &e) < 0) {
         cli_fail(c, "Error parsing format: %s", e.msg);
         return cli_exit(c, EXIT_TEMPLATE);
     }

@@ -128,27 +128,6 @@ void jdump(struct buf *b, const json_t *v)
     json_dump_callback(v, dump_to_buf, b, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
 }
 
-static int cmp_names(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-const char **jkeys_sorted(json_t *obj, size_t *ret_n)
-{
-    size_t n = 0;
-    const char **keys = calloc(json_object_size(obj) + 1, sizeof *keys), *key;
-    json_t *v;
-
-    CHECK(keys);
-    json_object_foreach (obj, key, v) {
-        keys[n++] = key; /* cppcheck-suppress nullPointerRedundantCheck */
-    }
-    /* cppcheck-suppress nullPointerRedundantCheck */
-    qsort(keys, n, sizeof *keys, cmp_names);
-    *ret_n = n;
-    return keys;
-}
-
 struct keyed {
     const char *key;
     json_t *item;
@@ -178,24 +157,4 @@ json_t *jsorted(json_t *list, const char *path)
         json_array_append(out, v[i].item);
     free(v);
     return out;
-}
-
-bool jempty(const json_t *v)
-{
-    switch (v ? json_typeof(v) : JSON_NULL) {
-    case JSON_STRING:
-        return json_string_length(v) == 0;
-    case JSON_INTEGER:
-        return json_integer_value(v) == 0;
-    case JSON_REAL:
-        return json_real_value(v) == 0;
-    case JSON_ARRAY:
-        return json_array_size(v) == 0;
-    case JSON_OBJECT:
-        return json_object_size(v) == 0;
-    case JSON_TRUE:
-        return false;
-    default:
-        return true;
-    }
 }

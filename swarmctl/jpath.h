@@ -5,10 +5,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "common/template/gotext.h"
 #include "common/util/str.h"
-
-/* for_each - the elements of an array, which may be NULL; i is a size_t. */
-#define for_each(list, i, item) for ((i) = 0; (i) < json_array_size(list) && ((item) = json_array_get(list, i)); (i)++)
 
 /* jget - borrowed; NULL when any step is missing, null or not an object. */
 json_t *jget(const json_t *root, const char *path);
@@ -33,11 +31,5 @@ void jprune_null(json_t *v);
 /* jdump - appended compactly; floats with as many digits as a float32 has. */
 void jdump(struct buf *b, const json_t *v);
 
-/* jkeys_sorted - `n` borrowed member names in byte order; given, with free(). */
-const char **jkeys_sorted(json_t *obj, size_t *ret_n);
-
 /* jsorted - a new array with the elements in natural order of the text at `path`; given. */
 json_t *jsorted(json_t *list, const char *path);
-
-/* jempty - null, "", 0, false, [] or {} */
-bool jempty(const json_t *v);

@@ -4,7 +4,7 @@
 
 #include "swarmctl/jpath.h"
 #include "swarmctl/tabw.h"
-#include "swarmctl/tmpl.h"
+#include "swarmctl/format.h"
 
 void row_text(json_t *row, const char *field, struct buf *b)
 {
@@ -36,7 +36,7 @@ static int write_rows(struct cli *c, const struct tmpl *t, json_t *rows, struct 
     size_t i;
 
     for_each (rows, i, row) {
-        if (tmpl_exec(t, row, TMPL_ROW, out, &e) < 0)
+        if (format_exec(t, row, TMPL_ROW, out, &e) < 0)
             return cli_fail(c, "template parsing error: %s", e.msg);
         buf_putc(out, '\n');
     }
@@ -50,7 +50,7 @@ static void write_header(const struct listing *l, const struct tmpl *t, struct b
 
     for (const char *const(*p)[2] = l->titles; (*p)[0]; p++)
         json_object_set_new(titles, (*p)[0], json_string((*p)[1]));
-    tmpl_exec(t, titles, TMPL_HEADER, out, &ignored);
+    format_exec(t, titles, TMPL_HEADER, out, &ignored);
     buf_putc(out, '\n');
     json_decref(titles);
 }
@@ -76,7 +76,7 @@ int listing_print(struct cli *c, const struct listing *l, json_t *rows, const ch
     format = pick_format(l, format, quiet);
     bool table = strncmp(format, "table", 5) == 0;
     unescape(&text, format + (table ? 5 : 0));
-    if (tmpl_parse(&t, buf_cstr(&text), &e) < 0)
+    if (format_parse(&t, buf_cstr(&text), &e) < 0)
         r = cli_fail(c, "template parsing error: %s", e.msg);
     else if (table)
         write_header(l, t, &body);
@@ -184,7 +184,7 @@ static int put_formatted(struct cli *c, const struct tmpl *t, const struct buf *
 
     if (!j)
         r = cli_fail(c, "unable to read inspect data");
-    else if (tmpl_exec(t, j, TMPL_API, &text, &e) < 0)
+    else if (format_exec(t, j, TMPL_API, &text, &e) < 0)
         r = cli_fail(c, "template parsing error: %s", e.msg);
     else {
         buf_put(out, text.p, text.n);
@@ -228,7 +228,7 @@ int inspect_print(struct cli *c, char **refs, int n, const char *format, inspect
     struct buf all = BUF_INIT;
     int r = 0;
 
-    if (templated && tmpl_parse(&t, format, &e) < 0) {
+    if (templated && format_parse(&t, format, &e) < 0) {
         cli_fail(c, "template parsing error: %s", e.msg);
         return cli_exit(c, EXIT_TEMPLATE);
     }

@@ -10,6 +10,7 @@
 
 #include "common/object/object_priv.h"
 #include "common/object/views.h"
+#include "common/template/expand.h"
 #include "common/util/cron.h"
 
 #define MEMORY_MIN_BYTES (4ll << 20)
@@ -400,51 +401,14 @@ int obj_rules_network(json_t *obj, const char *path, struct err *e)
     return 0;
 }
 
-/* ---- templates: only that the fields exist; agentd expands them ---- */
+/* ---- templates: that they can be expanded; agentd does it ---- */
 
-static bool template_field_ok(struct str f)
-{
-    static const char *const known[] = { ".Service.ID",
-                                         ".Service.Name",
-                                         ".Service.Labels",
-                                         ".Node.ID",
-                                         ".Node.Hostname",
-                                         ".Node.Platform",
-                                         ".Node.Platform.Architecture",
-                                         ".Node.Platform.OS",
-                                         ".Task.ID",
-                                         ".Task.Name",
-                                         ".Task.Slot",
-                                         ".Service",
-                                         ".Node",
-                                         ".Task" };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (str_is(f, known[i]))
-            return true;
-    return str_starts(f, STR(".Service.Labels."));
-}
-
-/* template_check - `what` is how Docker calls the text. Only plain field references are looked at. */
+/* template_check - `what` is how Docker calls the text. */
 static int template_check(const char *s, const char *what, struct err *e)
 {
-    const char *begin = s;
-    while ((s = strstr(s, "{{")) != NULL) {
-        const char *end = strstr(s, "}}");
-        if (end == NULL)
-            return err_set(e, ERR_INVALID, "expanding %s failed: template: expansion:1: unclosed action", what);
-        const char *p = s + 2 + strspn(s + 2, "- \t");
-        size_t n = strcspn(p, " \t|)}");
-        struct str f = { p, n }, top = { p, n ? 1 + strcspn(p + 1, ". \t|)}") : 0 };
-        if (n > 1 && *p == '.' && p < end && !template_field_ok(f)) {
-            struct str missing = template_field_ok(top) ? f : top;
-            return err_set(e, ERR_INVALID,
-                           "expanding %s failed: template: expansion:1:%d: executing \"expansion\" at <%.*s>: can't "
-                           "evaluate field %.*s in type *template.Context",
-                           what, (int)(p - begin), (int)n, p, (int)missing.n - 1, missing.p + 1);
-        }
-        s = end + 2;
-    }
-    return 0;
+    if (s == NULL || expand_check(str_from(s), e) == 0)
+        return 0;
+    return err_wrap(e, "expanding %s failed", what);
 }
 
 int obj_rule_hostname(json_t *v, const char *path, struct err *e)
@@ -797,7 +761,8 @@ int obj_rules_mount(json_t *obj, const char *path, struct err *e)
                        at(where, path, "Source"), source);
     if (strcmp(type, "tmpfs") == 0 && *source != 0)
         return err_set(e, ERR_INVALID, "%s: must be empty for a tmpfs mount", at(where, path, "Source"));
-    return template_check(source, "mounts", e);
+    int r = template_check(source, "mounts", e);
+    return r < 0 ? r : template_check(target, "mounts", e);
 }
 
 int obj_rules_health(json_t *obj, const char *path, struct err *e)

@@ -97,6 +97,12 @@ void arena_reset(struct arena *a)
     a->used_bytes = 0;
 }
 
+void arena_wipe(struct arena *a)
+{
+    for (struct arena_chunk *c = a->head; c; c = c->next)
+        explicit_bzero(c->data, c->used);
+}
+
 void arena_done(struct arena *a)
 {
     free_chunks(a->head);

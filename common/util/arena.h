@@ -35,4 +35,7 @@ char *arena_printf(struct arena *a, const char *fmt, ...) __attribute__((format(
 /* arena_reset - forgets everything, keeps one chunk for the next pass. */
 void arena_reset(struct arena *a);
 
+/* arena_wipe - overwrites what was allocated, with nothing freed: before arena_done() of what held secrets. */
+void arena_wipe(struct arena *a);
+
 void arena_done(struct arena *a);

@@ -1,11 +1,14 @@
 /* tmpl_ast.h - a parsed template; shared by tmpl_parse.c, tmpl.c and tmpl_fn.c only. Everything lives in the arena. */
 #pragma once
 
+#include "common/template/tmpl_fn.h"
 #include "common/util/arena.h"
-#include "swarmctl/tmpl.h"
 
 #define TMPL_DEPTH_MAX 64      /* nested blocks and parentheses */
-#define TMPL_STEPS_MAX 2000000 /* nodes executed */
+#define TMPL_STEPS_MAX 2000000 /* nodes executed, and what functions read, in parts of TMPL_STEP_BYTES */
+#define TMPL_STEP_BYTES 256u
+#define TMPL_MADE_MAX (16u << 20) /* bytes of text that functions make */
+#define TMPL_PARTS_MAX 200000u    /* pieces that a source is parsed to */
 
 struct pipeline;
 
@@ -21,7 +24,7 @@ struct operand {
     struct str *fields;
     unsigned field_count;
     struct str source; /* as written, for errors */
-    unsigned at;       /* byte offset */
+    unsigned at;       /* byte offset: where Go says an error is, at the second of its parts */
     struct operand *next;
 };
 
@@ -50,41 +53,23 @@ struct node {
 };
 
 struct tmpl {
+    const struct tmpl_lang *lang;
     struct arena arena;
     struct str source;
     struct node *root;
 };
 
-/* How a field of the API's types reads in Go, by its name: what an absent one is and how a present one prints. */
-enum hint {
-    HINT_NONE,
-    HINT_STRING,
-    HINT_INT,
-    HINT_BOOL,
-    HINT_LIST,
-    HINT_MAP,
-    HINT_STRUCT,
-    HINT_NIL,
-    HINT_DURATION,
-    HINT_TIME
-};
-enum hint tmpl_hint(struct str field);
-
-/* A value while executing; j is borrowed from the data or the pool. NULL j is nil; `none` is a key a map doesn't have.
- */
-struct val {
-    json_t *j;
-    enum hint hint;
-    bool none;
-};
-
 struct exec {
     const struct tmpl *t;
     enum tmpl_mode mode;
+    void *arg;
+    json_t *root;
     struct buf *out;
     struct err *e;
     json_t *pool; /* owns what functions made */
     unsigned steps, depth;
+    size_t made_bytes;
+    bool overflow;               /* functions made more than they may */
     const struct operand *where; /* for errors */
     struct var {
         struct str name;
@@ -93,15 +78,5 @@ struct exec {
     unsigned var_count;
 };
 
-struct val val_new(struct exec *ex, json_t *made); /* taken into the pool */
-bool val_true(struct val v);
-void val_print(struct buf *b, struct val v);
-int exec_fail(struct exec *ex, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-struct tmpl_fn {
-    const char *name;
-    unsigned min, max;
-    int (*fn)(struct exec *ex, const struct val *args, unsigned n, struct val *ret);
-};
-const struct tmpl_fn *tmpl_fn_find(struct str name);
+const struct tmpl_fn *tmpl_fn_find(const struct tmpl_lang *lang, struct str name);
 int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret);

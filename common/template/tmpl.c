@@ -1,178 +1,62 @@
-#include "swarmctl/tmpl.h"
+#include "common/template/tmpl.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/template/gotext.h"
+#include "common/template/tmpl_ast.h"
 #include "common/util/check.h"
-#include "swarmctl/human.h"
-#include "swarmctl/jpath.h"
-#include "swarmctl/tmpl_ast.h"
 
-/* Sorted by name. Where two types share a name, what is asked for most often decides. */
-static const struct {
-    const char *name;
-    enum hint hint;
-} hints[] = {
-    { "Actor", HINT_STRUCT },
-    { "Addr", HINT_STRING },
-    { "Addresses", HINT_LIST },
-    { "Aliases", HINT_LIST },
-    { "Architecture", HINT_STRING },
-    { "Args", HINT_LIST },
-    { "Attributes", HINT_MAP },
-    { "AutoLockManagers", HINT_BOOL },
-    { "Availability", HINT_STRING },
-    { "BindOptions", HINT_NIL },
-    { "CapabilityAdd", HINT_LIST },
-    { "CapabilityDrop", HINT_LIST },
-    { "Command", HINT_LIST },
-    { "CompletedAt", HINT_NIL },
-    { "Condition", HINT_STRING },
-    { "Configs", HINT_LIST },
-    { "Constraints", HINT_LIST },
-    { "ContainerSpec", HINT_NIL },
-    { "ContainerStatus", HINT_NIL },
-    { "CreatedAt", HINT_TIME },
-    { "DNSConfig", HINT_NIL },
-    { "Delay", HINT_DURATION },
-    { "Description", HINT_STRUCT },
-    { "DesiredState", HINT_STRING },
-    { "Details", HINT_MAP },
-    { "Dir", HINT_STRING },
-    { "DriverOpts", HINT_MAP },
-    { "Endpoint", HINT_STRUCT },
-    { "EndpointSpec", HINT_NIL },
-    { "Engine", HINT_STRUCT },
-    { "EngineVersion", HINT_STRING },
-    { "Env", HINT_LIST },
-    { "Err", HINT_STRING },
-    { "FailureAction", HINT_STRING },
-    { "ForceUpdate", HINT_INT },
-    { "GenericResources", HINT_LIST },
-    { "Global", HINT_NIL },
-    { "GlobalJob", HINT_NIL },
-    { "Groups", HINT_LIST },
-    { "Healthcheck", HINT_NIL },
-    { "HeartbeatPeriod", HINT_DURATION },
-    { "Hostname", HINT_STRING },
-    { "Hosts", HINT_LIST },
-    { "Init", HINT_NIL },
-    { "Interval", HINT_DURATION },
-    { "Isolation", HINT_STRING },
-    { "JobStatus", HINT_NIL },
-    { "Labels", HINT_MAP },
-    { "Leader", HINT_BOOL },
-    { "Limits", HINT_NIL },
-    { "LogDriver", HINT_NIL },
-    { "ManagerStatus", HINT_NIL },
-    { "MaxAttempts", HINT_NIL },
-    { "MaxConcurrent", HINT_NIL },
-    { "MaxFailureRatio", HINT_INT },
-    { "MaxReplicas", HINT_INT },
-    { "MemoryBytes", HINT_INT },
-    { "Message", HINT_STRING },
-    { "Mode", HINT_STRUCT },
-    { "Monitor", HINT_DURATION },
-    { "Mounts", HINT_LIST },
-    { "Name", HINT_STRING },
-    { "Nameservers", HINT_LIST },
-    { "NanoCPUs", HINT_INT },
-    { "Networks", HINT_LIST },
-    { "NetworksAttachments", HINT_LIST },
-    { "NodeCertExpiry", HINT_DURATION },
-    { "NodeID", HINT_STRING },
-    { "OS", HINT_STRING },
-    { "OomScoreAdj", HINT_INT },
-    { "OpenStdin", HINT_BOOL },
-    { "Options", HINT_MAP },
-    { "Order", HINT_STRING },
-    { "PID", HINT_INT },
-    { "Parallelism", HINT_INT },
-    { "Pids", HINT_INT },
-    { "Placement", HINT_NIL },
-    { "Platforms", HINT_LIST },
-    { "Plugins", HINT_LIST },
-    { "PortStatus", HINT_STRUCT },
-    { "Ports", HINT_LIST },
-    { "Preferences", HINT_LIST },
-    { "PreviousSpec", HINT_NIL },
-    { "Privileges", HINT_NIL },
-    { "Protocol", HINT_STRING },
-    { "PublishMode", HINT_STRING },
-    { "PublishedPort", HINT_INT },
-    { "Reachability", HINT_STRING },
-    { "ReadOnly", HINT_BOOL },
-    { "RepoDigests", HINT_LIST },
-    { "RepoTags", HINT_LIST },
-    { "Replicated", HINT_NIL },
-    { "ReplicatedJob", HINT_NIL },
-    { "Reservations", HINT_NIL },
-    { "Resources", HINT_NIL },
-    { "RestartPolicy", HINT_NIL },
-    { "Retries", HINT_INT },
-    { "RollbackConfig", HINT_NIL },
-    { "Role", HINT_STRING },
-    { "RootRotationInProgress", HINT_BOOL },
-    { "Runtime", HINT_STRING },
-    { "Search", HINT_LIST },
-    { "Secrets", HINT_LIST },
-    { "ServiceID", HINT_STRING },
-    { "ServiceStatus", HINT_NIL },
-    { "Slot", HINT_INT },
-    { "Source", HINT_STRING },
-    { "Spec", HINT_STRUCT },
-    { "StartInterval", HINT_DURATION },
-    { "StartPeriod", HINT_DURATION },
-    { "StartedAt", HINT_NIL },
-    { "State", HINT_STRING },
-    { "Status", HINT_STRUCT },
-    { "StopGracePeriod", HINT_NIL },
-    { "StopSignal", HINT_STRING },
-    { "Sysctls", HINT_MAP },
-    { "TLSInfo", HINT_STRUCT },
-    { "TTY", HINT_BOOL },
-    { "Target", HINT_STRING },
-    { "TargetPort", HINT_INT },
-    { "TaskTemplate", HINT_STRUCT },
-    { "Test", HINT_LIST },
-    { "Timeout", HINT_DURATION },
-    { "Timestamp", HINT_TIME },
-    { "TmpfsOptions", HINT_NIL },
-    { "Type", HINT_STRING },
-    { "Ulimits", HINT_LIST },
-    { "UpdateConfig", HINT_NIL },
-    { "UpdateStatus", HINT_NIL },
-    { "UpdatedAt", HINT_TIME },
-    { "User", HINT_STRING },
-    { "Version", HINT_STRUCT },
-    { "VirtualIPs", HINT_LIST },
-    { "VolumeOptions", HINT_NIL },
-    { "Window", HINT_DURATION },
-};
+const struct tmpl_lang tmpl_go = { .name = "" };
 
-enum hint tmpl_hint(struct str field)
+static enum hint hint_of(const struct exec *ex, struct str field)
 {
-    size_t lo = 0, hi = sizeof hints / sizeof hints[0];
+    return ex->mode == TMPL_API && ex->t->lang->hint ? ex->t->lang->hint(field) : HINT_NONE;
+}
 
-    while (lo < hi) {
-        size_t mid = (lo + hi) / 2;
-        int c = str_cmp(field, str_from(hints[mid].name));
-        if (c == 0)
-            return hints[mid].hint;
-        if (c < 0)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return HINT_NONE;
+void *exec_arg(const struct exec *ex)
+{
+    return ex->arg;
+}
+
+enum tmpl_mode exec_mode(const struct exec *ex)
+{
+    return ex->mode;
 }
 
 struct val val_new(struct exec *ex, json_t *made)
 {
+    ex->made_bytes += 32 + (json_is_string(made) ? json_string_length(made) : 8 * json_array_size(made));
+    ex->overflow |= ex->made_bytes > TMPL_MADE_MAX;
     if (made)
         json_array_append_new(ex->pool, made);
     return (struct val){ .j = made };
+}
+
+struct val val_text(struct exec *ex, struct buf *b)
+{
+    ex->overflow |= b->failed;
+    json_t *s = json_stringn_nocheck(b->p ? b->p : "", b->n);
+    if (b->p)
+        explicit_bzero(b->p, b->cap);
+    buf_done(b);
+    return val_new(ex, s);
+}
+
+struct str val_str(struct val v)
+{
+    return (struct str){ json_string_value(v.j), json_string_length(v.j) };
+}
+
+int val_want_text(struct exec *ex, struct val v)
+{
+    return json_is_string(v.j) ? 0 : exec_fail(ex, "wrong type for value; expected string");
+}
+
+int val_want_int(struct exec *ex, struct val v)
+{
+    return json_is_integer(v.j) ? 0 : exec_fail(ex, "wrong type for value; expected int");
 }
 
 int exec_fail(struct exec *ex, const char *fmt, ...)
@@ -190,8 +74,9 @@ int exec_fail(struct exec *ex, const char *fmt, ...)
             line++;
             line_start = i + 1;
         }
-    return err_set(ex->e, ERR_INVALID, "template: :%u:%u: executing \"\" at <%.*s>: %s", line, at - line_start,
-                   ex->where ? (int)(ex->where->source.n < 80 ? ex->where->source.n : 80) : 0,
+    const char *name = ex->t->lang->name;
+    return err_set(ex->e, ERR_INVALID, "template: %s:%u:%u: executing \"%s\" at <%.*s>: %s", name, line,
+                   at - line_start, name, ex->where ? (int)(ex->where->source.n < 80 ? ex->where->source.n : 80) : 0,
                    ex->where ? ex->where->source.p : "", why);
 }
 
@@ -212,6 +97,9 @@ static void print_real(struct buf *b, double d)
     buf_puts(b, text);
 }
 
+/* How members of objects print; of the template that is executed (one at a time, and they do not nest). */
+static enum hint (*printing)(struct str field);
+
 static void print_object(struct buf *b, json_t *obj)
 {
     size_t n;
@@ -220,7 +108,8 @@ static void print_object(struct buf *b, json_t *obj)
     buf_puts(b, "map[");
     for (size_t i = 0; i < n; i++) {
         buf_printf(b, "%s%s:", i ? " " : "", keys[i]);
-        val_print(b, (struct val){ .j = json_object_get(obj, keys[i]), .hint = tmpl_hint(str_from(keys[i])) });
+        val_print(b, (struct val){ .j = json_object_get(obj, keys[i]),
+                                   .hint = printing ? printing(str_from(keys[i])) : HINT_NONE });
     }
     buf_putc(b, ']');
     free(keys);
@@ -269,8 +158,12 @@ void val_print(struct buf *b, struct val v)
     }
 }
 
-static const char *type_name(struct val v)
+static const char *type_name(const struct exec *ex, struct val v)
 {
+    const char *own = json_is_object(v.j) && ex->t->lang->type_name ? ex->t->lang->type_name(ex->root, v.j) : NULL;
+
+    if (own)
+        return own;
     switch (v.j ? json_typeof(v.j) : JSON_NULL) {
     case JSON_STRING:
         return "string";
@@ -333,14 +226,17 @@ static enum hint fitting(enum hint h, json_t *j)
 int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
 {
     char key[128];
-    enum hint h = ex->mode == TMPL_API ? tmpl_hint(name) : HINT_NONE;
+    enum hint h = hint_of(ex, name);
+    bool map = v.hint == HINT_MAP;
 
     if (!str_copy(key, sizeof key, name))
         return exec_fail(ex, "field name too long");
     if (!v.j || json_is_null(v.j))
         return exec_fail(ex, "nil pointer evaluating interface {}.%s", key);
     if (!json_is_object(v.j))
-        return exec_fail(ex, "can't evaluate field %s in type %s", key, type_name(v));
+        return exec_fail(ex, "can't evaluate field %s in type %s", key, type_name(ex, v));
+    if (ex->mode == TMPL_ROW && ex->t->lang->is_map)
+        map = ex->t->lang->is_map(ex->root, v.j);
     json_t *member = json_object_get(v.j, key);
     if (!member && ex->mode == TMPL_API) /* where Go's name for a field isn't the API's */
         member = strcmp(key, "ID") == 0           ? json_object_get(v.j, "Id")
@@ -348,9 +244,11 @@ int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
                                                   : NULL;
     if (member) {
         *ret = (struct val){ .j = json_is_null(member) ? NULL : member, .hint = fitting(h, member) };
+        if (ex->t->lang->is_map && json_is_object(member) && ex->t->lang->is_map(ex->root, member))
+            ret->hint = HINT_MAP;
         return 0;
     }
-    if (ex->mode == TMPL_HEADER || v.hint == HINT_MAP) {
+    if (ex->mode == TMPL_HEADER || map) {
         *ret = (struct val){ .none = true };
         return 0;
     }
@@ -360,7 +258,9 @@ int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
     }
     if (ex->mode == TMPL_API)
         return exec_fail(ex, "map has no entry for key \"%s\"", key);
-    return exec_fail(ex, "can't evaluate field %s in type *formatter.row", key);
+    const char *type = type_name(ex, v);
+    return exec_fail(ex, "can't evaluate field %s in type %s", key,
+                     strncmp(type, "map[", 4) == 0 ? "*formatter.row" : type);
 }
 
 static struct var *find_var(struct exec *ex, struct str name)
@@ -408,7 +308,7 @@ static int eval_operand(struct exec *ex, const struct operand *op, struct val do
         r = eval_pipeline(ex, op->pipe, dot, &v);
         break;
     case OP_FUNC: {
-        const struct tmpl_fn *f = tmpl_fn_find(op->name);
+        const struct tmpl_fn *f = tmpl_fn_find(ex->t->lang, op->name);
         ex->where = op;
         if (f->min > 0)
             return exec_fail(ex, "wrong number of args for %s: want at least %u got 0", f->name, f->min);
@@ -439,7 +339,7 @@ static int eval_logic(struct exec *ex, const struct command *c, bool want, struc
 
 static int eval_call(struct exec *ex, const struct command *c, struct val dot, const struct val *final, struct val *ret)
 {
-    const struct tmpl_fn *f = tmpl_fn_find(c->args->name);
+    const struct tmpl_fn *f = tmpl_fn_find(ex->t->lang, c->args->name);
     struct val args[34] = { { .j = NULL } };
     unsigned n = 0;
 
@@ -457,7 +357,14 @@ static int eval_call(struct exec *ex, const struct command *c, struct val dot, c
     if (final)
         args[n++] = *final;
     ex->where = c->args;
-    return f->fn(ex, args, n, ret);
+    for (unsigned i = 0; i < n; i++) /* what it reads is work, too */
+        ex->steps += (unsigned)(json_is_string(args[i].j)  ? json_string_length(args[i].j) / TMPL_STEP_BYTES
+                                : json_is_array(args[i].j) ? json_array_size(args[i].j) / 8
+                                                           : 1);
+    if (ex->steps > TMPL_STEPS_MAX)
+        return exec_fail(ex, "too much work");
+    int r = f->fn(ex, args, n, ret);
+    return r == 0 && ex->overflow ? exec_fail(ex, "it makes too much text") : r;
 }
 
 static int eval_pipeline(struct exec *ex, const struct pipeline *pl, struct val dot, struct val *ret)
@@ -511,6 +418,9 @@ static int exec_list(struct exec *ex, const struct node *n, struct val dot);
 static int range_step(struct exec *ex, const struct node *n, struct val key, struct val item)
 {
     unsigned vars = ex->var_count;
+
+    if (++ex->steps > TMPL_STEPS_MAX || ex->overflow)
+        return exec_fail(ex, "too much work");
     int r = set_vars(ex, n->pipe, (struct val[]){ key, item }, 2);
 
     if (r == 0)
@@ -541,6 +451,7 @@ static int exec_range(struct exec *ex, const struct node *n, struct val dot)
         }
     } else if (json_is_object(v.j)) {
         const char **keys = jkeys_sorted(v.j, &count);
+        ex->steps += (unsigned)(count / 8); /* sorting them */
         for (i = 0; i < count; i++) {
             struct val item = { .j = json_object_get(v.j, keys[i]) };
             r = range_step(ex, n, val_new(ex, json_string(keys[i])), item);
@@ -550,8 +461,9 @@ static int exec_range(struct exec *ex, const struct node *n, struct val dot)
         free(keys);
     } else {
         struct buf b = BUF_INIT;
-        val_print(&b, v);
-        r = exec_fail(ex, "range can't iterate over %.100s", buf_cstr(&b));
+        if (ex->t->lang->hint) /* else it may be part of a secret */
+            val_print(&b, v);
+        r = exec_fail(ex, "range can't iterate over %.100s", b.n ? buf_cstr(&b) : type_name(ex, v));
         buf_done(&b);
     }
     ex->var_count = vars;
@@ -586,13 +498,15 @@ static int exec_node(struct exec *ex, const struct node *n, struct val dot)
     switch (n->kind) {
     case NODE_TEXT:
         buf_put(ex->out, n->text.p, n->text.n);
-        return 0;
+        return ex->out->failed ? exec_fail(ex, "the expanded text is too long") : 0;
     case NODE_ACTION:
         r = eval_pipeline(ex, n->pipe, dot, &v);
         if (r == 0)
             r = set_vars(ex, n->pipe, &v, 1);
         if (r == 0 && n->pipe->decl_count == 0)
             val_print(ex->out, v);
+        if (r == 0 && ex->out->failed)
+            return exec_fail(ex, "the expanded text is too long");
         return r;
     case NODE_IF:
     case NODE_WITH:
@@ -618,13 +532,14 @@ static int exec_list(struct exec *ex, const struct node *n, struct val dot)
     return 0;
 }
 
-int tmpl_exec(const struct tmpl *t, json_t *data, enum tmpl_mode mode, struct buf *out, struct err *e)
+int tmpl_exec(const struct tmpl *t, json_t *data, enum tmpl_mode mode, void *arg, struct buf *out, struct err *e)
 {
-    struct exec ex = { .t = t, .mode = mode, .out = out, .e = e, .pool = json_array() };
+    struct exec ex = { .t = t, .mode = mode, .arg = arg, .root = data, .out = out, .e = e, .pool = json_array() };
     struct val dot = { .j = data };
 
     CHECK(ex.pool);
     ex.vars[ex.var_count++] = (struct var){ STR("$"), dot };
+    printing = t->lang->hint;
     int r = exec_list(&ex, t->root, dot);
     json_decref(ex.pool);
     return r < 0 ? r : 0;

@@ -4,176 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "swarmctl/human.h"
-#include "swarmctl/jpath.h"
-#include "swarmctl/tmpl_ast.h"
+#include "common/template/gotext.h"
+#include "common/template/tmpl_ast.h"
 
 #define FN(name) static int fn_##name(struct exec *ex, const struct val *a, unsigned n, struct val *ret)
-
-static struct val text_val(struct exec *ex, struct buf *b)
-{
-    json_t *s = json_stringn(b->p ? b->p : "", b->n);
-    if (!s) /* cut in the middle of a character */
-        s = json_stringn_nocheck(b->p, b->n);
-    buf_done(b);
-    return val_new(ex, s);
-}
-
-static struct str text_of(struct val v)
-{
-    return (struct str){ json_string_value(v.j), json_string_length(v.j) };
-}
-
-static int want_text(struct exec *ex, struct val v)
-{
-    return json_is_string(v.j) ? 0 : exec_fail(ex, "wrong type for value; expected string");
-}
-
-static int want_int(struct exec *ex, struct val v)
-{
-    return json_is_integer(v.j) ? 0 : exec_fail(ex, "wrong type for value; expected int");
-}
-
-FN(json)
-{
-    struct buf b = BUF_INIT;
-
-    (void)n;
-    if (ex->mode == TMPL_HEADER) {
-        *ret = a[0];
-        return 0;
-    }
-    if (a[0].j)
-        jdump(&b, a[0].j);
-    else
-        buf_puts(&b, "null");
-    *ret = text_val(ex, &b);
-    return 0;
-}
-
-FN(split)
-{
-    if (n != 2 || want_text(ex, a[0]) < 0 || want_text(ex, a[1]) < 0)
-        return -ERR_INVALID;
-    *ret = a[0];
-    if (ex->mode == TMPL_HEADER)
-        return 0;
-    json_t *list = json_array();
-    struct str s = text_of(a[0]), sep = text_of(a[1]);
-    for (const char *hit; sep.n > 0 && (hit = memmem(s.p, s.n, sep.p, sep.n));) {
-        json_array_append_new(list, json_stringn_nocheck(s.p, (size_t)(hit - s.p)));
-        s.n -= (size_t)(hit - s.p) + sep.n;
-        s.p = hit + sep.n;
-    }
-    json_array_append_new(list, json_stringn_nocheck(s.p, s.n));
-    *ret = val_new(ex, list);
-    return 0;
-}
-
-FN(join)
-{
-    struct buf b = BUF_INIT;
-    json_t *item;
-    size_t i;
-
-    (void)n;
-    *ret = a[0];
-    if (ex->mode == TMPL_HEADER)
-        return 0;
-    if (want_text(ex, a[1]) < 0)
-        return -ERR_INVALID;
-    if (a[0].j && !json_is_array(a[0].j))
-        return exec_fail(ex, "wrong type for value; expected []string");
-    for_each (a[0].j, i, item) {
-        if (i)
-            buf_put(&b, json_string_value(a[1].j), json_string_length(a[1].j));
-        val_print(&b, (struct val){ .j = item });
-    }
-    *ret = text_val(ex, &b);
-    return 0;
-}
-
-static int letters(struct exec *ex, const struct val *a, struct val *ret, char mode)
-{
-    struct buf b = BUF_INIT;
-
-    *ret = a[0];
-    if (ex->mode == TMPL_HEADER)
-        return 0;
-    if (want_text(ex, a[0]) < 0)
-        return -ERR_INVALID;
-    struct str s = text_of(a[0]);
-    for (size_t i = 0; i < s.n; i++) {
-        int c = (unsigned char)s.p[i];
-        bool start = i == 0 || !(isalnum((unsigned char)s.p[i - 1]) || s.p[i - 1] == '_');
-        if (mode == 'l')
-            c = tolower(c);
-        else if (mode == 'u' || start)
-            c = toupper(c);
-        buf_putc(&b, (char)c);
-    }
-    *ret = text_val(ex, &b);
-    return 0;
-}
-
-FN(lower)
-{
-    (void)n;
-    return letters(ex, a, ret, 'l');
-}
-
-FN(upper)
-{
-    (void)n;
-    return letters(ex, a, ret, 'u');
-}
-
-FN(title)
-{
-    (void)n;
-    return letters(ex, a, ret, 't');
-}
-
-FN(pad)
-{
-    struct buf b = BUF_INIT;
-
-    (void)n;
-    if (want_text(ex, a[0]) < 0 || want_int(ex, a[1]) < 0 || want_int(ex, a[2]) < 0)
-        return -ERR_INVALID;
-    json_int_t before = json_integer_value(a[1].j), after = json_integer_value(a[2].j);
-    if (before < 0 || after < 0 || before > 4096 || after > 4096)
-        return exec_fail(ex, "padding out of range");
-    struct str s = text_of(a[0]);
-    if (s.n)
-        buf_printf(&b, "%*s" STR_FMT "%*s", (int)before, "", STR_ARG(s), (int)after, "");
-    *ret = text_val(ex, &b);
-    return 0;
-}
-
-FN(truncate)
-{
-    struct buf b = BUF_INIT;
-
-    (void)n;
-    *ret = a[0];
-    if (ex->mode == TMPL_HEADER)
-        return 0;
-    if (want_text(ex, a[0]) < 0 || want_int(ex, a[1]) < 0)
-        return -ERR_INVALID;
-    json_int_t max = json_integer_value(a[1].j);
-    struct str s = text_of(a[0]);
-    if (max < 0)
-        return exec_fail(ex, "negative length");
-    if ((json_int_t)s.n <= max)
-        return 0;
-    size_t cut = (size_t)max; /* not through a character */
-    while (cut > 0 && ((unsigned char)s.p[cut] & 0xc0) == 0x80)
-        cut--;
-    buf_put(&b, s.p, cut);
-    *ret = text_val(ex, &b);
-    return 0;
-}
 
 FN(not )
 {
@@ -209,14 +43,14 @@ FN(index)
 
     for (unsigned i = 1; i < n; i++) {
         if (json_is_array(v.j)) {
-            if (want_int(ex, a[i]) < 0)
+            if (val_want_int(ex, a[i]) < 0)
                 return -ERR_INVALID;
             json_int_t at = json_integer_value(a[i].j);
             if (at < 0 || (size_t)at >= json_array_size(v.j))
                 return exec_fail(ex, "error calling index: reflect: slice index out of range");
             v = (struct val){ .j = json_array_get(v.j, (size_t)at) };
         } else if (json_is_object(v.j)) {
-            if (want_text(ex, a[i]) < 0)
+            if (val_want_text(ex, a[i]) < 0)
                 return -ERR_INVALID;
             json_t *item = json_object_get(v.j, json_string_value(a[i].j));
             if (item)
@@ -248,9 +82,9 @@ FN(slice)
         return exec_fail(ex, "error calling slice: can't slice item of this type");
     len = json_is_string(a[0].j) ? json_string_length(a[0].j) : json_array_size(a[0].j);
     to = (json_int_t)len;
-    if (n > 1 && want_int(ex, a[1]) < 0)
+    if (n > 1 && val_want_int(ex, a[1]) < 0)
         return -ERR_INVALID;
-    if (n > 2 && want_int(ex, a[2]) < 0)
+    if (n > 2 && val_want_int(ex, a[2]) < 0)
         return -ERR_INVALID;
     if (n > 1)
         from = json_integer_value(a[1].j);
@@ -272,33 +106,33 @@ FN(slice)
 
 FN(print)
 {
-    struct buf b = BUF_INIT;
+    struct buf b = TMPL_BUF;
     for (unsigned i = 0; i < n; i++) {
         if (i && !json_is_string(a[i].j) && !json_is_string(a[i - 1].j))
             buf_putc(&b, ' ');
         val_print(&b, a[i]);
     }
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
 FN(println)
 {
-    struct buf b = BUF_INIT;
+    struct buf b = TMPL_BUF;
     for (unsigned i = 0; i < n; i++) {
         if (i)
             buf_putc(&b, ' ');
         val_print(&b, a[i]);
     }
     buf_putc(&b, '\n');
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
 static int order(struct exec *ex, struct val x, struct val y, int *ret)
 {
     if (json_is_string(x.j) && json_is_string(y.j)) {
-        *ret = str_cmp(text_of(x), text_of(y));
+        *ret = str_cmp(val_str(x), val_str(y));
     } else if (json_is_integer(x.j) && json_is_integer(y.j)) {
         json_int_t l = json_integer_value(x.j), r = json_integer_value(y.j);
         *ret = (l > r) - (l < r);
@@ -377,7 +211,7 @@ static void print_all(struct buf *b, const struct val *a, unsigned n)
 
 FN(html)
 {
-    struct buf in = BUF_INIT, b = BUF_INIT;
+    struct buf in = TMPL_BUF, b = TMPL_BUF;
 
     print_all(&in, a, n);
     for (size_t i = 0; i < in.n; i++) {
@@ -402,13 +236,13 @@ FN(html)
         }
     }
     buf_done(&in);
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
 FN(js)
 {
-    struct buf in = BUF_INIT, b = BUF_INIT;
+    struct buf in = TMPL_BUF, b = TMPL_BUF;
 
     print_all(&in, a, n);
     for (size_t i = 0; i < in.n; i++) {
@@ -421,13 +255,13 @@ FN(js)
             buf_putc(&b, (char)c);
     }
     buf_done(&in);
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
 FN(urlquery)
 {
-    struct buf in = BUF_INIT, b = BUF_INIT;
+    struct buf in = TMPL_BUF, b = TMPL_BUF;
 
     print_all(&in, a, n);
     for (size_t i = 0; i < in.n; i++) {
@@ -440,7 +274,7 @@ FN(urlquery)
             buf_printf(&b, "%%%02X", c);
     }
     buf_done(&in);
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
@@ -519,7 +353,7 @@ static void put_number(struct buf *b, const struct verb *v, struct val a, bool *
 
 static void put_verb(struct buf *b, const struct verb *v, struct val a)
 {
-    struct buf text = BUF_INIT;
+    struct buf text = TMPL_BUF;
     bool ok = true;
 
     val_print(&text, a);
@@ -531,7 +365,7 @@ static void put_verb(struct buf *b, const struct verb *v, struct val a)
                 s.n--;
         put_padded(b, v, s);
     } else if (v->verb == 'q' && json_is_string(a.j)) {
-        struct buf q = BUF_INIT;
+        struct buf q = TMPL_BUF;
         go_quote(&q, buf_str(&text));
         put_padded(b, v, buf_str(&q));
         buf_done(&q);
@@ -551,12 +385,12 @@ static void put_verb(struct buf *b, const struct verb *v, struct val a)
 
 FN(printf)
 {
-    struct buf b = BUF_INIT;
+    struct buf b = TMPL_BUF;
     unsigned next = 1;
 
-    if (want_text(ex, a[0]) < 0)
+    if (val_want_text(ex, a[0]) < 0)
         return -ERR_INVALID;
-    struct str f = text_of(a[0]);
+    struct str f = val_str(a[0]);
     for (const char *p = f.p, *end = f.p + f.n; p < end;) {
         if (*p != '%') {
             buf_putc(&b, *p++);
@@ -579,7 +413,7 @@ FN(printf)
         if (i + 1 == n)
             buf_putc(&b, ')');
     }
-    *ret = text_val(ex, &b);
+    *ret = val_text(ex, &b);
     return 0;
 }
 
@@ -587,20 +421,19 @@ static const struct tmpl_fn functions[] = {
     { "and", 1, 32, fn_logic },     { "eq", 2, 32, fn_eq },
     { "ge", 2, 2, fn_ge },          { "gt", 2, 2, fn_gt },
     { "html", 1, 32, fn_html },     { "index", 1, 32, fn_index },
-    { "join", 2, 2, fn_join },      { "js", 1, 32, fn_js },
-    { "json", 1, 1, fn_json },      { "le", 2, 2, fn_le },
-    { "len", 1, 1, fn_len },        { "lower", 1, 1, fn_lower },
-    { "lt", 2, 2, fn_lt },          { "ne", 2, 2, fn_ne },
-    { "not", 1, 1, fn_not },        { "or", 1, 32, fn_logic },
-    { "pad", 3, 3, fn_pad },        { "print", 0, 32, fn_print },
+    { "js", 1, 32, fn_js },         { "le", 2, 2, fn_le },
+    { "len", 1, 1, fn_len },        { "lt", 2, 2, fn_lt },
+    { "ne", 2, 2, fn_ne },          { "not", 1, 1, fn_not },
+    { "or", 1, 32, fn_logic },      { "print", 0, 32, fn_print },
     { "printf", 1, 32, fn_printf }, { "println", 0, 32, fn_println },
-    { "slice", 1, 3, fn_slice },    { "split", 2, 2, fn_split },
-    { "title", 1, 1, fn_title },    { "truncate", 2, 2, fn_truncate },
-    { "upper", 1, 1, fn_upper },    { "urlquery", 1, 32, fn_urlquery },
+    { "slice", 1, 3, fn_slice },    { "urlquery", 1, 32, fn_urlquery },
 };
 
-const struct tmpl_fn *tmpl_fn_find(struct str name)
+const struct tmpl_fn *tmpl_fn_find(const struct tmpl_lang *lang, struct str name)
 {
+    for (size_t i = 0; i < lang->fn_count; i++)
+        if (str_is(name, lang->fns[i].name))
+            return &lang->fns[i];
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
         if (str_is(name, functions[i].name))
             return &functions[i];

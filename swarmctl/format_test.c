@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "swarmctl/tmpl.h"
+#include "swarmctl/format.h"
 
 static const char data[] =
     "{\"ID\":\"abc\",\"N\":7,\"F\":0.25,\"Yes\":true,\"No\":false,\"Null\":null,\"List\":[\"a\",\"b\",\"c\"],\"Empty\":"
@@ -63,9 +63,9 @@ static const struct {
     { "{{true}} {{nil | printf \"%v\"}}", "true <nil>" },
     { "{{.Id}}", "error: template: :1:2: executing \"\" at <.Id>: map has no entry for key \"Id\"" },
     { "\n{{.Nope}}", "error: template: :2:2: executing \"\" at <.Nope>: map has no entry for key \"Nope\"" },
-    { "{{.ID.x}}", "error: template: :1:2: executing \"\" at <.ID.x>: can't evaluate field x in type string" },
+    { "{{.ID.x}}", "error: template: :1:5: executing \"\" at <.ID.x>: can't evaluate field x in type string" },
     { "{{.UpdateStatus.State}}",
-      "error: template: :1:2: executing \"\" at <.UpdateStatus.State>: nil pointer evaluating interface {}.State" },
+      "error: template: :1:15: executing \"\" at <.UpdateStatus.State>: nil pointer evaluating interface {}.State" },
     { "{{index .List 9}}",
       "error: template: :1:2: executing \"\" at <index>: error calling index: reflect: slice index out of range" },
     { "{{.ID 1}}", "error: template: :1:2: executing \"\" at <.ID>: can't give argument to non-function .ID" },
@@ -96,7 +96,7 @@ static char *render(const char *text, const char *json, enum tmpl_mode mode)
     char *ret = NULL;
 
     assert_non_null(j);
-    if (tmpl_parse(&t, text, &e) < 0 || tmpl_exec(t, j, mode, &out, &e) < 0)
+    if (format_parse(&t, text, &e) < 0 || format_exec(t, j, mode, &out, &e) < 0)
         assert_true(asprintf(&ret, "error: %s", e.msg) > 0);
     else
         ret = strdup(buf_cstr(&out));
@@ -168,7 +168,7 @@ static void test_uses(void **state)
     struct err e = ERR_INIT;
 
     (void)state;
-    assert_int_equal(tmpl_parse(&t, "{{if .A}}{{range .B}}{{(index .C.D 1).E}}{{end}}{{else}}{{$.F}}{{end}}", &e), 0);
+    assert_int_equal(format_parse(&t, "{{if .A}}{{range .B}}{{(index .C.D 1).E}}{{end}}{{else}}{{$.F}}{{end}}", &e), 0);
     for (const char *p = "ABCDEF"; *p; p++)
         assert_true(tmpl_uses(t, (char[]){ *p, 0 }));
     assert_false(tmpl_uses(t, "G"));

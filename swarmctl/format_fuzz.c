@@ -1,8 +1,8 @@
-/* tmpl_fuzz.c - a template, and after a NUL the JSON it is executed over (else a small document). */
+/* format_fuzz.c - a template, and after a NUL the JSON it is executed over (else a small document). */
 #include <stdlib.h>
 
+#include "swarmctl/format.h"
 #include "swarmctl/output.h"
-#include "swarmctl/tmpl.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -22,10 +22,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *j = n < size ? json_loadb(text + n + 1, size - n - 1, JSON_DECODE_ANY, NULL) : NULL;
     if (!j)
         j = json_loads(small, 0, NULL);
-    if (tmpl_parse(&t, text, &e) == 0) {
+    if (format_parse(&t, text, &e) == 0) {
         for (int mode = TMPL_ROW; mode <= TMPL_HEADER; mode++) {
             struct buf out = { .limit = 1 << 20 };
-            tmpl_exec(t, j, (enum tmpl_mode)mode, &out, &e);
+            format_exec(t, j, (enum tmpl_mode)mode, &out, &e);
             buf_done(&out);
         }
         tmpl_uses(t, "ID");

@@ -2,14 +2,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/template/tmpl_ast.h"
 #include "common/util/check.h"
-#include "swarmctl/tmpl_ast.h"
 
 /* Reads the source once, left to right; `p` is inside an action whenever a token is asked for. */
 struct parser {
     struct tmpl *t;
     const char *p, *end, *start;
-    unsigned depth, ranges;
+    unsigned depth, ranges, parts;
     struct str vars[32]; /* in scope */
     unsigned var_count;
     struct err *e;
@@ -33,13 +33,14 @@ static int fail(struct parser *ps, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(why, sizeof why, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it was just started */
     va_end(ap);
-    return err_set(ps->e, ERR_INVALID, "template: :%u: %s", line_of(ps, ps->p), why);
+    return err_set(ps->e, ERR_INVALID, "template: %s:%u: %s", ps->t->lang->name, line_of(ps, ps->p), why);
 }
 
 static void *node_alloc(struct parser *ps, size_t size)
 {
     void *p = arena_alloc(&ps->t->arena, size);
-    CHECK(p); /* the limit is far above what a source of the largest size makes */
+    CHECK(p); /* the limit is far above what TMPL_PARTS_MAX need */
+    ps->parts++;
     return p;
 }
 
@@ -199,7 +200,7 @@ static int name_operand(struct parser *ps, struct operand *op)
         op->i = str_is(op->name, "true");
     } else if (str_is(op->name, "nil")) {
         op->kind = OP_NIL;
-    } else if (!tmpl_fn_find(op->name)) {
+    } else if (!tmpl_fn_find(ps->t->lang, op->name)) {
         return FAIL(ps, "function \"" STR_FMT "\" not defined", STR_ARG(op->name));
     }
     return 0;
@@ -265,6 +266,8 @@ static int operand(struct parser *ps, struct operand **ret)
     const char *from = ps->p;
 
     op->at = (unsigned)(ps->p - ps->start);
+    if (ps->parts > TMPL_PARTS_MAX)
+        return FAIL(ps, "too many actions");
     int r = operand_start(ps, op);
     if (r < 0)
         return r;
@@ -283,6 +286,8 @@ static int operand(struct parser *ps, struct operand **ret)
         ps->p++;
         if (op->field_count == sizeof fields / sizeof fields[0])
             return FAIL(ps, "too many fields");
+        if (op->field_count == (op->kind == OP_DOT))
+            op->at = (unsigned)(ps->p - ps->start) - 1;
         fields[op->field_count++] = word(ps);
     }
     op->source = (struct str){ from, (size_t)(ps->p - from) };
@@ -445,6 +450,8 @@ static int parse_action(struct parser *ps, struct node **ret, bool *ended, enum 
 
     *ended = false;
     *ret = NULL;
+    if (ps->parts > TMPL_PARTS_MAX)
+        return FAIL(ps, "too many actions");
     skip_blanks(ps);
     n->at = (unsigned)(ps->p - ps->start);
     if (ps->end - ps->p >= 2 && ps->p[0] == '/' && ps->p[1] == '*') {
@@ -530,18 +537,20 @@ static int parse_list(struct parser *ps, struct node **ret, enum ender *ret_end)
     }
 }
 
-int tmpl_parse(struct tmpl **ret, const char *text, struct err *e)
+int tmpl_parse(struct tmpl **ret, const struct tmpl_lang *lang, struct str text, struct err *e)
 {
     struct tmpl *t = calloc(1, sizeof *t);
     enum ender end;
 
     CHECK(t);
-    if (strlen(text) > 65536) {
+    if (text.n > TMPL_SOURCE_MAX) {
         free(t);
-        return err_set(e, ERR_TOO_BIG, "template: longer than 64 KiB");
+        return err_set(e, ERR_TOO_BIG, "template: longer than %u KiB", TMPL_SOURCE_MAX >> 10);
     }
-    arena_init(&t->arena, 64u << 20);
-    t->source = arena_str(&t->arena, str_from(text));
+    t->lang = lang;
+    arena_init(&t->arena, 512u << 20);
+    t->source = arena_str(&t->arena, text);
+    CHECK(t->source.p);
     struct parser ps = { .t = t, .p = t->source.p, .start = t->source.p, .end = t->source.p + t->source.n, .e = e };
     int r = parse_list(&ps, &t->root, &end);
     if (r == 0 && end != END_EOF)
@@ -557,6 +566,7 @@ int tmpl_parse(struct tmpl **ret, const char *text, struct err *e)
 struct tmpl *tmpl_free(struct tmpl *t)
 {
     if (t) {
+        arena_wipe(&t->arena);
         arena_done(&t->arena);
         free(t);
     }
