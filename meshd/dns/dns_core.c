@@ -1,7 +1,8 @@
 #include "meshd/dns/dns_core.h"
 
 #include <arpa/inet.h>
-#include <ldns/ldns.h>
+#include <arpa/nameser.h>
+#include <resolv.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -19,22 +20,23 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
 }
 
-/* The question's name as lower-case text. False for what no name of ours can be: a label with a dot or a zero byte. */
-static bool name_text(const ldns_rdf *owner, char text[NAME_MAX_ + 1])
+/* The name of a well-formed question as lower-case text. False for what no name of ours can be: a label with a dot or a
+ * zero byte. */
+static bool name_text(struct str query, char text[NAME_MAX_ + 1])
 {
-    const uint8_t *p = ldns_rdf_data(owner);
-    size_t size = ldns_rdf_size(owner), at = 0, n = 0;
+    const char *p = query.p + HEADER;
+    size_t n = 0;
 
-    while (at < size && p[at] != 0) {
-        size_t len = p[at++];
-        if (len > 63 || at + len > size || n + len + 1 > NAME_MAX_)
+    while (*p) {
+        size_t len = (uint8_t)*p++;
+        if (n + len + 1 > NAME_MAX_)
             return false;
         if (n > 0)
             text[n++] = '.';
-        for (size_t i = 0; i < len; i++, at++) {
-            if (p[at] == '.' || p[at] == 0)
+        for (size_t i = 0; i < len; i++, p++) {
+            if (*p == '.' || *p == 0)
                 return false;
-            text[n++] = lower((char)p[at]);
+            text[n++] = lower(*p);
         }
     }
     text[n] = 0;
@@ -220,12 +222,6 @@ static bool find_backwards(const struct dns_zone *z, const struct netmap_ip *ip,
 
 /* ---- messages ---- */
 
-static void free_pkt(ldns_pkt **p)
-{
-    if (*p)
-        ldns_pkt_free(*p);
-}
-
 static uint16_t get16(const char *p)
 {
     return (uint16_t)((uint8_t)p[0] << 8 | (uint8_t)p[1]);
@@ -243,6 +239,31 @@ static size_t question_end(struct str m)
         at += 1 + (uint8_t)m.p[at];
     }
     return at + 5 <= m.n ? at + 5 : 0;
+}
+
+/*
+ * edns_of - the records after the question: false when one of them is malformed. *ret: how large an answer over UDP the
+ * sender takes (RFC 6891 §6.2.3), 0 without EDNS.
+ */
+static bool edns_of(struct str m, uint16_t *ret)
+{
+    const uint8_t *p = (const uint8_t *)m.p + question_end(m), *end = (const uint8_t *)m.p + m.n;
+    unsigned before = get16(m.p + 6) + get16(m.p + 8), records = before + get16(m.p + 10);
+
+    *ret = 0;
+    for (unsigned i = 0; i < records; i++) {
+        int name = dn_skipname(p, end);
+        if (name < 0 || end - p < name + 10)
+            return false;
+        const char *fixed = (const char *)p + name;
+        if (i >= before && name == 1 && get16(fixed) == ns_t_opt)
+            *ret = get16(fixed + 2) < DNS_UDP_MIN ? DNS_UDP_MIN : get16(fixed + 2);
+        p += name + 10;
+        if (end - p < get16(fixed + 8))
+            return false;
+        p += get16(fixed + 8);
+    }
+    return true;
 }
 
 void dns_failure(struct str query, unsigned rcode, struct buf *out)
@@ -275,19 +296,65 @@ bool dns_is_answer(struct str query, struct str answer)
 bool dns_try_next(struct str answer)
 {
     unsigned rcode = answer.n >= HEADER ? (uint8_t)answer.p[3] & 0xf : DNS_SERVFAIL;
-    return rcode == DNS_SERVFAIL || rcode == DNS_REFUSED || rcode == LDNS_RCODE_NOTIMPL;
+    return rcode == DNS_SERVFAIL || rcode == DNS_REFUSED || rcode == ns_r_notimpl;
 }
 
-static void push_rr(ldns_pkt *r, const ldns_rdf *owner, ldns_rr_type type, ldns_rdf *data)
+/* ---- answers, as they are put together ---- */
+
+struct reply {
+    struct buf *out;
+    size_t at; /* in out, where it begins */
+    unsigned records;
+    bool edns;
+};
+
+static void put16(struct buf *b, unsigned v)
 {
-    ldns_rr *rr = ldns_rr_new();
-    CHECK(rr != NULL && data != NULL);
-    ldns_rr_set_owner(rr, ldns_rdf_clone(owner));
-    ldns_rr_set_type(rr, type);
-    ldns_rr_set_class(rr, LDNS_RR_CLASS_IN);
-    ldns_rr_set_ttl(rr, DNS_TTL_S);
-    ldns_rr_push_rdf(rr, data);
-    ldns_pkt_push_rr(r, LDNS_SECTION_ANSWER, rr);
+    buf_put(b, (char[]){ (char)(v >> 8), (char)v }, 2);
+}
+
+static struct reply reply_to(struct str query, bool edns, struct buf *out)
+{
+    struct reply r = { .out = out, .at = out->n, .edns = edns };
+    buf_put(out, query.p, question_end(query));
+    if (!out->failed) {
+        char *h = out->p + r.at;
+        h[2] = (char)(0x80 | (h[2] & 0x01)); /* an answer; RD stays */
+        h[3] = (char)0x80;                   /* RA */
+        memset(h + 4, 0, 8);
+        h[5] = 1;
+    }
+    return r;
+}
+
+static void push_rr(struct reply *r, ns_type type, const void *data, size_t n)
+{
+    put16(r->out, 0xc000 | HEADER); /* the question's name */
+    put16(r->out, type);
+    put16(r->out, ns_c_in);
+    put16(r->out, 0);
+    put16(r->out, DNS_TTL_S);
+    put16(r->out, (unsigned)n);
+    buf_put(r->out, data, n);
+    r->records++;
+}
+
+static enum dns_verdict finish(struct reply *r, bool truncated)
+{
+    if (r->edns) {
+        buf_putc(r->out, 0);
+        put16(r->out, ns_t_opt);
+        put16(r->out, DNS_UDP_MAX);
+        buf_put(r->out, "\0\0\0\0\0", 6);
+    }
+    if (!r->out->failed) {
+        char *h = r->out->p + r->at;
+        h[2] = (char)(h[2] | (truncated ? 0x02 : 0));
+        h[6] = (char)(r->records >> 8);
+        h[7] = (char)r->records;
+        h[11] = r->edns;
+    }
+    return DNS_REPLY;
 }
 
 static uint32_t next_random(uint32_t *seed) /* xorshift32: only for fairness */
@@ -300,8 +367,7 @@ static uint32_t next_random(uint32_t *seed) /* xorshift32: only for fairness */
 }
 
 /* put_addresses - in a shuffled order, as many as fit into `room` bytes; false when some were left out */
-static bool put_addresses(ldns_pkt *r, const ldns_rdf *owner, ldns_rr_type type, const struct found *f, size_t room,
-                          uint32_t seed)
+static bool put_addresses(struct reply *r, ns_type type, const struct found *f, size_t room, uint32_t seed)
 {
     size_t left = f->n;
 
@@ -312,48 +378,19 @@ static bool put_addresses(ldns_pkt *r, const ldns_rdf *owner, ldns_rr_type type,
         size_t cost = 12 + (v4 ? 4 : 16); /* the name is a pointer */
         f->ips[i] = f->ips[--left];
         f->ips[left] = ip;
-        if (type != LDNS_RR_TYPE_ANY && type != (v4 ? LDNS_RR_TYPE_A : LDNS_RR_TYPE_AAAA))
+        if (type != ns_t_any && type != (v4 ? ns_t_a : ns_t_aaaa))
             continue;
         if (cost > room)
             return false;
         room -= cost;
-        push_rr(r, owner, v4 ? LDNS_RR_TYPE_A : LDNS_RR_TYPE_AAAA,
-                ldns_rdf_new_frm_data(v4 ? LDNS_RDF_TYPE_A : LDNS_RDF_TYPE_AAAA, v4 ? 4 : 16, ip.b));
+        push_rr(r, v4 ? ns_t_a : ns_t_aaaa, ip.b, v4 ? 4 : 16);
     }
     return true;
 }
 
-static ldns_pkt *reply_to(const ldns_pkt *q, unsigned rcode)
+static size_t limit_of(uint16_t edns, bool tcp)
 {
-    ldns_pkt *r = ldns_pkt_new();
-    CHECK(r != NULL);
-    ldns_pkt_set_id(r, ldns_pkt_id(q));
-    ldns_pkt_set_qr(r, true);
-    ldns_pkt_set_rd(r, ldns_pkt_rd(q));
-    ldns_pkt_set_ra(r, true);
-    ldns_pkt_set_rcode(r, (uint8_t)rcode);
-    ldns_pkt_push_rr(r, LDNS_SECTION_QUESTION, ldns_rr_clone(ldns_rr_list_rr(ldns_pkt_question(q), 0)));
-    if (ldns_pkt_edns(q))
-        ldns_pkt_set_edns_udp_size(r, DNS_UDP_MAX);
-    return r;
-}
-
-static size_t limit_of(const ldns_pkt *q, bool tcp)
-{
-    size_t asked = ldns_pkt_edns(q) ? ldns_pkt_edns_udp_size(q) : DNS_UDP_MIN;
-    return tcp ? DNS_MESSAGE_MAX : asked < DNS_UDP_MIN ? DNS_UDP_MIN : asked > DNS_UDP_MAX ? DNS_UDP_MAX : asked;
-}
-
-static enum dns_verdict finish(const ldns_pkt *r, struct str query, struct buf *out)
-{
-    uint8_t *wire = NULL;
-    size_t n = 0;
-    if (ldns_pkt2wire(&wire, r, &n) == LDNS_STATUS_OK && n <= DNS_MESSAGE_MAX)
-        buf_put(out, wire, n);
-    else
-        dns_failure(query, DNS_SERVFAIL, out);
-    free(wire);
-    return DNS_REPLY;
+    return tcp ? DNS_MESSAGE_MAX : edns == 0 ? DNS_UDP_MIN : edns > DNS_UDP_MAX ? DNS_UDP_MAX : edns;
 }
 
 static enum dns_verdict fail(struct str query, unsigned rcode, struct buf *out)
@@ -365,60 +402,56 @@ static enum dns_verdict fail(struct str query, unsigned rcode, struct buf *out)
 static enum dns_verdict forward(const struct dns_zone *z, struct str query, struct str name, struct buf *out)
 {
     if (!z->outside || (z->single_inside && !memchr(name.p, '.', name.n)))
-        return fail(query, LDNS_RCODE_NXDOMAIN, out);
+        return fail(query, ns_r_nxdomain, out);
     return DNS_FORWARD;
 }
 
-static enum dns_verdict answer_ptr(const struct dns_zone *z, const ldns_pkt *q, const ldns_rdf *owner, struct str query,
-                                   struct str name, struct buf *out)
+static enum dns_verdict answer_ptr(const struct dns_zone *z, struct str query, bool edns, struct str name,
+                                   struct buf *out)
 {
-    _cleanup_(free_pkt) ldns_pkt *r = NULL;
     struct netmap_ip ip;
     char whose[1024];
+    uint8_t dname[NS_MAXCDNAME];
     bool ours = false;
 
     if (!parse_arpa(name, &ip))
         return forward(z, query, name, out);
     if (!find_backwards(z, &ip, whose, &ours))
-        return ours ? fail(query, LDNS_RCODE_NXDOMAIN, out) : forward(z, query, name, out);
-    ldns_rdf *dname = ldns_dname_new_frm_str(whose);
-    if (!dname) /* a name too long for DNS */
-        return fail(query, LDNS_RCODE_NXDOMAIN, out);
-    r = reply_to(q, LDNS_RCODE_NOERROR);
-    push_rr(r, owner, LDNS_RR_TYPE_PTR, dname);
-    return finish(r, query, out);
+        return ours ? fail(query, ns_r_nxdomain, out) : forward(z, query, name, out);
+    if (ns_name_pton(whose, dname, sizeof dname) < 0) /* too long for DNS */
+        return fail(query, ns_r_nxdomain, out);
+    struct reply r = reply_to(query, edns, out);
+    push_rr(&r, ns_t_ptr, dname, (size_t)dn_skipname(dname, dname + sizeof dname));
+    return finish(&r, false);
 }
 
 enum dns_verdict dns_answer(const struct dns_zone *z, struct str query, bool tcp, uint32_t seed, struct arena *a,
                             struct buf *out)
 {
-    _cleanup_(free_pkt) ldns_pkt *q = NULL, *r = NULL;
     char text[NAME_MAX_ + 1];
+    uint16_t edns;
     struct found f = { .a = a };
 
     if (query.n < HEADER || query.n > DNS_MESSAGE_MAX || (uint8_t)query.p[2] & 0x80)
         return DNS_IGNORE;
-    if (((uint8_t)query.p[2] >> 3 & 0xf) != LDNS_PACKET_QUERY)
-        return fail(query, LDNS_RCODE_NOTIMPL, out);
-    if (question_end(query) == 0 || ldns_wire2pkt(&q, (const uint8_t *)query.p, query.n) != LDNS_STATUS_OK ||
-        ldns_rr_list_rr_count(ldns_pkt_question(q)) != 1)
-        return fail(query, LDNS_RCODE_FORMERR, out);
+    if (((uint8_t)query.p[2] >> 3 & 0xf) != ns_o_query)
+        return fail(query, ns_r_notimpl, out);
+    size_t end = question_end(query);
+    if (end == 0 || !edns_of(query, &edns))
+        return fail(query, ns_r_formerr, out);
 
-    const ldns_rr *question = ldns_rr_list_rr(ldns_pkt_question(q), 0);
-    const ldns_rdf *owner = ldns_rr_owner(question);
-    ldns_rr_type type = ldns_rr_get_type(question);
+    ns_type type = get16(query.p + end - 4);
     struct str name;
-    if (ldns_rr_get_class(question) != LDNS_RR_CLASS_IN || !name_text(owner, text))
-        return z->outside ? DNS_FORWARD : fail(query, LDNS_RCODE_NXDOMAIN, out);
+    if (get16(query.p + end - 2) != ns_c_in || !name_text(query, text))
+        return z->outside ? DNS_FORWARD : fail(query, ns_r_nxdomain, out);
     name = str_from(text);
-    if (type == LDNS_RR_TYPE_PTR)
-        return answer_ptr(z, q, owner, query, name, out);
+    if (type == ns_t_ptr)
+        return answer_ptr(z, query, edns > 0, name, out);
     find(z, name, &f);
     if (!f.known)
         return forward(z, query, name, out);
-    r = reply_to(q, LDNS_RCODE_NOERROR);
-    size_t used = question_end(query) + (ldns_pkt_edns(q) ? 11 : 0), limit = limit_of(q, tcp);
-    if (!put_addresses(r, owner, type, &f, limit > used ? limit - used : 0, seed))
-        ldns_pkt_set_tc(r, true);
-    return finish(r, query, out);
+    struct reply r = reply_to(query, edns > 0, out);
+    size_t used = end + (edns > 0 ? 11 : 0), limit = limit_of(edns, tcp);
+    bool all = put_addresses(&r, type, &f, limit > used ? limit - used : 0, seed);
+    return finish(&r, !all);
 }

@@ -1,6 +1,6 @@
 /*
  * dns_core.h - what a container gets to hear for a question: names of the networks that it is on, from the netmap. No
- * I/O; messages are taken apart and put together by ldns.
+ * I/O. The tests read its answers with ldns.
  *
  * On each of its networks, in their order, the first that knows the name answers (as Docker does):
  *   <service>, <alias>     the service's addresses; those of its usable tasks when it has none (dnsrr)
