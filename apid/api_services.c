@@ -71,7 +71,8 @@ static struct counts count_tasks(struct store_snap *snap, struct str id, struct 
         c.completed += job && complete;
         c.desired += (global && str_is(want, "running")) || (global_job && str_is(want, "complete") && !complete);
     }
-    if (strcmp(mode, "replicated") == 0 && !mp_get_u64(doc, "Spec.Mode.Replicated.Replicas", &c.desired))
+    if (strcmp(mode, "replicated") == 0 && !mp_get_u64(doc, "Autoscale.Replicas", &c.desired) &&
+        !mp_get_u64(doc, "Spec.Mode.Replicated.Replicas", &c.desired))
         c.desired = 1;
     if (strcmp(mode, "replicated-job") == 0)
         (void)mp_get_u64(doc, "Spec.Mode.ReplicatedJob.MaxConcurrent", &c.desired);

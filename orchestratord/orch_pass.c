@@ -210,8 +210,10 @@ struct decision {
     size_t n;
     struct spec *specs;
     unsigned nspecs;
-    bool damaged;       /* a task could not be read: its taskspec is not known */
-    bool dry;           /* only to explain: nothing is used up */
+    bool damaged; /* a task could not be read: its taskspec is not known */
+    bool dry;     /* only to explain: nothing is used up */
+    bool scales;  /* by its labels */
+    struct scale_out scale;
     int64_t move_at_ns; /* when the next tasks of held nodes may be moved; 0: none waits */
 };
 
@@ -365,6 +367,27 @@ static bool can_roll_back(struct decision *d)
            store_get(d->p->snap, KIND_TASKSPEC, d->view.PreviousTaskSpecID, &doc) == 0;
 }
 
+/* fill_scale - how many replicas a service that scales itself has, and is to have from now on. */
+static void fill_scale(struct decision *d)
+{
+    const struct view_service *v = &d->view;
+    const struct view_resource *limits = &v->Spec.TaskTemplate.Resources.Limits;
+    const char *label;
+    struct err e;
+    struct scale_in in = { .cpu_limit_ns = limits->NanoCPUs,
+                           .memory_limit = limits->MemoryBytes,
+                           .usage = v->Usage,
+                           .before = v->Autoscale,
+                           .now_ns = d->p->now.ns };
+    /* labels that apid would refuse are as good as none */
+    if (d->svc.mode != ORCH_REPLICATED || autoscale_parse(&v->Spec.Labels, &in.conf, &label, &e) < 0 || !in.conf.given)
+        return;
+    in.replicas = autoscale_replicas(&in.conf, v->Autoscale ? v->Autoscale->Replicas : 0, view_replicas(v));
+    scale_decide(&in, &d->scale);
+    d->scales = true;
+    d->svc.replicas = d->scale.replicas;
+}
+
 static void fill_service(struct decision *d)
 {
     const struct view_service *v = &d->view;
@@ -383,6 +406,7 @@ static void fill_service(struct decision *d)
                                     .can_roll_back = can_roll_back(d),
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
     fill_mode(d);
+    fill_scale(d);
     if (c) {
         d->svc.parallelism = c->ParallelismRaw.n ? c->Parallelism : 1;
         d->svc.update_delay_ns = c->Delay;
@@ -626,9 +650,41 @@ static void write_job(struct decision *d, const struct orch_out *out)
         write_rest(d, out);
 }
 
+/* write_scale - the new number of replicas, or why there is none; nothing any more when the labels are gone. */
+static void write_scale(struct decision *d)
+{
+    const struct view_autoscale none = { 0 }, *was = d->view.Autoscale ? d->view.Autoscale : &none;
+    struct buf *b = &d->o->doc;
+    bool changed = d->scales && d->scale.replicas != (was->Replicas ? was->Replicas : view_replicas(&d->view));
+    struct str reason = str_from(d->scale.reason);
+    bool news = reason.n ? !str_eq(reason, was->Reason)
+                         : d->scale.measured && str_starts(was->Reason, STR(SCALE_BLIND)); /* it can see again */
+    if (d->scales ? !changed && !news : !d->view.Autoscale)
+        return;
+    buf_clear(b);
+    mp_map(b, 1);
+    mp_cstr(b, "Autoscale");
+    if (!d->scales) {
+        mp_nil(b);
+    } else {
+        mp_map(b, 2 + (changed || was->ChangedAt));
+        mp_kv_u64(b, "Replicas", d->scale.replicas);
+        if (changed || was->ChangedAt)
+            mp_kv_i64(b, "ChangedAt", changed ? d->p->now.ns : was->ChangedAt);
+        mp_kv_str(b, "Reason", reason.n || !changed ? reason : STR("within its bounds"));
+    }
+    txn_merge(d->p->txn, KIND_SERVICE, d->id, finish(d));
+    if (changed)
+        log_info("service=" STR_FMT " replicas=%llu was=%llu: %s", STR_ARG(d->id),
+                 (unsigned long long)d->scale.replicas, (unsigned long long)was->Replicas, d->scale.reason);
+    d->o->scaled += changed;
+}
+
 static void write_answer(struct decision *d, const struct orch_out *out)
 {
     size_t before = d->p->txn->nchg;
+    if (d->svc.exists)
+        write_scale(d);
     for (size_t i = 0; i < d->n; i++) {
         if (d->tasks[i].drop) {
             txn_purge(d->p->txn, KIND_TASK, d->tasks[i].id);
@@ -653,6 +709,8 @@ static void watch(struct decision *d, const struct orch_out *out)
     int64_t due = out->next_ns;
     if (d->move_at_ns && d->move_at_ns < due)
         due = d->move_at_ns;
+    if (d->scales && d->scale.next_ns < due)
+        due = d->scale.next_ns;
     if (due == ORCH_NEVER && !out->updating)
         return;
     struct orch_watch *w = table_put(&d->o->watch, d->id, NULL);

@@ -6,6 +6,7 @@
 
 #include "common/store/controller.h"
 #include "common/util/id.h"
+#include "orchestratord/orch_autoscale.h"
 #include "orchestratord/orch_core.h"
 #include "orchestratord/orch_nodes.h"
 
@@ -21,6 +22,7 @@ struct orch {
     void *new_id_arg;
     uint64_t created, deleted, restarted; /* tasks; for metrics */
     uint64_t runs, skipped;               /* of jobs with a schedule */
+    uint64_t scaled;                      /* services, by themselves */
 };
 
 /* A service that wants to be looked at later, or at more than usual. */

@@ -34,6 +34,9 @@ void orch_shell_metrics(struct buf *out)
                "# TYPE microswarm_orchestratord_tasks_restarted_total counter\n"
                "microswarm_orchestratord_tasks_restarted_total %llu\n"
                "# TYPE microswarm_orchestratord_tasks_deleted_total counter\n"
-               "microswarm_orchestratord_tasks_deleted_total %llu\n",
-               (unsigned long long)orch.created, (unsigned long long)orch.restarted, (unsigned long long)orch.deleted);
+               "microswarm_orchestratord_tasks_deleted_total %llu\n"
+               "# TYPE microswarm_orchestratord_services_scaled_total counter\n"
+               "microswarm_orchestratord_services_scaled_total %llu\n",
+               (unsigned long long)orch.created, (unsigned long long)orch.restarted, (unsigned long long)orch.deleted,
+               (unsigned long long)orch.scaled);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/object/autoscale.h"
 #include "common/object/object_priv.h"
 #include "common/object/views.h"
 #include "common/template/expand.h"
@@ -484,6 +485,34 @@ static int schedule_labels(const json_t *obj, const char *path, struct err *e)
     return 0;
 }
 
+/* scale_labels - as orchestratord reads them, and what they need of the rest of the service. */
+static int scale_labels(const json_t *obj, const char *path, struct err *e)
+{
+    json_t *labels = json_object_get(obj, "Labels"), *value;
+    const json_t *limits =
+        json_object_get(json_object_get(json_object_get(obj, "TaskTemplate"), "Resources"), "Limits");
+    struct strmap map = { calloc(json_object_size(labels) + 1, sizeof *map.v), 0 };
+    struct autoscale a = { 0 };
+    const char *key, *bad = "";
+    struct err why = ERR_INIT;
+    char buf[300];
+    int r = 0;
+    if (!map.v)
+        return err_set(e, ERR_NOMEM, "labels: out of memory");
+    json_object_foreach (labels, key, value)
+        map.v[map.n++] = (struct strpair){ str_from(key), str_from(json_string_value(value)) };
+    at(buf, path, "Labels");
+    if (autoscale_parse(&map, &a, &bad, &why) < 0)
+        r = err_set(e, ERR_INVALID, "%s[\"%s\"]: %s", buf, bad, why.msg);
+    else if (a.given && (is_job(obj) || json_object_get(json_object_get(obj, "Mode"), "Global") != NULL))
+        r = err_set(e, ERR_INVALID, "%s[\"%s*\"]: only replicated services scale themselves", buf, AUTOSCALE_PREFIX);
+    else if (a.memory && number_of(limits, "MemoryBytes") == 0)
+        r = err_set(e, ERR_INVALID, "%s[\"%smemory\"]: is a percentage of the memory limit, and there is none", buf,
+                    AUTOSCALE_PREFIX);
+    free(map.v);
+    return r;
+}
+
 int obj_rules_service(json_t *obj, const char *path, struct err *e)
 {
     if (is_job(obj) && json_object_get(obj, "UpdateConfig") != NULL)
@@ -496,6 +525,8 @@ int obj_rules_service(json_t *obj, const char *path, struct err *e)
         r = drain_label(labels, path, e);
     if (r >= 0)
         r = schedule_labels(obj, path, e);
+    if (r >= 0)
+        r = scale_labels(obj, path, e);
     return r < 0 ? r : placement_labels(labels, path, e);
 }
 

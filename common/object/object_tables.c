@@ -433,6 +433,13 @@ static const struct obj_field job_status_f[] = {
     END,
 };
 TYPE(job_status, "JobStatus");
+static const struct obj_field autoscale_state_f[] = {
+    F("Replicas", OT_UINT, A, .doc = "by the labels `microswarm.autoscale.*`"),
+    F("ChangedAt", OT_TIME, 0, .doc = "when it became so many"),
+    F("Reason", OT_STR, 0, .doc = "why, or why there is no decision"),
+    END,
+};
+TYPE(autoscale_state, "Autoscale");
 
 static const struct obj_field service_f[] = {
     META_FIELDS,
@@ -442,7 +449,7 @@ static const struct obj_field service_f[] = {
     F("UpdateStatus", OT_OBJ, 0, SUB(update_status), .doc = "of the last update"),
     F("ServiceStatus", OT_OBJ, K, SUB(service_status), .doc = "when asked for"),
     F("JobStatus", OT_OBJ, K, SUB(job_status), .doc = "of a job"),
-    F("Autoscale", OT_ANY, 0, .doc = "how many replicas are wanted instead, and why; not in Docker"),
+    F("Autoscale", OT_OBJ, 0, SUB(autoscale_state), .doc = "how many replicas are wanted instead; not in Docker"),
     F("Usage", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("TaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
     END,

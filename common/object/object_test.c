@@ -461,6 +461,73 @@ static void drain_periods(void **state)
     }
 }
 
+static void autoscale(void **state)
+{
+#define L(what, value) "\"microswarm.autoscale." what "\":\"" value "\""
+#define CPU L("max", "5") "," L("cpu", "50")
+#define BAD(what, why) "Labels[\"microswarm.autoscale." what "\"]: " why
+    static const struct {
+        const char *labels, *error;
+    } cases[] = {
+        { CPU, NULL },
+        { CPU "," L("min", "5") "," L("cooldown", "0"), NULL },
+        { L("max", "5") "," L("memory", "80%"), NULL },
+        { L("max", "5") "," L("metric", "http://:9100/metrics queue_length") "," L("target", "2.5"), NULL },
+        { L("cpu", "50"), BAD("max", "must be there: how many replicas at most") },
+        { L("max", "0") "," L("cpu", "50"), BAD("max", "must be 1 to 100000 replicas") },
+        { L("max", "many") "," L("cpu", "50"), BAD("max", "must be 1 to 100000 replicas") },
+        { CPU "," L("min", "6"), BAD("max", "must not be less than microswarm.autoscale.min") },
+        { CPU "," L("min", "0"), BAD("min", "must be 1 to 100000 replicas") },
+        { L("max", "5"), BAD("cpu", "must be there, or microswarm.autoscale.memory or microswarm.autoscale.metric: "
+                                    "what to scale by") },
+        { L("max", "5") "," L("cpu", "0"), BAD("cpu", "must be a percentage from 1 to 10000") },
+        { L("max", "5") "," L("memory", "101"), BAD("memory", "must be a percentage from 1 to 100") },
+        { L("max", "5") "," L("metric", "http://:9100/metrics q"),
+          BAD("target", "must be there: what the metric should be, a task") },
+        { CPU "," L("target", "1"), BAD("target", "needs microswarm.autoscale.metric") },
+        { L("max", "5") "," L("metric", "http://:9100/m q") "," L("target", "-1"),
+          BAD("target", "must be a number greater than 0") },
+        { L("max", "5") "," L("metric", "http://:9100/m q") "," L("target", "nan"),
+          BAD("target", "must be a number greater than 0") },
+        { L("max", "5") "," L("metric", "http://host:9100/m q") "," L("target", "1"),
+          BAD("metric", "must be http://:PORT/PATH and a metric's name, such as \"http://:9100/metrics "
+                        "queue_length\"") },
+        { L("max", "5") "," L("metric", "http://:0/m q") "," L("target", "1"),
+          BAD("metric", "must be http://:PORT/PATH and a metric's name, such as \"http://:9100/metrics "
+                        "queue_length\"") },
+        { L("max", "5") "," L("metric", "http://:90/m q{a=1}") "," L("target", "1"),
+          BAD("metric", "must be http://:PORT/PATH and a metric's name, such as \"http://:9100/metrics "
+                        "queue_length\"") },
+        { CPU "," L("cooldown", "-1s"), BAD("cooldown", "must be a duration of at most 24h, such as 30s") },
+        { CPU "," L("speed", "1"),
+          BAD("*", "must be min, max, cpu, memory, metric, target or cooldown, not microswarm.autoscale.speed") },
+    };
+    static const char *const modes[] = { "{\"Replicated\":{\"Replicas\":1}}", "{\"Global\":{}}" };
+    char text[900];
+    (void)state;
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        size_t k = i / 2;
+        snprintf(text, sizeof text,
+                 "{\"Name\":\"w\",\"Labels\":{%s},\"Mode\":%s,\"TaskTemplate\":"
+                 "{\"ContainerSpec\":{\"Image\":\"a\"},\"Resources\":{\"Limits\":{\"MemoryBytes\":10000000}}}}",
+                 cases[k].labels, modes[i % 2]);
+        if (cases[k].error)
+            expect_error(&obj_service_spec, text, cases[k].error);
+        else if (i % 2)
+            expect_error(&obj_service_spec, text, BAD("*", "only replicated services scale themselves"));
+        else
+            json_decref(parse(&obj_service_spec, text));
+    }
+    expect_error(
+        &obj_service_spec,
+        "{\"Name\":\"w\",\"Labels\":{" L("max", "5") "," L("memory", "80") "},\"TaskTemplate\":"
+                                                                           "{\"ContainerSpec\":{\"Image\":\"a\"}}}",
+        BAD("memory", "is a percentage of the memory limit, and there is none"));
+#undef L
+#undef CPU
+#undef BAD
+}
+
 static void schedules(void **state)
 {
     static const struct {
@@ -643,6 +710,7 @@ int main(void)
         cmocka_unit_test(overlay_adds_what_is_not_stored),
         cmocka_unit_test(malformed_documents_are_refused),
         cmocka_unit_test(drain_periods),
+        cmocka_unit_test(autoscale),
         cmocka_unit_test(schedules),
         cmocka_unit_test(progress_deadlines),
         cmocka_unit_test(placement_labels),
