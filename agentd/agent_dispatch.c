@@ -233,6 +233,16 @@ void agent_dispatch_leave(struct agent_dispatch *d)
     session_end(d);
 }
 
+struct rpc_client *agent_dispatch_gateway(const struct agent_dispatch *d)
+{
+    return d->gateway;
+}
+
+struct str agent_dispatch_session(const struct agent_dispatch *d)
+{
+    return str_from(d->session);
+}
+
 bool agent_dispatch_connected(const struct agent_dispatch *d)
 {
     return d->session[0] != '\0';

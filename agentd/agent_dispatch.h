@@ -44,4 +44,7 @@ void agent_dispatch_kick(struct agent_dispatch *d); /* there may be something to
 
 /* agent_dispatch_leave - ends the session and opens none for the same node again: this host leaves the swarm. */
 void agent_dispatch_leave(struct agent_dispatch *d);
+/* The way to the leader, and the session that opens it there ("" while there is none), for requests of others. */
+struct rpc_client *agent_dispatch_gateway(const struct agent_dispatch *d);
+struct str agent_dispatch_session(const struct agent_dispatch *d);
 bool agent_dispatch_connected(const struct agent_dispatch *d);

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agentd/agent_files.h"
 #include "agentd/agent_run.h"
 #include "agentd/fsutil.h"
 #include "agentd/volumes.h"
@@ -259,11 +260,24 @@ static void sort_mounts(struct oci_mount *m, size_t n)
     }
 }
 
+int run_add_bind(struct atask *t, struct str source, struct str target, struct str options, struct err *e)
+{
+    struct oci_mount *out = &t->mounts[t->nmounts];
+    int r = oci_path_clean(target, &t->run, &target, e);
+    if (r < 0)
+        return r;
+    if (str_is(target, "/") || target_taken(t, target))
+        return err_set(e, ERR_INVALID, "Duplicate mount point: " STR_FMT, STR_ARG(target));
+    *out = (struct oci_mount){ .type = STR("bind"), .source = source, .target = target, .options = options };
+    t->nmounts++;
+    return 0;
+}
+
 int run_make_mounts(struct atask *t, const struct image_conf *ic, struct err *e)
 {
     char rootfs[512];
     const struct tspec_container *c = t->spec.ContainerSpec;
-    size_t n = c->Mounts.n + ic->Volumes.n;
+    size_t n = c->Mounts.n + ic->Volumes.n + c->Secrets.n + c->Configs.n;
     t->mounts = arena_array(&t->run, n + 1, sizeof *t->mounts);
     t->copies = arena_array(&t->run, n + 1, sizeof *t->copies);
     t->nmounts = t->ncopies = t->copied = 0;
@@ -281,6 +295,8 @@ int run_make_mounts(struct atask *t, const struct image_conf *ic, struct err *e)
         if (r == 0 && !target_taken(t, target))
             r = add_mount(t, fd, &m, e);
     }
+    if (r == 0)
+        r = files_mount(t, e);
     if (r == 0 && t->nmounts > 1)
         sort_mounts(t->mounts, t->nmounts);
     return r;

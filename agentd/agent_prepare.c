@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "agentd/agent_files.h"
 #include "agentd/agent_run.h"
 #include "agentd/fsutil.h"
 #include "agentd/log_opts.h"
@@ -109,8 +110,6 @@ static int check_spec(struct atask *t, struct err *e)
     if (!c)
         return err_set(e, t->spec_err.code ? t->spec_err.code : ERR_INVALID, "%s",
                        t->spec_err.code ? t->spec_err.msg : "no container in the task template");
-    if (c->Secrets.n || c->Configs.n)
-        return err_set(e, ERR_UNIMPLEMENTED, "secrets and configs are not supported yet");
     int r = expand(t, e);
     if (r == 0 && c->Dir.n && c->Dir.p[0] != '/')
         r = run_bad_dir(c->Dir, e);
@@ -141,11 +140,12 @@ int run_image_conf(struct atask *t, struct arena *a, struct image_conf *ret, str
     return image_conf_read(conf, ret, a, e);
 }
 
-static void prepared(struct atask *t, struct str command)
+static void prepared(struct atask *t, const struct err *e)
 {
-    if (!str_copy(t->command, sizeof t->command, command))
-        t->command[0] = '\0';
-    task_event(t, (struct task_event){ .type = TE_PREPARED });
+    if (e)
+        prepare_failed(t, e->msg);
+    else
+        task_event(t, (struct task_event){ .type = TE_PREPARED });
 }
 
 /* @img is taken */
@@ -156,10 +156,14 @@ static void image_ready(struct atask *t, json_t *img)
     struct strs argv;
     json_decref(t->img);
     t->img = img;
-    if (run_image_conf(t, &t->arena, &ic, &e) < 0 || oci_argv(t->spec.ContainerSpec, &ic, &t->arena, &argv, &e) < 0)
+    if (run_image_conf(t, &t->arena, &ic, &e) < 0 || oci_argv(t->spec.ContainerSpec, &ic, &t->arena, &argv, &e) < 0) {
         prepare_failed(t, e.msg);
-    else
-        prepared(t, argv.v[0]);
+        return;
+    }
+    if (!str_copy(t->command, sizeof t->command, argv.v[0]))
+        t->command[0] = '\0';
+    if (files_prepare(t, prepared) == 0)
+        prepared(t, NULL);
 }
 
 static void on_image(void *arg, json_t *img, const struct err *e)
@@ -192,7 +196,7 @@ void run_prepare(struct atask *t)
 
 void run_cancel(struct atask *t)
 {
-    if (!t->want && !t->await_auth)
+    if (!t->want && !t->await_auth && !files_cancel(t))
         return;
     t->await_auth = false;
     images_unwant(t->want);

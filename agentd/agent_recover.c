@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include "agentd/agent_files.h"
 #include "agentd/agent_health.h"
 #include "agentd/agent_run.h"
 #include "agentd/fsutil.h"
@@ -173,6 +174,7 @@ void run_leftovers(struct agent *ag)
     each_entry(ag, dir, look_task);
     snprintf(dir, sizeof dir, "%s/exits", ag->run_dir);
     each_entry(ag, dir, look_exit);
+    files_leftovers(ag);
     oci_cgroups_each(ag->oci, look_cgroup, ag);
     rpc_send(ag->mesh, &op_mesh_list, &none, MESH_TIMEOUT_MS, on_mesh_list, ag);
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "agentd/agent_events.h"
+#include "agentd/agent_files.h"
 #include "agentd/agent_health.h"
 #include "agentd/agent_run.h"
 #include "agentd/fsutil.h"
@@ -446,6 +447,7 @@ void run_clean(struct atask *t)
 
 void run_release(struct atask *t)
 {
+    (void)files_cancel(t);
     images_unwant(t->want);
     t->want = NULL;
     agent_health_free(t);

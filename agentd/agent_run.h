@@ -34,6 +34,8 @@ int run_bad_dir(struct str dir, struct err *e);
 /* agent_mounts.c */
 int run_mount_root(struct atask *t, struct err *e);
 int run_make_mounts(struct atask *t, const struct image_conf *ic, struct err *e); /* also what is to be copied */
+/* run_add_bind - one more mount of the task's, for run_make_mounts(). */
+int run_add_bind(struct atask *t, struct str source, struct str target, struct str options, struct err *e);
 /* run_unbind_subpaths - false when one is still mounted: then nothing below the task's folder may be removed. */
 bool run_unbind_subpaths(struct atask *t);
 

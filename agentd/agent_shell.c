@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agentd/agent_events.h"
+#include "agentd/agent_files.h"
 #include "agentd/agent_health.h"
 #include "agentd/agent_task.h"
 #include "agentd/agent_view.h"
@@ -201,6 +202,7 @@ static const char *err_or_message(const struct task_core *c)
 void task_event(struct atask *t, struct task_event ev)
 {
     enum task_state before = t->core.state;
+    enum task_phase phase = t->core.phase;
     ev.now = clock_wall();
     unsigned todo = task_step(&t->core, &ev);
     task_check(&t->core);
@@ -214,6 +216,8 @@ void task_event(struct atask *t, struct task_event ev)
         if (task_terminal(&t->core))
             agent_logs_end(t->ag->logs, t->id);
     }
+    if (phase < TP_CLEANING && t->core.phase >= TP_CLEANING)
+        files_drop(t); /* its container, if there was one, has ended */
     if (todo & (DO_STORE | DO_FORGET)) {
         t->forget = (todo & DO_FORGET) != 0;
         task_dirty(t);
@@ -296,6 +300,7 @@ static void on_session(void *arg, struct str node_id)
 {
     struct agent *ag = arg;
     (void)node_id;
+    files_kick(ag);
     for (struct atask *t = ag->tasks; t; t = t->next) {
         t->report = true;
         t->report_seq++;
@@ -553,6 +558,7 @@ void agent_stop(void)
         task_free(t);
     }
     run_close();
+    files_close();
     agent_events_close();
     ag->images = images_close(ag->images);
     ag->oci = oci_env_close(ag->oci);

@@ -38,6 +38,8 @@ struct atask {
     struct tspec spec;
     struct err spec_err; /* code set: the template cannot be read */
 
+    struct job *files; /* agent_files.c: being asked for */
+
     json_t *img;
     char command[128]; /* the first word of what will run, for error texts */
     struct image_want *want;

@@ -72,7 +72,17 @@ static const struct field health_fields[] = {
     FIELD_I64(struct health_spec, StartInterval, 0, INT64_MAX),
     FIELD_END,
 };
+static const struct field file_fields[] = {
+    FIELD_STR(struct tspec_file, Name, 0, 4096),
+    FIELD_STR(struct tspec_file, UID, 0, 64),
+    FIELD_STR(struct tspec_file, GID, 0, 64),
+    FIELD_U64(struct tspec_file, Mode, 0, UINT32_MAX),
+    FIELD_END,
+};
 static const struct field fileref_fields[] = {
+    FIELD_STR(struct tspec_fileref, SecretID, 0, 64),
+    FIELD_STR(struct tspec_fileref, ConfigID, 0, 64),
+    FIELD_PTR(struct tspec_fileref, File, file_fields, struct tspec_file),
     FIELD_STR(struct tspec_fileref, SecretName, 0, FIELD_TEXT_MAX),
     FIELD_STR(struct tspec_fileref, ConfigName, 0, FIELD_TEXT_MAX),
     FIELD_END,

@@ -68,8 +68,13 @@ struct tspec_container {
     int64_t OomScoreAdj;
     struct list Secrets, Configs; /* tspec_fileref */
 };
+struct tspec_file {
+    struct str Name, UID, GID;
+    uint64_t Mode;
+};
 struct tspec_fileref {
-    struct str SecretName, ConfigName;
+    struct str SecretID, SecretName, ConfigID, ConfigName;
+    struct tspec_file *File; /* NULL: a config that is no file */
 };
 struct tspec_limits {
     int64_t NanoCPUs, MemoryBytes, Pids;
