@@ -16,7 +16,9 @@ CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -O1,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,-z,relro,-z,now -Wl,--as-needed
-PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) -lnng -lpthread
+# libmicrohttpd is linked statically, because of the libraries that the shared one brings (end of apid/api_http.c).
+PKGLIBS  := $(patsubst -lmicrohttpd,-l:libmicrohttpd.a,$(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null)) \
+            -lnng -lpthread
 
 DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
 TOOLS    := swarmctl

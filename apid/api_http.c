@@ -666,3 +666,47 @@ void api_http_close(void)
     http.io = http.kick = http.timeout = NULL;
     (void)unlink(http.path);
 }
+
+/*
+ * ---- libmicrohttpd without TLS ----
+ *
+ * Debian's libmicrohttpd is made with GnuTLS, which with its ten libraries would be more than half of this process's
+ * memory, for a server on a Unix socket only. So it is linked statically (Makefile), and what it would call of GnuTLS
+ * ends here. Only the two of its constructor and destructor are ever called.
+ */
+
+#define NOT_CALLED(name)                                                                                               \
+    void gnutls_##name(void);                                                                                          \
+    void gnutls_##name(void)                                                                                           \
+    {                                                                                                                  \
+        check_failed("no TLS here: gnutls_" #name, __FILE__, __LINE__);                                                \
+    }
+
+int gnutls_global_init(void);
+int gnutls_global_init(void)
+{
+    return 0;
+}
+
+void gnutls_global_deinit(void);
+void gnutls_global_deinit(void)
+{
+}
+
+extern void *(*gnutls_malloc)(size_t);
+void *(*gnutls_malloc)(size_t) = malloc;
+
+/* clang-format off */
+NOT_CALLED(alpn_set_protocols) NOT_CALLED(bye) NOT_CALLED(certificate_allocate_credentials)
+NOT_CALLED(certificate_free_credentials) NOT_CALLED(certificate_server_set_request)
+NOT_CALLED(certificate_set_dh_params) NOT_CALLED(certificate_set_retrieve_function2)
+NOT_CALLED(certificate_set_retrieve_function3) NOT_CALLED(certificate_set_x509_key_mem)
+NOT_CALLED(certificate_set_x509_key_mem2) NOT_CALLED(certificate_set_x509_trust_mem) NOT_CALLED(cipher_get)
+NOT_CALLED(credentials_set) NOT_CALLED(deinit) NOT_CALLED(dh_params_deinit) NOT_CALLED(dh_params_import_pkcs3)
+NOT_CALLED(dh_params_init) NOT_CALLED(handshake) NOT_CALLED(init) NOT_CALLED(priority_deinit)
+NOT_CALLED(priority_init) NOT_CALLED(priority_set) NOT_CALLED(protocol_get_version)
+NOT_CALLED(psk_allocate_server_credentials) NOT_CALLED(psk_free_server_credentials)
+NOT_CALLED(psk_set_server_credentials_function) NOT_CALLED(record_check_pending) NOT_CALLED(record_get_direction)
+NOT_CALLED(record_recv) NOT_CALLED(record_send) NOT_CALLED(session_get_ptr) NOT_CALLED(session_set_ptr)
+NOT_CALLED(strerror) NOT_CALLED(transport_set_int2)
+    /* clang-format on */
