@@ -469,9 +469,16 @@ static void write_create(struct decision *d, const struct orch_create *c)
     d->o->restarted += c->restarts > 0;
 }
 
+/* write_desired - what is stopped before it was placed needs not be waited for: if it has been placed since, the
+ * decision has to be made again. */
 static void write_desired(struct decision *d, const struct orch_task *t)
 {
     struct buf *b = &d->o->doc;
+    struct str doc;
+    uint64_t rev;
+    if (t->state < TASK_ASSIGNED && t->want > TASK_COMPLETE && store_get(d->p->snap, KIND_TASK, t->id, &doc) == 0 &&
+        mp_get_u64(doc, "Rev", &rev))
+        txn_require_rev(d->p->txn, KIND_TASK, t->id, rev);
     buf_clear(b);
     mp_map(b, 1);
     mp_kv_cstr(b, "DesiredState", task_state_name(t->want));

@@ -48,6 +48,8 @@ struct orch_create *orch_new_task(struct pass *p, struct slot *s)
     *c = (struct orch_create){ .slot = s->number,
                                .node_id = s->node,
                                .desired = orch_is_job(p->svc) ? TASK_COMPLETE : TASK_RUNNING };
+    if (!p->svc->start_first && orch_slot_stopping(s))
+        c->desired = TASK_READY;
     CHECK(s->create == NULL);
     s->create = c;
     return c;
