@@ -336,6 +336,12 @@ static int change_apply(struct sm *sm, const struct txn_change *ch, int64_t at, 
                ? err_set(result, ERR_INVALID, "%s " STR_FMT ": malformed document", kind_info[k].name, STR_ARG(ch->ID)),
                1 : err_set(e, ERR_NOMEM, "apply: a document is too large");
     doc = buf_str(&sm->doc);
+    if (k == KIND_TASK || k == KIND_RESERVATION) { /* there may be a million */
+        buf_clear(&sm->patch);
+        if (mp_pack(&sm->patch, doc) != 0 || sm->patch.failed)
+            return err_set(e, ERR_NOMEM, "apply: a document is too large");
+        doc = buf_str(&sm->patch);
+    }
     return sm_doc_write(sm, k, ch->ID, found ? &old : NULL, &doc, result, e);
 }
 

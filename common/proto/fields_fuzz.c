@@ -50,6 +50,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     round_trip(op->rep, op->rep_size, in, mode);
     mp_to_json(&json, in);
     mp_path(in, "Spec.Mode.Replicated.Replicas", &out);
+    struct buf packed = { .limit = 1u << 20 }, again = { .limit = 1u << 20 };
+    CHECK((mp_pack(&packed, in) == 0) == mp_valid(in));
+    if (mp_valid(in) && !json.failed && !packed.failed) { /* smaller, and reads the same */
+        CHECK(packed.n <= in.n);
+        mp_to_json(&again, buf_str(&packed));
+        CHECK(str_eq(buf_str(&json), buf_str(&again)));
+    }
+    buf_done(&packed);
+    buf_done(&again);
     buf_done(&json);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "common/util/base64.h"
 
 #include <msgpack.h>
+#include <pthread.h>
 #include <stdio.h>
 
 static int write_cb(void *data, const char *p, size_t n)
@@ -181,6 +182,122 @@ static int take_sized(struct mp_cursor *c, enum mp_type type, size_t width, stru
     return type == MP_STR || type == MP_BIN ? take_bytes(c, type, n, ret) : take_count(c, type, n, ret);
 }
 
+/* ---- words ---- */
+
+/*
+ * Field names and texts that every task's document has, and what stands for them in a packed one: the position in this
+ * table. It is part of what is stored: words are added at the end, and none is ever taken out or changed.
+ */
+#define W(s)                                                                                                           \
+    {                                                                                                                  \
+        s, sizeof s - 1                                                                                                \
+    }
+static const struct str words[] = {
+    W("ServiceID"),
+    W("Slot"),
+    W("TaskSpecID"),
+    W("NodeID"),
+    W("DesiredState"),
+    W("Status"),
+    W("State"),
+    W("Message"),
+    W("Err"),
+    W("Timestamp"),
+    W("AppliedAt"),
+    W("AppliedBy"),
+    W("ContainerStatus"),
+    W("ContainerID"),
+    W("PID"),
+    W("ExitCode"),
+    W("PortStatus"),
+    W("Ports"),
+    W("Version"),
+    W("Index"),
+    W("Rev"),
+    W("CreatedAt"),
+    W("UpdatedAt"),
+    W("StartNotBefore"),
+    W("ReplacesID"),
+    W("Restarts"),
+    W("JobIteration"),
+    W("Evict"),
+    W("Reason"),
+    W("NetworksAttachments"),
+    W("NetworkID"),
+    W("Addresses"),
+    W("Aliases"),
+    W("Protocol"),
+    W("TargetPort"),
+    W("PublishedPort"),
+    W("PublishMode"),
+    W("OwnerID"),
+    W("OwnerKind"),
+    W("new"),
+    W("pending"),
+    W("assigned"),
+    W("accepted"),
+    W("preparing"),
+    W("ready"),
+    W("starting"),
+    W("running"),
+    W("complete"),
+    W("shutdown"),
+    W("failed"),
+    W("rejected"),
+    W("remove"),
+    W("orphaned"),
+    W("created"),
+    W("started"),
+    W("prepared"),
+    W("finished"),
+    W("pending task scheduling"),
+    W("scheduler assigned task to node"),
+    W("scheduler confirmed task can run on preassigned node"),
+    W("service"),
+    W("task"),
+    W("ingress"),
+    W("host"),
+    W("tcp"),
+    W("udp"),
+};
+#undef W
+#define WORDS (sizeof words / sizeof *words)
+#define WORD_HEAD 0xd4 /* fixext 1: */
+#define WORD_TYPE 'w'
+#define WORD_SLOTS 256u /* twice as many as there are words, at least */
+_Static_assert(WORDS * 2 <= WORD_SLOTS, "the table of words is half empty");
+
+static uint8_t word_slot(struct str s)
+{
+    uint32_t h = (uint32_t)s.n;
+    for (size_t i = 0; i < s.n; i++)
+        h = (h ^ (unsigned char)s.p[i]) * 0x01000193u;
+    return (uint8_t)(h ^ h >> 8 ^ h >> 16);
+}
+
+static uint8_t word_slots[WORD_SLOTS]; /* number + 1; 0: free */
+
+static void fill_word_slots(void)
+{
+    for (size_t i = 0; i < WORDS; i++) {
+        uint8_t at = word_slot(words[i]);
+        while (word_slots[at])
+            at++;
+        word_slots[at] = (uint8_t)(i + 1);
+    }
+}
+
+/* word_of - its number, or -1. */
+static int word_of(struct str s)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_word_slots);
+    for (uint8_t at = word_slot(s); word_slots[at]; at++)
+        if (str_eq(words[word_slots[at] - 1], s))
+            return word_slots[at] - 1;
+    return -1;
+}
+
 int mp_next(struct mp_cursor *c, struct mp_val *ret)
 {
     uint64_t u;
@@ -229,6 +346,12 @@ int mp_next(struct mp_cursor *c, struct mp_val *ret)
     case 0xd2:
     case 0xd3:
         return take_signed(c, (size_t)1 << (h - 0xd0), ret);
+    case WORD_HEAD:
+        if (c->end - c->p < 2 || c->p[0] != WORD_TYPE || c->p[1] >= WORDS)
+            return -ERR_INVALID;
+        *ret = (struct mp_val){ .type = MP_STR, .s = words[c->p[1]] };
+        c->p += 2;
+        return 0;
     case 0xd9:
     case 0xda:
     case 0xdb:
@@ -239,13 +362,41 @@ int mp_next(struct mp_cursor *c, struct mp_val *ret)
     case 0xde:
     case 0xdf:
         return take_sized(c, MP_MAP, (size_t)2 << (h - 0xde), ret);
-    default: /* 0xc1 is reserved; extension types have no meaning here */
+    default: /* 0xc1 is reserved; other extension types have no meaning here */
         return -ERR_INVALID;
     }
 }
 
+/* step_over - a scalar of the usual kinds, as mp_next() would; false: it is something else, or cut. */
+static inline bool step_over(struct mp_cursor *c)
+{
+    static const uint8_t wide[8] = { 1, 2, 4, 8, 1, 2, 4, 8 }; /* 0xcc..0xd3 */
+    size_t left = (size_t)(c->end - c->p), n;
+    if (left == 0)
+        return false;
+    uint8_t h = *c->p;
+    if (h <= 0x7f || h >= 0xe0)
+        n = 1;
+    else if (h >= 0xa0 && h <= 0xbf)
+        n = 1u + (h & 0x1f);
+    else if (h >= 0xcc && h <= 0xd3)
+        n = 1u + wide[h - 0xcc];
+    else if (h == 0xd9 && left >= 2)
+        n = 2u + c->p[1];
+    else if (h == WORD_HEAD && left >= 3 && c->p[1] == WORD_TYPE && c->p[2] < WORDS)
+        n = 3;
+    else
+        return false;
+    if (n > left)
+        return false;
+    c->p += n;
+    return true;
+}
+
 int mp_skip(struct mp_cursor *c)
 {
+    if (step_over(c))
+        return 0;
     size_t left[MP_DEPTH_MAX]; /* values still to step over, per level */
     int depth = 0;
     left[0] = 1;
@@ -255,6 +406,8 @@ int mp_skip(struct mp_cursor *c)
             continue;
         }
         left[depth]--;
+        if (step_over(c))
+            continue;
         struct mp_val v;
         int r = mp_next(c, &v);
         if (r < 0)
@@ -515,6 +668,32 @@ static int json_value(struct buf *out, struct mp_cursor *c, int depth)
     }
     buf_putc(out, map ? '}' : ']');
     return 0;
+}
+
+/* pack_value - one value, every text in it that is a word replaced. */
+static int pack_value(struct buf *out, struct mp_cursor *c, int depth)
+{
+    const uint8_t *start = c->p;
+    struct mp_val v;
+    if (depth > MP_DEPTH_MAX || mp_next(c, &v) < 0)
+        return -ERR_INVALID;
+    int word = v.type == MP_STR && v.s.n > 2 ? word_of(v.s) : -1;
+    if (word >= 0) {
+        const uint8_t b[] = { WORD_HEAD, WORD_TYPE, (uint8_t)word };
+        buf_put(out, b, sizeof b);
+        return 0;
+    }
+    buf_put(out, start, (size_t)(c->p - start));
+    for (size_t i = v.type == MP_MAP ? 2 * v.n : v.type == MP_ARRAY ? v.n : 0; i > 0; i--)
+        if (pack_value(out, c, depth + 1) < 0)
+            return -ERR_INVALID;
+    return 0;
+}
+
+int mp_pack(struct buf *out, struct str span)
+{
+    struct mp_cursor c = mp_cursor(span);
+    return pack_value(out, &c, 0) == 0 && c.p == c.end ? 0 : -ERR_INVALID;
 }
 
 void mp_to_json(struct buf *out, struct str span)

@@ -55,8 +55,8 @@ struct mp_cursor {
 
 struct mp_cursor mp_cursor(struct str span);
 
-/* mp_next - reads one head. 0, or -ERR_INVALID when the bytes are cut, reserved (0xc1), an extension type, or a count
- * exceeds the bytes left. */
+/* mp_next - reads one head. 0, or -ERR_INVALID when the bytes are cut, reserved (0xc1), an extension type other than
+ * mp_pack()'s, or a count exceeds the bytes left. */
 int mp_next(struct mp_cursor *c, struct mp_val *ret);
 
 /* mp_skip - steps over one whole value, at most MP_DEPTH_MAX deep. */
@@ -87,6 +87,13 @@ bool mp_get_str(struct str map, const char *path, struct str *ret);
 /* mp_merge - writes `base` with the top-level fields of `patch` laid over it: a field in `patch` replaces the one in
  * `base`, a nil removes it, everything else stays byte for byte. Both must be maps. */
 int mp_merge(struct buf *out, struct str base, struct str patch, struct err *e);
+
+/*
+ * mp_pack - the same value in fewer bytes: field names and states that every task has become an extension type with the
+ * word's number, three bytes. Whatever reads msgpack through this file sees the text; so packed and other values mix.
+ * Only their bytes differ: what compares spans must compare like with like. -ERR_INVALID: not one whole value.
+ */
+int mp_pack(struct buf *out, struct str span);
 
 /* mp_to_json - any encoded value as JSON text (binary as base64), for probes and logs. */
 void mp_to_json(struct buf *out, struct str span);

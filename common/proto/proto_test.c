@@ -79,6 +79,56 @@ static void json_is(struct str span, const char *want)
     buf_done(&b);
 }
 
+static void packed_values_read_the_same(void **state)
+{
+    struct buf b = BUF_INIT, p = BUF_INIT, twice = BUF_INIT, j1 = BUF_INIT, j2 = BUF_INIT;
+    struct str s;
+    uint64_t u;
+    (void)state;
+    mp_map(&b, 4);
+    mp_kv_cstr(&b, "DesiredState", "running");
+    mp_kv_u64(&b, "Slot", 70000);
+    mp_kv_cstr(&b, "Unknown", "Slot");
+    mp_cstr(&b, "Status");
+    mp_map(&b, 2);
+    mp_kv_cstr(&b, "State", "shutdown");
+    mp_kv_cstr(&b, "Err", "no such thing");
+    assert_int_equal(mp_pack(&p, buf_str(&b)), 0);
+    assert_true(p.n < b.n && mp_valid(buf_str(&p)));
+    assert_true(mp_get_str(buf_str(&p), "Status.State", &s) && str_is(s, "shutdown"));
+    assert_true(mp_get_str(buf_str(&p), "Status.Err", &s) && str_is(s, "no such thing"));
+    assert_true(mp_get_str(buf_str(&p), "Unknown", &s) && str_is(s, "Slot"));
+    assert_true(mp_get_u64(buf_str(&p), "Slot", &u) && u == 70000);
+    mp_to_json(&j1, buf_str(&b));
+    mp_to_json(&j2, buf_str(&p));
+    assert_string_equal(buf_cstr(&j1), buf_cstr(&j2));
+    assert_int_equal(mp_pack(&twice, buf_str(&p)), 0);
+    assert_true(str_eq(buf_str(&p), buf_str(&twice)));
+    for (size_t n = 0; n < p.n; n++) { /* cut anywhere */
+        assert_false(mp_valid((struct str){ p.p, n }));
+        assert_int_equal(mp_pack(&twice, (struct str){ p.p, n }), -ERR_INVALID);
+    }
+    assert_false(mp_valid(STR("\xd4x\x01")));     /* another extension type, */
+    assert_false(mp_valid(STR("\xd4w\xff")));     /* a word of a newer version */
+    assert_false(mp_valid(STR("\xc7\x01w\x01"))); /* in another size */
+    buf_done(&b);
+    buf_done(&p);
+    buf_done(&twice);
+    buf_done(&j1);
+    buf_done(&j2);
+}
+
+/* What stands for a word is stored: it may never stand for another one. */
+static void words_keep_their_numbers(void **state)
+{
+    struct str s;
+    (void)state;
+    assert_true(mp_as_str(STR("\xd4w\x00"), &s) && str_is(s, "ServiceID"));
+    assert_true(mp_as_str(STR("\xd4w\x05"), &s) && str_is(s, "Status"));
+    assert_true(mp_as_str(STR("\xd4w\x2e"), &s) && str_is(s, "running"));
+    assert_true(mp_as_str(STR("\xd4w\x41"), &s) && str_is(s, "udp"));
+}
+
 static void paths_and_json(void **state)
 {
     struct str doc = B("\x81\xa4Spec\x82\xa4Name\xa3web\xa1n\x05"), s;
@@ -216,6 +266,8 @@ int main(void)
         cmocka_unit_test(nesting_has_a_limit),
         cmocka_unit_test(every_number_survives),
         cmocka_unit_test(paths_and_json),
+        cmocka_unit_test(packed_values_read_the_same),
+        cmocka_unit_test(words_keep_their_numbers),
         cmocka_unit_test(merge_keeps_what_it_does_not_touch),
         cmocka_unit_test(strict_decoding_names_the_field),
         cmocka_unit_test(views_skip_what_they_do_not_know),
