@@ -52,6 +52,16 @@ static uint64_t iteration_of(struct str doc, const char *path)
     return n;
 }
 
+/* lost - what was running on a node that is down, and is not wanted there any more: Docker counts it for a day. */
+static bool lost(struct store_snap *snap, struct str task)
+{
+    struct str node;
+
+    return task_state_parse(text_at(task, "DesiredState")) > TASK_COMPLETE &&
+           (store_get(snap, KIND_NODE, text_at(task, "NodeID"), &node) != 0 ||
+            str_is(text_at(node, "Status.State"), "down"));
+}
+
 /* As Docker counts (docker-api.md §3): of a job only the tasks of its current run. */
 static struct counts count_tasks(struct store_snap *snap, struct str id, struct str doc)
 {
@@ -67,7 +77,7 @@ static struct counts count_tasks(struct store_snap *snap, struct str id, struct 
         bool complete = str_is(state, "complete");
         if (job && iteration_of(it.doc, "JobIteration.Index") != run)
             continue;
-        c.running += str_is(state, "running");
+        c.running += str_is(state, "running") && !lost(snap, it.doc);
         c.completed += job && complete;
         c.desired += (global && str_is(want, "running")) || (global_job && str_is(want, "complete") && !complete);
     }

@@ -20,7 +20,8 @@ static void remove_slot(struct slot *s)
         orch_want(&s->tasks[i], TASK_REMOVE);
 }
 
-/* completed - the first that completed is the proof; doubles go. */
+/* completed - the first that completed is the proof; doubles go. So does what was left behind on a lost node: Docker's
+ * client takes a slot for as far as its least advanced task, and would wait for that one. */
 static bool completed(struct slot *s)
 {
     struct orch_task *proof = NULL;
@@ -34,7 +35,7 @@ static bool completed(struct slot *s)
         struct orch_task *t = &s->tasks[i];
         if (t == proof || !t->current)
             continue;
-        if (t->state == TASK_COMPLETE)
+        if (t->state == TASK_COMPLETE || (t->state <= TASK_RUNNING && t->node_down))
             orch_want(t, TASK_REMOVE);
         else if (orch_live(t))
             orch_want(t, TASK_SHUTDOWN);

@@ -3,8 +3,10 @@
 
 #include "common/daemon/log.h"
 #include "common/util/check.h"
+#include "orchestratord/orch_explain.h"
 
 #define SCRATCH_BYTES (64u << 20)
+#define EXPLAIN_BYTES (1u << 30) /* at most; a million tasks */
 
 static void random_id(void *arg, char id[ID_SIZE])
 {
@@ -745,6 +747,55 @@ static void decide(struct orch *o, struct controller_pass *p, struct str id)
         marks_add(&o->services, id);
         p->more = true;
     }
+}
+
+/* ---- the explain probe ---- */
+
+/* find - a service by ID, name or unique beginning; or a task, with its service. */
+static bool find_service(struct store_snap *snap, struct str what, struct str *ret_service, struct str *ret_task,
+                         struct err *e)
+{
+    struct str doc;
+    *ret_task = STR("");
+    if (store_resolve(snap, KIND_SERVICE, IX_SERVICE_NAME, what, ret_service, &doc, e) == 0)
+        return true;
+    return store_resolve(snap, KIND_TASK, IX_COUNT, what, ret_task, &doc, e) == 0 &&
+           mp_get_str(doc, "ServiceID", ret_service) && ret_service->n;
+}
+
+void orch_pass_explain(struct orch *o, struct store_snap *snap, int64_t now_ns, struct str what, struct buf *out)
+{
+    struct arena arena;
+    struct controller_pass p = { .snap = snap, .now = { now_ns }, .arena = &arena };
+    struct decision d = { .o = o, .p = &p, .dry = true };
+    struct orch_out answer;
+    struct str task;
+    struct err e = ERR_INIT;
+    arena_init(&arena, EXPLAIN_BYTES);
+    if (!find_service(snap, what, &d.id, &task, &e)) {
+        buf_puts(out, "{\"error\":\"no such service or task\"}");
+    } else if (store_get(snap, KIND_SERVICE, d.id, &d.doc) == 0 && view_service(d.doc, &d.view, &arena, &e) != 0) {
+        buf_puts(out, "{\"error\":");
+        buf_json_str(out, str_from(e.msg));
+        buf_puts(out, "}");
+    } else {
+        if (d.doc.n)
+            fill_service(&d);
+        read_tasks(&d);
+        orch_reconcile(&d.svc, d.tasks, d.n, now_ns, &arena, &answer);
+        orch_explain(&(struct orch_account){ .service = d.id,
+                                             .name = d.view.Spec.Name,
+                                             .update_message = d.view.UpdateStatus.Message,
+                                             .iteration = d.iteration,
+                                             .svc = &d.svc,
+                                             .tasks = d.tasks,
+                                             .n = d.n,
+                                             .out = &answer,
+                                             .nodes = &o->nodes,
+                                             .task = task },
+                     out);
+    }
+    arena_done(&arena);
 }
 
 static void on_pass(void *arg, struct controller_pass *p)

@@ -33,4 +33,6 @@ struct orch_watch {
 
 void orch_init(struct orch *o);
 void orch_done(struct orch *o);
+/* orch_pass_explain - why the tasks of a service, or one task and those of its slot, are as they are, as JSON. */
+void orch_pass_explain(struct orch *o, struct store_snap *snap, int64_t now_ns, struct str what, struct buf *out);
 extern const struct controller_ops orch_ops; /* arg: struct orch */

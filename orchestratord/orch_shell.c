@@ -3,12 +3,15 @@
 
 #include "orchestratord/orch_pass.h"
 
+struct orch_conf orch_conf;
 static struct orch orch;
 static struct controller *controller;
 
 int orch_shell_start(struct err *e)
 {
     orch_init(&orch);
+    orch.nodes.mass_percent = orch_conf.mass_percent;
+    orch.nodes.mass_rate = orch_conf.mass_rate;
     return controller_open(&controller, daemon_loop(), daemon_run_dir(), &orch_ops, &orch, e);
 }
 
@@ -21,8 +24,13 @@ void orch_shell_stop(void)
 void orch_shell_status(struct buf *out)
 {
     controller_status(controller, out);
-    buf_printf(out, ",\"services_marked\":%zu,\"services_watched\":%zu,\"nodes_unavailable\":%zu",
-               orch.services.pending.count, orch.watch.count, orch.nodes.ndown);
+    buf_printf(out,
+               ",\"services_marked\":%zu,\"services_watched\":%zu,\"global_services\":%zu,\"nodes\":%zu,"
+               "\"nodes_down\":%zu,\"nodes_held\":%zu,\"moves_per_second_of_held\":%llu,\"scheduled_runs\":%llu,"
+               "\"scheduled_skipped\":%llu",
+               orch.services.pending.count, orch.watch.count, orch.globals.count, orch.nodes.all.count,
+               orch.nodes.ndown, orch.nodes.nheld, (unsigned long long)orch.nodes.mass_rate,
+               (unsigned long long)orch.runs, (unsigned long long)orch.skipped);
 }
 
 void orch_shell_metrics(struct buf *out)
@@ -39,4 +47,18 @@ void orch_shell_metrics(struct buf *out)
                "microswarm_orchestratord_services_scaled_total %llu\n",
                (unsigned long long)orch.created, (unsigned long long)orch.restarted, (unsigned long long)orch.deleted,
                (unsigned long long)orch.scaled);
+}
+
+void orch_shell_explain(const char *args, struct buf *out)
+{
+    struct store_snap *snap = NULL;
+    struct err e = ERR_INIT;
+    if (store_begin(controller_store(controller), &snap, &e) == 0) {
+        orch_pass_explain(&orch, snap, clock_wall().ns, str_from(args), out);
+        store_end(snap);
+        return;
+    }
+    buf_puts(out, "{\"error\":");
+    buf_json_str(out, str_from(e.msg));
+    buf_puts(out, "}");
 }
