@@ -31,6 +31,8 @@ void disp_keeper_init(struct disp_keeper *k, const struct disp_calls *calls)
     table_init(&k->holds, sizeof(int64_t));
     table_init(&k->best, sizeof(struct best));
     arena_init(&k->scratch, SCRATCH_BYTES);
+    usages_init(&k->usages);
+    table_init(&k->scaling, sizeof(uint64_t));
     disp_net_init(k);
 }
 
@@ -70,6 +72,8 @@ void disp_keeper_done(struct disp_keeper *k)
     table_done(&k->orphans);
     table_done(&k->holds);
     table_done(&k->best);
+    usages_done(&k->usages);
+    table_done(&k->scaling);
     arena_done(&k->scratch);
     buf_done(&k->doc);
 }
@@ -379,6 +383,9 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     for (store_each(snap, KIND_CLUSTER, &it); store_next(&it);)
         learn_period(k, it.doc);
     disp_net_reload(k, snap, meta->revision);
+    usages_clear(&k->usages);
+    for (store_each(snap, KIND_SERVICE, &it); store_next(&it);)
+        disp_note_scaling(k, snap, it.id, it.doc);
     for (store_each(snap, KIND_NODE, &it); store_next(&it);) {
         dnet_note_node(&k->net, it.id, it.doc);
         learn_node(k, it.id, it.doc);
@@ -398,11 +405,15 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     (void)op;
     if (kind == KIND_NODE && !there)
         forget_node(k, id);
-    disp_net_change(k, snap, kind, id, there ? doc : STR(""));
+    if (!there)
+        doc = STR("");
+    disp_net_change(k, snap, kind, id, doc);
     if (kind == KIND_TASK && there)
         note_task(k, snap, id, doc);
     else if (kind == KIND_TASK)
         disp_task_gone(&k->core, id);
+    else if (kind == KIND_SERVICE)
+        disp_note_scaling(k, snap, id, doc);
     else if (kind == KIND_NODE && there)
         learn_node(k, id, doc);
     else if (kind == KIND_CLUSTER && there)
@@ -600,6 +611,7 @@ static void on_pass(void *arg, struct controller_pass *p)
     }
     disp_write_ready(k, p);
     disp_write_orphans(k, p);
+    disp_write_usages(k, p);
 }
 
 static void open_session(struct disp_keeper *k, struct disp_wait *w)

@@ -9,6 +9,7 @@
 #include "common/store/controller.h"
 #include "dispatcherd/disp_core.h"
 #include "dispatcherd/disp_network.h"
+#include "dispatcherd/disp_usage.h"
 
 /* A call that waits for a transaction; `req` lives until it is answered. */
 struct disp_wait {
@@ -79,6 +80,8 @@ struct disp_keeper {
     struct table best;                    /* during a pass: task ID -> what its status will be */
     struct arena scratch;
     struct buf doc;
+    struct usages usages;
+    struct table scaling; /* service ID -> uint64_t, the print of its labels */
     uint64_t reports, ignored, nodes_lost, answers, assignments, orphaned, damped, payloads, refused; /* for metrics */
 };
 
@@ -147,6 +150,14 @@ void disp_write_orphans(struct disp_keeper *k, struct controller_pass *p);
 
 /* disp_learn_node - what a node's document says about times to wait for. */
 void disp_learn_node(struct disp_keeper *k, struct str id, struct str doc);
+
+/* ---- disp_usages.c ---- */
+
+/* disp_usage - what tasks use; those that are not this node's are passed over. -ERR_GONE: no such session. */
+int disp_usage(struct disp_keeper *k, const struct disp_usage *q, struct str node, struct err *e);
+void disp_write_usages(struct disp_keeper *k, struct controller_pass *p);
+/* disp_note_scaling - a service's labels say what its nodes are to measure: when they change, the nodes hear of it. */
+void disp_note_scaling(struct disp_keeper *k, struct store_snap *snap, struct str id, struct str doc);
 
 /* ---- disp_payload.c ---- */
 

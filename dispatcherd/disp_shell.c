@@ -151,6 +151,19 @@ static void on_payload(struct rpc_call *c, const void *req)
     arm();
 }
 
+static void on_usage(struct rpc_call *c, const void *req)
+{
+    struct rpc_origin o;
+    struct err e = ERR_INIT;
+    if (!caller(c, "agentd", &o))
+        return;
+    if (disp_usage(&keeper, req, o.node, &e) == 0)
+        rpc_reply(c, &(struct disp_usage_reply){ 0 });
+    else
+        rpc_fail_err(c, &e);
+    arm();
+}
+
 /* The local apid alone, which sees what its clients post anyway. */
 static void on_secret_is(struct rpc_call *c, const void *req)
 {
@@ -181,10 +194,15 @@ static void on_link(struct rpc_call *c, const void *req)
 }
 
 const struct route disp_routes[] = {
-    { &op_disp_session, on_session },     { &op_disp_assignments, on_assignments },
-    { &op_disp_status, on_status },       { &op_disp_network, on_network },
-    { &op_disp_link, on_link },           { &op_disp_payload, on_payload },
-    { &op_disp_secret_is, on_secret_is }, { 0 },
+    { &op_disp_session, on_session },
+    { &op_disp_assignments, on_assignments },
+    { &op_disp_status, on_status },
+    { &op_disp_network, on_network },
+    { &op_disp_link, on_link },
+    { &op_disp_payload, on_payload },
+    { &op_disp_secret_is, on_secret_is },
+    { &op_disp_usage, on_usage },
+    { 0 },
 };
 
 /* ---- the loop ---- */

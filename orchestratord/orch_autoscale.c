@@ -77,6 +77,8 @@ void scale_decide(const struct scale_in *in, struct scale_out *out)
     *out = (struct scale_out){ .replicas = in->replicas, .next_ns = INT64_MAX };
     if (!in->usage || in->usage->Tasks == 0 || in->now_ns - in->usage->At > SCALE_FRESH_NS || in->replicas == 0)
         return;
+    if (in->before && in->usage->At <= in->before->ChangedAt && in->before->ChangedAt <= in->now_ns)
+        return; /* measured before the last change */
     out->measured = true;
     size_t n = signals(in, v, &blind, out);
     for (size_t i = 0; i < n; i++) {
