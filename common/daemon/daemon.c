@@ -21,12 +21,16 @@
 
 #define CONF_FILE_MAX (1u << 20)
 #define STOP_PATIENCE_US 500000 /* for releasing things, after the last request */
+#define TIDY_BYTES (256u << 10) /* of free memory in the heap: not worth a call below */
+#define TIDY_FIRST_MS 10000u
+#define TIDY_EVERY_MS 300000u
 
 static struct {
     const struct daemon_spec *spec;
     sd_event *loop;
     struct rpc_server *server;
     struct probe_server *probe;
+    struct timer *tidy;
     char run_dir[CONF_TEXT_MAX], state_dir[CONF_TEXT_MAX], log_level[CONF_TEXT_MAX];
     bool stopping;
 } self;
@@ -321,6 +325,26 @@ static void leave_now(int sig)
     _exit(0);
 }
 
+static void tidy(void *arg)
+{
+    (void)arg;
+    struct mallinfo2 m = mallinfo2();
+    if (m.fordblks > TIDY_BYTES)
+        malloc_trim(0);
+    timer_arm(self.tidy, clock_mono().ms + TIDY_EVERY_MS);
+}
+
+/* What starting needed, and later a burst, lies in holes of the heap until the system has it again. */
+static void keep_tidy(void)
+{
+    struct err e = ERR_INIT;
+    malloc_trim(0);
+    if (timer_open(&self.tidy, tidy, NULL, &e) < 0)
+        log_warn("%s", e.msg);
+    else
+        timer_arm(self.tidy, clock_mono().ms + TIDY_FIRST_MS);
+}
+
 static int run(struct err *e)
 {
     const struct daemon_spec *spec = self.spec;
@@ -342,6 +366,7 @@ static int run(struct err *e)
     }
     log_info("ready version=%s pid=%d", MICROSWARM_VERSION, (int)getpid());
     sd_notify(0, "READY=1");
+    keep_tidy();
     r = sd_event_loop(self.loop);
     sd_notify(0, "STOPPING=1");
     signal(SIGALRM, leave_now);
@@ -350,9 +375,21 @@ static int run(struct err *e)
     if (spec->stop)
         spec->stop();
     self.probe = probe_close(self.probe);
+    self.tidy = timer_free(self.tidy);
     setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
     self.loop = sd_event_unref(self.loop);
     return r < 0 ? err_errno(e, -r, "event loop") : r;
+}
+
+/*
+ * First of all: the C library raises its limit for large blocks with each one that is freed, and what then lies among
+ * the small ones is never given back; nor are their pages left untouched until they are used.
+ */
+static void thrifty(void)
+{
+    mallopt(M_ARENA_MAX, 1); /* nng's threads allocate little: one heap instead of one each */
+    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);
 }
 
 int daemon_main(int argc, char **argv, const struct daemon_spec *spec)
@@ -360,6 +397,7 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec)
     struct flags f = { 0 };
     struct err e = ERR_INIT;
     self.spec = spec;
+    thrifty();
     log_init(spec->name);
     int r = parse_flags(argc, argv, &f);
     if (r != 0) {
@@ -376,8 +414,6 @@ int daemon_main(int argc, char **argv, const struct daemon_spec *spec)
 #ifndef __SANITIZE_ADDRESS__
     prctl(PR_SET_DUMPABLE, 0); /* keys and secrets stay out of core files and of other processes' reach */
 #endif
-    mallopt(M_ARENA_MAX, 1); /* nng's threads allocate little: one heap instead of one each */
-    mallopt(M_TRIM_THRESHOLD, 256 << 10);
     r = run(&e);
     if (r < 0) {
         log_msg(LOG_L_FATAL, "%s", e.msg);
