@@ -157,6 +157,21 @@ static void *begin(void)
     return sc;
 }
 
+/* set_schedule - schedule FROM skip|replace FIVE FIELDS */
+static void set_schedule(struct scenario *sc, char **words, unsigned n)
+{
+    struct buf text = BUF_INIT;
+    struct err e;
+    CHECK(n > 3);
+    for (unsigned i = 3; i < n; i++)
+        buf_printf(&text, "%s ", words[i]);
+    sc->svc.schedule = (struct orch_schedule){ .given = true,
+                                               .from_ns = seconds(words[1]),
+                                               .replace = strcmp(words[2], "replace") == 0 };
+    CHECK(cron_parse(buf_str(&text), &sc->svc.schedule.cron, &e) == 0);
+    buf_done(&text);
+}
+
 static void read_line(void *arg, char **words, unsigned n, struct buf *out)
 {
     struct scenario *sc = arg;
@@ -169,6 +184,10 @@ static void read_line(void *arg, char **words, unsigned n, struct buf *out)
     }
     if (strcmp(words[0], "explain") == 0) {
         sc->explain = true;
+        return;
+    }
+    if (strcmp(words[0], "schedule") == 0) { /* seconds since 1970: now 100 is 00:01:40 */
+        set_schedule(sc, words, n);
         return;
     }
     if (strcmp(words[0], "place") == 0) { /* in the order of their names */
@@ -257,6 +276,11 @@ static void decide(void *arg, struct buf *b)
     if (sc->svc.mode >= ORCH_REPLICATED_JOB)
         buf_printf(b, "job slots=%" PRIu64 " complete=%" PRIu64 " active=%" PRIu64 " given-up=%" PRIu64 "%s\n",
                    out.job.slots, out.job.complete, out.job.active, out.job.given_up, out.job.rest ? " rest" : "");
+    if (out.run != ORCH_RUN_NOTHING) {
+        buf_puts(b, out.run == ORCH_RUN_START ? "run" : "skip");
+        print_time(b, "due", out.due_ns);
+        buf_putc(b, '\n');
+    }
     if (out.next_ns != ORCH_NEVER) {
         buf_puts(b, "again");
         print_time(b, "at", out.next_ns);

@@ -18,4 +18,6 @@ void orch_keep_schedule(struct pass *p)
         p->out->run = ORCH_RUN_SKIP;
     else
         p->out->run = ORCH_RUN_START;
+    if (p->out->run == ORCH_RUN_START) /* they would be of the run that ends now */
+        p->out->ncreate = 0;
 }
