@@ -134,6 +134,8 @@ static enum progress slot_progress(struct pass *p, const struct slot *s)
     }
     if (!clean && !s->create)
         return SLOT_IDLE;
+    if (clean && clean->state == TASK_RUNNING) /* it was never taken away: the spec came back before its turn */
+        return SLOT_IDLE;
     return was_updated(s, clean ? clean->replaces : s->create->replaces) ? SLOT_STARTING : SLOT_IDLE;
 }
 
@@ -276,21 +278,42 @@ static struct tally take_stock(struct pass *p)
     return t;
 }
 
+/* slot_down - an earlier update took its task away, and what came instead does not run yet. */
+static bool slot_down(const struct slot *s)
+{
+    bool down = false;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct orch_task *t = &s->tasks[i];
+        if (orch_live(t) && t->state == TASK_RUNNING)
+            return false;
+        down |= orch_live(t) && t->replaces.n;
+    }
+    return down;
+}
+
+/* replace_slots - those first that are down anyway, so that updates in quick succession never take more away at a time
+ * than one may. */
 static void replace_slots(struct pass *p, const struct tally *now)
 {
     uint64_t busy = now->busy, most = p->svc->parallelism ? p->svc->parallelism : UINT64_MAX;
-    size_t left = now->dirty;
-    for (size_t i = 0; left > 0 && i < p->nslots; i++) {
-        struct slot *s = &p->slots[i];
-        if (!s->keep || !slot_dirty(p, s))
-            continue;
-        left--;
-        if (orch_clean_task(s)) {
-            finish_slot(p, s);
-        } else if (!s->create && busy < most) {
-            replace_slot(p, s);
-            busy++;
+    for (unsigned up = 0; now->dirty && up < 2; up++) {
+        uint64_t waiting = 0;
+        for (size_t i = 0; i < p->nslots; i++) {
+            struct slot *s = &p->slots[i];
+            if (!s->keep || !slot_dirty(p, s))
+                continue;
+            if (orch_clean_task(s)) {
+                finish_slot(p, s);
+            } else if (!s->create && !slot_down(s) == up) {
+                if (busy < most) {
+                    replace_slot(p, s);
+                    busy++;
+                } else {
+                    waiting++;
+                }
+            }
         }
+        busy += waiting;
     }
 }
 

@@ -153,6 +153,9 @@ static void assign(unsigned i, const struct assignment *as)
         t->stop_at = sim.now + (sim.patient ? 3600 : 4) * SECOND;
     t->desired = desired;
     t->drains = as->DrainMs != 0;
+    t->once |= desired == TASK_COMPLETE;
+    struct str image;
+    t->bad = mp_get_str(as->Spec, "ContainerSpec.Image", &image) && str_is(image, "bad");
     t->drained |= as->Drained;
     CHECK(!as->Drained || desired >= TASK_SHUTDOWN);
     t->removed = false;
@@ -179,7 +182,7 @@ static bool given_up(struct manager *m, struct str task)
     struct str state;
     struct err e;
     bool is = sm_get(m->sm, KIND_TASK, task, &doc, &e) == 0 && mp_get_str(buf_str(&doc), "Status.State", &state) &&
-              str_is(state, "orphaned");
+              (str_is(state, "orphaned") || str_is(state, "rejected"));
     buf_done(&doc);
     return is;
 }
@@ -424,15 +427,30 @@ static void restart_mesh(unsigned i)
     wake_mesh(i, (int64_t)below(100 * MS));
 }
 
-/* task_turn - the container's part: one step towards what is wanted, sometimes a failure. */
-void task_turn(unsigned i, struct str id, uint64_t gen)
+/* next_state - the container's part: one step towards what is wanted, sometimes a failure. */
+static enum task_state next_state(const struct task_life *t)
 {
     static const enum task_state steps[] = { TASK_ACCEPTED, TASK_PREPARING, TASK_READY, TASK_STARTING, TASK_RUNNING };
+    enum task_state goal = t->desired < TASK_RUNNING ? TASK_READY : TASK_RUNNING;
+    if (t->desired > TASK_COMPLETE || t->removed)
+        return TASK_SHUTDOWN;
+    if (sim.faults && !sim.calm && chance(4))
+        return t->state < TASK_STARTING ? TASK_REJECTED : chance(30) ? TASK_COMPLETE : TASK_FAILED;
+    if (t->state == TASK_RUNNING)
+        return t->bad ? TASK_FAILED : t->once ? TASK_COMPLETE : TASK_RUNNING;
+    for (unsigned s = 0; s < sizeof steps / sizeof steps[0]; s++)
+        if (steps[s] > t->state && steps[s] <= goal)
+            return steps[s];
+    return t->state;
+}
+
+void task_turn(unsigned i, struct str id, uint64_t gen)
+{
     struct agent *a = &sim.agents[i];
     struct task_life *t = a->up ? table_get(&a->tasks, id) : NULL;
     if (!t || t->gen != gen)
         return;
-    enum task_state was = t->state, goal = t->desired < TASK_RUNNING ? TASK_READY : TASK_RUNNING;
+    enum task_state was = t->state;
     if (t->state > TASK_RUNNING) {
         if (t->removed)
             table_del(&a->tasks, id);
@@ -444,20 +462,14 @@ void task_turn(unsigned i, struct str id, uint64_t gen)
         step_task(i, id, t, t->stop_at - sim.now < 50 * MS ? t->stop_at - sim.now : 50 * MS);
         return;
     }
-    if (t->desired > TASK_RUNNING || t->removed) {
-        t->state = TASK_SHUTDOWN;
-    } else if (sim.faults && chance(4)) {
-        t->state = was < TASK_STARTING ? TASK_REJECTED : chance(30) ? TASK_COMPLETE : TASK_FAILED;
-    } else {
-        for (unsigned s = 0; s < sizeof steps / sizeof steps[0] && t->state == was; s++)
-            if (steps[s] > was && steps[s] <= goal)
-                t->state = steps[s];
-    }
+    t->state = next_state(t);
     if (t->state == was)
         return;
     t->dirty = true;
     wake_agent(i, 0);
-    if (t->state < TASK_RUNNING || t->removed)
+    if (t->state == TASK_RUNNING && (t->bad || t->once))
+        step_task(i, id, t, (int64_t)below(2 * SECOND));
+    else if (t->state < TASK_RUNNING || t->removed)
         step_task(i, id, t, (int64_t)below(30 * MS));
 }
 

@@ -105,18 +105,158 @@ static void check_networks(struct store_snap *snap)
     arena_done(&a);
 }
 
+static bool node_is_down(struct store_snap *snap, struct str node)
+{
+    struct str doc, state;
+    return store_get(snap, KIND_NODE, node, &doc) != 0 ||
+           (mp_get_str(doc, "Status.State", &state) && str_is(state, "down"));
+}
+
+static struct declared *declared_by(struct str service)
+{
+    for (unsigned i = 0; i < SERVICES_MAX; i++)
+        if (sim.services[i].id[0] && str_is(service, sim.services[i].id))
+            return &sim.services[i];
+    return NULL;
+}
+
+/* check_numbers - of one service: no node has more tasks than it may, no job more than it may at a time. */
+static void check_numbers(struct store_snap *snap, const struct declared *d)
+{
+    struct store_iter it;
+    struct arena a;
+    struct err e;
+    unsigned running = 0, on[NODES] = { 0 };
+    arena_init(&a, 4u << 20);
+    for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it); arena_reset(&a)) {
+        struct view_task t;
+        CHECK(view_task(it.doc, &t, &a, &e) == 0);
+        enum task_state state = task_state_parse(t.Status.State), desired = task_state_parse(t.DesiredState);
+        bool live = state <= TASK_RUNNING && desired <= TASK_COMPLETE;
+        running += live && t.JobIteration.Index == d->run;
+        for (unsigned i = 0; i < NODES; i++)
+            on[i] += live && state >= TASK_ASSIGNED && str_is(t.NodeID, sim.agents[i].node);
+    }
+    arena_done(&a);
+    CHECK(d->mode != JOB || running <= d->concurrent);
+    for (unsigned i = 0; i < NODES; i++)
+        CHECK(d->per_node == 0 || on[i] <= d->per_node);
+}
+
 /* check_step - what must hold after every transaction. */
 void check_step(void)
 {
     struct store_snap *snap;
     struct err e;
     CHECK(store_begin(leader()->store, &snap, &e) == 0);
-    for (unsigned i = 0; i < NODES; i++)
+    for (unsigned i = 0; i < NODES; i++) {
         CHECK(amount_on(snap, str_from(sim.agents[i].node)) <= NODE_MEMORY);
+        if (node_is_down(snap, str_from(sim.agents[i].node)))
+            sim.trouble = sim.now;
+    }
     (void)check_addresses(snap);
     check_networks(snap);
+    for (unsigned i = 0; i < SERVICES_MAX; i++)
+        if (sim.services[i].id[0])
+            check_numbers(snap, &sim.services[i]);
     store_end(snap);
 }
+
+/* ---- what orchestratord may order ---- */
+
+static bool same_place(const struct declared *d, const struct view_task *a, const struct view_task *b)
+{
+    bool global = d->mode == GLOBAL || d->mode == GLOBAL_JOB;
+    return global ? str_eq(a->NodeID, b->NodeID) : a->Slot == b->Slot;
+}
+
+static bool runs(const struct view_task *t)
+{
+    return str_is(t->Status.State, "running") && str_is(t->DesiredState, "running");
+}
+
+/* check_may_start - what had the place before has stopped, or cannot be waited for. */
+static void check_may_start(struct store_snap *snap, const struct declared *d, const struct view_task *t,
+                            const struct view_task *all, size_t n)
+{
+    int64_t since = t->CreatedAt > t->StartNotBefore ? t->CreatedAt : t->StartNotBefore;
+    if (d->order || sim.now >= since + 60 * SECOND)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const struct view_task *o = &all[i];
+        enum task_state state = task_state_parse(o->Status.State), desired = task_state_parse(o->DesiredState);
+        if (str_eq(o->ID, t->ID) || !same_place(d, o, t) || state > TASK_RUNNING || desired == TASK_REMOVE ||
+            (state < TASK_ASSIGNED && desired > TASK_COMPLETE) || (o->NodeID.n && node_is_down(snap, o->NodeID)))
+            continue;
+        CHECK(!"one task at a time in a slot");
+    }
+}
+
+/* check_may_stop - an update takes no more away than it may; when nothing else takes anything away. */
+static void check_may_stop(const struct declared *d, const struct view_task *t, struct str current,
+                           const struct view_task *all, size_t n)
+{
+    unsigned down = 0;
+    if (!sim.calm || sim.now < sim.trouble + 20 * SECOND || d->had_bad || d->moves || is_job(d) ||
+        str_eq(t->TaskSpecID, current) || !str_is(t->Status.State, "running"))
+        return;
+    bool replaced = false;
+    for (size_t i = 0; i < n; i++)
+        replaced |= same_place(d, &all[i], t) && runs(&all[i]) && str_eq(all[i].TaskSpecID, current);
+    if (d->order) {
+        CHECK(replaced);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) { /* slots that had a task, and have none that runs */
+        bool first = true, had = false, has = false;
+        for (size_t k = 0; k < n; k++) {
+            if (!same_place(d, &all[k], &all[i]))
+                continue;
+            first &= k >= i;
+            has |= runs(&all[k]);
+            had |= str_is(all[k].DesiredState, "shutdown") &&
+                   (str_is(all[k].Status.State, "running") || str_is(all[k].Status.State, "shutdown"));
+        }
+        down += first && had && !has;
+    }
+    CHECK(d->parallelism == 0 || down <= d->parallelism);
+}
+
+/* check_orders - what orchestratord has just written. */
+void check_orders(struct list changes)
+{
+    const struct txn_change *ch = changes.v;
+    struct store_snap *snap;
+    struct store_iter it;
+    struct arena a;
+    struct err e;
+    CHECK(store_begin(leader()->store, &snap, &e) == 0);
+    arena_init(&a, 64u << 20);
+    for (size_t i = 0; i < changes.n; i++, arena_reset(&a)) {
+        struct view_task *all = arena_array(&a, 4096, sizeof *all), *t = NULL;
+        struct str doc, service, current, desired;
+        struct declared *d;
+        size_t n = 0;
+        if (!str_is(ch[i].Kind, "task") || !mp_get_str(ch[i].Doc, "DesiredState", &desired) ||
+            store_get(snap, KIND_TASK, ch[i].ID, &doc) != 0 || !mp_get_str(doc, "ServiceID", &service) ||
+            !(d = declared_by(service)) || store_get(snap, KIND_SERVICE, service, &doc) != 0 ||
+            !mp_get_str(doc, "TaskSpecID", &current))
+            continue;
+        for (store_each_index(snap, IX_TASK_SERVICE, service, &it); store_next(&it); n++) {
+            CHECK(n < 4096 && view_task(it.doc, &all[n], &a, &e) == 0);
+            if (str_eq(all[n].ID, ch[i].ID))
+                t = &all[n];
+        }
+        if (t && (str_is(desired, "running") || str_is(desired, "complete")))
+            check_may_start(snap, d, t, all, n);
+        else if (t && str_is(desired, "shutdown"))
+            check_may_stop(d, t, current, all, n);
+    }
+    arena_done(&a);
+    store_end(snap);
+}
+
+/* ---- in the end ---- */
 
 /* attached_right - a running task is on the networks that its service wants, with an address of each family. */
 static bool attached_right(struct str doc, const struct declared *d)
@@ -134,57 +274,122 @@ static bool attached_right(struct str doc, const struct declared *d)
             on |= str_is(n[i].NetworkID, sim.networks[k].id) ? 1u << k : 0;
     }
     for (unsigned k = 0; k < NETWORKS_MAX; k++)
-        addresses += d->on & 1u << k ? 1u + sim.networks[k].six : 0;
+        addresses += d->v.on & 1u << k ? 1u + sim.networks[k].six : 0;
     arena_done(&a);
-    return on == d->on && addresses == have;
+    return on == d->v.on && addresses == have;
 }
 
-static const char *wrong_task(struct str doc, const struct declared *d, uint64_t *slots, unsigned *running)
+/* What a service's tasks are, counted. */
+struct census {
+    uint64_t slots; /* bits: where a task runs, or has done its job */
+    unsigned running, complete;
+};
+
+static unsigned place_of(const struct view_task *t, const struct declared *d)
 {
-    struct str state, desired, spec;
-    uint64_t slot;
-    if (!mp_get_str(doc, "Status.State", &state) || !mp_get_str(doc, "DesiredState", &desired) ||
-        !mp_get_str(doc, "TaskSpecID", &spec) || !mp_get_u64(doc, "Slot", &slot))
-        return "task is damaged";
-    if (str_is(desired, "running") != str_is(state, "running"))
-        return "a task is not in its desired state";
-    if (str_is(desired, "ready") || str_is(desired, "remove"))
+    if (d->mode == REPLICATED || d->mode == JOB)
+        return t->Slot < 64 ? (unsigned)t->Slot : 63;
+    for (unsigned i = 0; i < NODES; i++)
+        if (str_is(t->NodeID, sim.agents[i].node))
+            return i;
+    return 63;
+}
+
+static const char *count_task(const struct view_task *t, const struct declared *d, struct census *c)
+{
+    uint64_t bit = 1ull << place_of(t, d);
+    bool wanted = str_is(t->DesiredState, "running"), complete = str_is(t->Status.State, "complete");
+    if (str_is(t->DesiredState, "ready") || str_is(t->DesiredState, "remove"))
         return "a task is on its way";
-    if (!str_is(desired, "running"))
+    if (is_job(d)) {
+        if (t->JobIteration.Index != d->run)
+            return task_state_parse(t->Status.State) <= TASK_RUNNING ? "a task of a former run is left" : NULL;
+        if (!complete)
+            return task_state_parse(t->Status.State) <= TASK_RUNNING ? "a job is not done" : NULL;
+        c->complete += !(c->slots & bit);
+        c->slots |= bit;
         return NULL;
-    if (!str_is(spec, d->spec))
+    }
+    if (wanted != str_is(t->Status.State, "running"))
+        return "a task is not in its desired state";
+    if (!wanted)
+        return NULL;
+    if (!str_is(t->TaskSpecID, d->v.spec))
         return "a task has an old spec";
-    if (!attached_right(doc, d))
-        return "a task is not on its networks";
-    if (slot < 64 && *slots & 1ull << slot)
+    if (c->slots & bit)
         return "a slot runs twice";
-    *slots |= slot < 64 ? 1ull << slot : 0;
-    ++*running;
+    c->slots |= bit;
+    c->running++;
     return NULL;
 }
 
-static const char *wrong_service(struct store_snap *snap, const struct declared *d)
+/* count_tasks - NULL, or what is wrong with one of them. */
+static const char *count_tasks(struct store_snap *snap, const struct declared *d, struct census *c)
+{
+    struct store_iter it;
+    struct arena a;
+    struct err e;
+    const char *what = NULL;
+    arena_init(&a, 4u << 20);
+    for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it); arena_reset(&a)) {
+        struct view_task t;
+        CHECK(view_task(it.doc, &t, &a, &e) == 0);
+        const char *why = count_task(&t, d, c);
+        if (!why && str_is(t.DesiredState, "running") && !attached_right(it.doc, d))
+            why = "a task is not on its networks";
+        if (why)
+            what = why;
+    }
+    arena_done(&a);
+    return what;
+}
+
+/* eligible - nodes on which a global service has a task. */
+static uint64_t eligible(const struct declared *d)
+{
+    uint64_t nodes = 0;
+    for (unsigned i = 0; i < NODES; i++)
+        if (!d->zoned || sim.agents[i].zone)
+            nodes |= 1ull << i;
+    return nodes;
+}
+
+static const char *wrong_number(const struct declared *d, const struct census *c)
+{
+    switch (d->mode) {
+    case REPLICATED:
+        return c->running != d->replicas ? "the number of running tasks is wrong" : NULL;
+    case GLOBAL:
+        return c->slots != eligible(d) ? "a global service is not where it should be" : NULL;
+    case JOB:
+        return c->complete != d->replicas ? "the number of completed tasks is wrong" : NULL;
+    case GLOBAL_JOB:
+        return c->slots != eligible(d) ? "a global job was not done where it should be" : NULL;
+    }
+    return NULL;
+}
+
+static const char *wrong_service(struct store_snap *snap, struct declared *d)
 {
     struct view_service v;
     struct store_iter it;
     struct arena a;
     struct err e;
     struct str doc;
-    unsigned running = 0, specs = 0, ports = 0, vips = 0, want_vips = 0;
-    uint64_t slots = 0;
+    struct census c = { 0 };
+    unsigned specs = 0, ports = 0, vips = 0, want_vips = 0;
     arena_init(&a, 1 << 20);
     if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || view_service(doc, &v, &a, &e) != 0)
         return "service is missing";
-    bool updating = str_is(v.UpdateStatus.State, "updating");
+    bool updating = str_is(v.UpdateStatus.State, "updating") || str_is(v.UpdateStatus.State, "rollback_started");
     size_t endpoint_ports = v.Endpoint.Ports.n, endpoint_vips = v.Endpoint.VirtualIPs.n;
     arena_done(&a);
-    for (store_each_index(snap, IX_TASK_SERVICE, str_from(d->id), &it); store_next(&it);) {
-        const char *what = wrong_task(it.doc, d, &slots, &running);
-        if (what) {
-            store_iter_done(&it);
-            return what;
-        }
-    }
+    const char *what = count_tasks(snap, d, &c);
+    if (!what)
+        what = wrong_number(d, &c);
+    if (what)
+        return what;
+    sim.running += c.running;
     for (store_each_index(snap, IX_TASKSPEC_SERVICE, str_from(d->id), &it); store_next(&it);)
         specs++;
     for (store_each_index(snap, IX_RESERVATION_OWNER, str_from(d->id), &it); store_next(&it);) {
@@ -192,10 +397,8 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
         vips += str_starts(it.id, STR("addr/"));
     }
     for (unsigned i = 0; i < NETWORKS_MAX && !d->dnsrr; i++)
-        want_vips += d->on & 1u << i ? 1u + sim.networks[i].six : 0;
+        want_vips += d->v.on & 1u << i ? 1u + sim.networks[i].six : 0;
     want_vips += d->port != 0;
-    if (running != d->replicas)
-        return "the number of running tasks is wrong";
     if (updating)
         return "the update does not end";
     if (ports != (d->port != 0) || endpoint_ports != ports)
@@ -203,6 +406,34 @@ static const char *wrong_service(struct store_snap *snap, const struct declared 
     if (vips != want_vips || endpoint_vips != vips)
         return "virtual addresses are wrong";
     return specs > 12 ? "taskspecs pile up" : NULL;
+}
+
+/* unfinished - a bad update that has not come to its declared end; NULL: all have. */
+const char *unfinished(void)
+{
+    static const char *const ends[] = { "paused", "completed", "rollback_completed" };
+    struct store_snap *snap;
+    struct err e;
+    const char *what = NULL;
+    CHECK(store_begin(leader()->store, &snap, &e) == 0);
+    for (unsigned i = 0; i < SERVICES_MAX && !what; i++) {
+        struct declared *d = &sim.services[i];
+        struct str doc = STR(""), state = STR("none"), spec = STR("");
+        if (!d->id[0] || !d->v.bad)
+            continue;
+        if (store_get(snap, KIND_SERVICE, str_from(d->id), &doc) != 0 || !mp_get_str(doc, "TaskSpecID", &spec))
+            what = "service is missing";
+        else if (!mp_get_str(doc, "UpdateStatus.State", &state) || !str_is(state, ends[d->action]))
+            what = "a bad update has not ended as declared";
+        else if (str_is(spec, d->v.spec) == (d->action == ROLLBACK))
+            what = "a bad update ended with the wrong spec";
+        if (what)
+            snprintf(sim.why, sizeof sim.why,
+                     "service %s: mode %d, action %d, order %u, replicas %u, parallelism %u: " STR_FMT, d->id, d->mode,
+                     d->action, d->order, d->replicas, d->parallelism, STR_ARG(state));
+    }
+    store_end(snap);
+    return what;
 }
 
 static bool owned(struct store_snap *snap, struct str reservation)
@@ -238,6 +469,7 @@ const char *wrong(void)
     struct err e;
     struct str service;
     const char *what = NULL;
+    sim.running = 0;
     CHECK(store_begin(leader()->store, &snap, &e) == 0);
     for (unsigned i = 0; i < SERVICES_MAX && !what; i++)
         if (sim.services[i].id[0])
@@ -269,13 +501,11 @@ const char *wrong(void)
     store_end(snap);
     /* and the nodes agree */
     struct task_life *t;
-    size_t live = 0, declared = 0;
+    size_t live = 0;
     for (unsigned i = 0; i < NODES; i++)
         for (struct table_pos pos = { 0 }; table_next(&sim.agents[i].tasks, &pos, NULL, &t);)
             live += t->state <= TASK_RUNNING;
-    for (unsigned i = 0; i < SERVICES_MAX; i++)
-        declared += sim.services[i].id[0] ? sim.services[i].replicas : 0;
-    if (!what && live != declared)
+    if (!what && live != sim.running)
         what = "nodes run something else";
     return what;
 }

@@ -40,6 +40,12 @@ uint64_t follow(struct manager *m, struct err *result)
     return revision;
 }
 
+static int read_stored(void *arg, enum kind kind, struct str id, struct buf *out, struct err *e)
+{
+    (void)arg;
+    return sm_get(leader()->sm, kind, id, out, e);
+}
+
 /* apply - as raftd does with an entry once it is committed: the leader at once, the others a little later. */
 uint64_t apply(unsigned who, struct list requires, struct list changes, uint64_t term, struct err *result)
 {
@@ -51,14 +57,19 @@ uint64_t apply(unsigned who, struct list requires, struct list changes, uint64_t
         printf("refused: %s\n", e.msg);
         CHECK(!"a sound transaction");
     }
-    const struct txn_change *ch = changes.v;
-    for (size_t i = 0; i < changes.n; i++) {
-        if (authority_check(who, &ch[i], &e) != 0) {
-            printf("refused: %s\n", e.msg);
-            CHECK(!"an authorized transaction");
+    if (authority_check_txn(who, &en, read_stored, NULL, &e) != 0) {
+        if (who == 1u << WHO_ORCHESTRATORD &&
+            strstr(e.msg, "service.Spec")) { /* a rollback of what has changed since */
+            err_set(result, ERR_CONFLICT, "%s", e.msg);
+            sim.conflicts++;
+            return 0;
         }
-        back |= goes_back(&ch[i]);
+        printf("refused: %s\n", e.msg);
+        CHECK(!"an authorized transaction");
     }
+    const struct txn_change *ch = changes.v;
+    for (size_t i = 0; i < changes.n; i++)
+        back |= goes_back(&ch[i]);
     if (sim.nlog == sim.cap_log) {
         sim.cap_log = sim.cap_log ? sim.cap_log * 2 : 1024;
         sim.log = reallocarray(sim.log, sim.cap_log, sizeof *sim.log);
@@ -79,6 +90,8 @@ uint64_t apply(unsigned who, struct list requires, struct list changes, uint64_t
         CHECK(!"only lost races");
     }
     check_step();
+    if (result->code == 0 && who == 1u << WHO_ORCHESTRATORD)
+        check_orders(changes);
     return revision;
 }
 

@@ -32,9 +32,13 @@ static void open_manager(unsigned i)
 
 static void begin(uint64_t seed)
 {
-    sim = (struct sim){
-        .seed = seed, .patient = seed % 2 == 0, .rng = seed, .now = 1700000000ll * SECOND, .faults = true, .term = 1
-    };
+    sim = (struct sim){ .seed = seed,
+                        .patient = seed % 2 == 0,
+                        .calm = seed % 3 == 0,
+                        .rng = seed,
+                        .now = 1700000000ll * SECOND,
+                        .faults = true,
+                        .term = 1 };
     for (unsigned i = 0; i < MANAGERS; i++)
         open_manager(i);
     for (unsigned i = 0; i < MANAGERS; i++)
@@ -103,6 +107,9 @@ static void heal(void)
         if (strcmp(sim.availability[i], "active") != 0)
             set_availability(i, "active");
     }
+    for (unsigned i = 0; i < 2; i++) /* all that is declared fits */
+        if (!sim.agents[i].zone)
+            sim.agents[i].zone = true, set_availability(i, "active");
     for (unsigned i = 0; i < SERVICES_MAX; i++) /* a last storm, with nothing after it that would hide what it left */
         if (sim.services[i].id[0]) {
             user_change("delete", KIND_SERVICE, str_from(sim.services[i].id), NULL);
@@ -110,27 +117,54 @@ static void heal(void)
         }
 }
 
+/* settle - until all is as it should be; what is not, when it is still so after ten minutes. */
+static const char *settle(const char *(*look)(void))
+{
+    const char *what = "nothing was checked";
+    int64_t last = sim.now + 600 * SECOND;
+    for (int64_t at = sim.now; what && sim.now < last; at += SECOND) {
+        while (sim.now < at)
+            step();
+        what = look();
+    }
+    return what;
+}
+
+/* update - every service that runs something, at once. */
+static void update(bool bad)
+{
+    for (unsigned i = 0; i < SERVICES_MAX; i++) {
+        struct declared *d = &sim.services[i];
+        if (d->id[0] && !is_job(d) && (d->mode == GLOBAL || d->replicas))
+            redeclare(d, true, bad);
+    }
+}
+
 static bool run(uint64_t seed, int64_t seconds)
 {
     printf("swarm_sim: seed %" PRIu64 "\n", seed);
     fflush(stdout);
     begin(seed);
-    int64_t healed = sim.now + seconds * SECOND, last = healed + 600 * SECOND;
+    int64_t healed = sim.now + seconds * SECOND;
     while (sim.now < healed)
         step();
     heal();
-    const char *what = "nothing was checked";
-    for (int64_t look = sim.now; what && sim.now < last; look += SECOND) {
-        while (sim.now < look)
-            step();
-        what = wrong();
+    const char *what = settle(wrong);
+    double converged = (double)(sim.now - healed) / (double)SECOND;
+    if (!what) { /* an update that fails ends as declared, and a good one mends what it left */
+        update(true);
+        what = settle(unfinished);
+    }
+    if (!what) {
+        update(false);
+        what = settle(wrong);
     }
     printf("swarm_sim: seed %" PRIu64 ": %s; %" PRIu64 " transactions with %" PRIu64 " changes, %" PRIu64
            " conflicts, %" PRIu64 " late; %" PRIu64 " kills, %" PRIu64 " take-overs, %" PRIu64 " cuts, %" PRIu64
            " power-offs, %" PRIu64 " removals; %" PRIu64 " answers about networks, %" PRIu64
            " drained; converged after %.1f s\n",
            seed, what ? what : "ok", sim.txns, sim.applied_changes, sim.conflicts, sim.late, sim.kills, sim.takeovers,
-           sim.cuts, sim.offs, sim.removals, sim.told, sim.drained, (double)(sim.now - healed) / (double)SECOND);
+           sim.cuts, sim.offs, sim.removals, sim.told, sim.drained, converged);
     if (what && sim.why[0])
         printf("%s\n", sim.why);
     end();

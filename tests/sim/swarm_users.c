@@ -3,11 +3,11 @@
 
 static void put_networks(struct buf *b, const struct declared *d)
 {
-    unsigned n = (unsigned)__builtin_popcount(d->on);
+    unsigned n = (unsigned)__builtin_popcount(d->v.on);
     mp_cstr(b, "Networks");
     mp_array(b, n);
     for (unsigned i = 0; i < NETWORKS_MAX; i++)
-        if (d->on & 1u << i) {
+        if (d->v.on & 1u << i) {
             mp_map(b, 1);
             mp_kv_cstr(b, "Target", sim.networks[i].id);
         }
@@ -23,20 +23,37 @@ static unsigned some_networks(void)
     return on;
 }
 
-static void put_spec(struct buf *b, const struct declared *d)
+static void put_mode(struct buf *b, const struct declared *d)
 {
-    mp_cstr(b, "Spec");
-    mp_map(b, 5);
-    mp_kv_cstr(b, "Name", d->id);
+    static const char *const name[] = { "Replicated", "Global", "ReplicatedJob", "GlobalJob" };
     mp_cstr(b, "Mode");
     mp_map(b, 1);
-    mp_cstr(b, "Replicated");
-    mp_map(b, 1);
-    mp_kv_u64(b, "Replicas", d->replicas);
-    mp_cstr(b, "UpdateConfig");
-    mp_map(b, 2);
-    mp_kv_u64(b, "Parallelism", d->parallelism);
-    mp_kv_cstr(b, "Order", d->order ? "start-first" : "stop-first");
+    mp_cstr(b, name[d->mode]);
+    mp_map(b, d->mode == REPLICATED ? 1 : d->mode == JOB ? 2 : 0);
+    if (d->mode == REPLICATED)
+        mp_kv_u64(b, "Replicas", d->replicas);
+    if (d->mode == JOB) {
+        mp_kv_u64(b, "MaxConcurrent", d->concurrent);
+        mp_kv_u64(b, "TotalCompletions", d->replicas);
+    }
+}
+
+static void put_update(struct buf *b, const struct declared *d)
+{
+    static const char *const action[] = { "pause", "continue", "rollback" };
+    static const char *const configs[] = { "UpdateConfig", "RollbackConfig" };
+    for (unsigned i = 0; i < 2; i++) {
+        mp_cstr(b, configs[i]);
+        mp_map(b, 4);
+        mp_kv_u64(b, "Parallelism", d->parallelism);
+        mp_kv_cstr(b, "Order", d->order ? "start-first" : "stop-first");
+        mp_kv_cstr(b, "FailureAction", i ? "pause" : action[d->action]);
+        mp_kv_i64(b, "Monitor", 3 * SECOND);
+    }
+}
+
+static void put_ports(struct buf *b, const struct declared *d)
+{
     mp_cstr(b, "EndpointSpec");
     mp_map(b, 2);
     mp_kv_cstr(b, "Mode", d->dnsrr ? "dnsrr" : "vip");
@@ -48,18 +65,49 @@ static void put_spec(struct buf *b, const struct declared *d)
         if (d->port > 1)
             mp_kv_u64(b, "PublishedPort", d->port);
     }
+}
+
+static void put_template(struct buf *b, const struct declared *d)
+{
     mp_cstr(b, "TaskTemplate");
-    mp_map(b, 4);
+    mp_map(b, 6);
+    mp_cstr(b, "ContainerSpec");
+    mp_map(b, 1);
+    mp_kv_cstr(b, "Image", d->v.bad ? "bad" : "good");
     put_networks(b, d);
-    mp_kv_u64(b, "ForceUpdate", d->version);
+    mp_kv_u64(b, "ForceUpdate", d->v.number);
     mp_cstr(b, "RestartPolicy");
     mp_map(b, 1);
     mp_kv_i64(b, "Delay", 500 * MS);
+    mp_cstr(b, "Placement");
+    mp_map(b, 2);
+    mp_cstr(b, "Constraints");
+    mp_array(b, d->zoned);
+    if (d->zoned)
+        mp_cstr(b, "node.labels.zone==a");
+    mp_kv_u64(b, "MaxReplicas", d->per_node);
     mp_cstr(b, "Resources");
     mp_map(b, 1);
     mp_cstr(b, "Reservations");
     mp_map(b, 1);
-    mp_kv_i64(b, "MemoryBytes", (1 + d->version % 3) << 20);
+    mp_kv_i64(b, "MemoryBytes", (1 + d->v.number % 3) << 20);
+}
+
+static void put_spec(struct buf *b, const struct declared *d)
+{
+    bool job = d->mode == JOB || d->mode == GLOBAL_JOB;
+    mp_cstr(b, "Spec");
+    mp_map(b, job ? 5 : 7);
+    mp_kv_cstr(b, "Name", d->id);
+    mp_cstr(b, "Labels");
+    mp_map(b, d->moves);
+    if (d->moves)
+        mp_kv_cstr(b, "microswarm.rebalance", "1");
+    put_mode(b, d);
+    if (!job) /* which jobs do not have */
+        put_update(b, d);
+    put_ports(b, d);
+    put_template(b, d);
 }
 
 void user_change(const char *op, enum kind kind, struct str id, struct buf *doc)
@@ -78,16 +126,16 @@ static void put_taskspec(struct declared *d, struct buf *b)
 {
     struct buf spec = BUF_INIT;
     struct str raw;
-    make_id(d->spec);
+    make_id(d->v.spec);
     mp_map(&spec, 1);
     put_spec(&spec, d);
     mp_map(b, 4);
-    mp_kv_cstr(b, "ID", d->spec);
+    mp_kv_cstr(b, "ID", d->v.spec);
     mp_kv_cstr(b, "ServiceID", d->id);
     mp_kv_cstr(b, "CredentialID", "");
     CHECK(mp_path(buf_str(&spec), "Spec.TaskTemplate", &raw));
     mp_kv_raw(b, "Spec", raw);
-    user_change("create", KIND_TASKSPEC, str_from(d->spec), b);
+    user_change("create", KIND_TASKSPEC, str_from(d->v.spec), b);
     buf_done(&spec);
 }
 
@@ -102,54 +150,123 @@ static uint64_t free_port(void)
     return port;
 }
 
+bool is_job(const struct declared *d)
+{
+    return d->mode == JOB || d->mode == GLOBAL_JOB;
+}
+
+/* some_number - of replicas; few where only some nodes are allowed, so that at last all of them fit. */
+static unsigned some_number(const struct declared *d)
+{
+    unsigned n = (unsigned)below(d->zoned ? 4 : 12);
+    return d->per_node && n > NODES * d->per_node ? NODES * d->per_node : n;
+}
+
+/* put_run - what apid says of a job's run. */
+static void put_run(struct buf *b, const struct declared *d)
+{
+    mp_cstr(b, "JobStatus");
+    mp_map(b, 2);
+    mp_cstr(b, "JobIteration");
+    mp_map(b, 1);
+    mp_kv_u64(b, "Index", d->run);
+    mp_kv_i64(b, "LastExecution", sim.now);
+}
+
+static void choose(struct declared *d)
+{
+    *d = (struct declared){ .mode = chance(60) ? REPLICATED : (enum mode)below(4),
+                            .order = (unsigned)below(2),
+                            .parallelism = (unsigned)below(4),
+                            .action = (enum action)below(3),
+                            .zoned = chance(20),
+                            .moves = chance(20),
+                            .port = below(3) };
+    if (is_job(d)) {
+        d->port = 0;
+        d->concurrent = 1 + (unsigned)below(4);
+    } else {
+        if (d->port == 2)
+            d->port = free_port();
+        d->dnsrr = d->port == 0 && chance(30);
+    }
+    d->v.on = some_networks();
+    d->per_node = d->mode == REPLICATED && d->order == 0 && !d->zoned && chance(20) ? 1 + (unsigned)below(3) : 0;
+    d->replicas = some_number(d);
+}
+
 void declare(struct declared *d)
 {
     struct buf b = BUF_INIT;
     d->id[0] = 0;
-    *d = (struct declared){ .replicas = (unsigned)below(12),
-                            .order = (unsigned)below(2),
-                            .parallelism = (unsigned)below(4),
-                            .port = below(3),
-                            .on = some_networks() };
-    if (d->port == 2)
-        d->port = free_port();
-    d->dnsrr = d->port == 0 && chance(30);
+    choose(d);
     make_id(d->id);
     put_taskspec(d, &b);
-    mp_map(&b, 3);
+    mp_map(&b, 3 + is_job(d));
     mp_kv_cstr(&b, "ID", d->id);
-    mp_kv_cstr(&b, "TaskSpecID", d->spec);
+    mp_kv_cstr(&b, "TaskSpecID", d->v.spec);
+    if (is_job(d))
+        put_run(&b, d);
     put_spec(&b, d);
     user_change("create", KIND_SERVICE, str_from(d->id), &b);
     buf_done(&b);
 }
 
-static void redeclare(struct declared *d, bool new_spec)
+/* look_back - what apid would find: the service may have been rolled back. */
+static void look_back(struct declared *d, struct buf *old, struct str *ret_spec)
 {
-    struct buf b = BUF_INIT;
+    struct err e;
+    struct str id;
+    CHECK(sm_get(leader()->sm, KIND_SERVICE, str_from(d->id), old, &e) == 0);
+    CHECK(mp_find(buf_str(old), "Spec", ret_spec) && mp_get_str(buf_str(old), "TaskSpecID", &id));
+    if (str_is(id, d->before.spec))
+        d->v = d->before;
+    CHECK(str_is(id, d->v.spec));
+}
+
+void redeclare(struct declared *d, bool new_spec, bool bad)
+{
+    struct buf b = BUF_INIT, old = BUF_INIT;
+    struct str spec;
+    look_back(d, &old, &spec);
     if (new_spec) {
-        d->version++;
+        d->before = d->v;
+        d->v.number = ++d->versions;
+        d->v.bad = bad;
+        d->had_bad |= bad;
         if (chance(50))
-            d->on = some_networks();
+            d->v.on = some_networks();
         put_taskspec(d, &b);
     } else {
-        d->replicas = (unsigned)below(12);
+        d->replicas = some_number(d);
     }
-    mp_map(&b, 3);
-    mp_kv_cstr(&b, "TaskSpecID", d->spec);
+    d->run++;
+    mp_map(&b, 3 + 2 * new_spec + is_job(d));
+    mp_kv_cstr(&b, "TaskSpecID", d->v.spec);
     mp_cstr(&b, "UpdateStatus");
     mp_nil(&b);
+    if (new_spec) {
+        mp_kv_raw(&b, "PreviousSpec", spec);
+        mp_kv_cstr(&b, "PreviousTaskSpecID", d->before.spec);
+    }
+    if (is_job(d))
+        put_run(&b, d);
     put_spec(&b, d);
     user_change("update", KIND_SERVICE, str_from(d->id), &b);
     buf_done(&b);
+    buf_done(&old);
 }
 
-static void put_node_spec(struct buf *b, const char *availability)
+static void put_node_spec(struct buf *b, const char *availability, bool zone)
 {
     mp_cstr(b, "Spec");
-    mp_map(b, 2);
+    mp_map(b, 3);
     mp_kv_cstr(b, "Role", "worker");
     mp_kv_cstr(b, "Availability", availability);
+    mp_cstr(b, "Labels");
+    mp_map(b, zone);
+    if (zone)
+        mp_kv_cstr(b, "zone", "a");
 }
 
 void set_availability(unsigned i, const char *availability)
@@ -158,7 +275,7 @@ void set_availability(unsigned i, const char *availability)
     if (sim.agents[i].gone)
         return;
     mp_map(&b, 1);
-    put_node_spec(&b, availability);
+    put_node_spec(&b, availability, sim.agents[i].zone);
     user_change("update", KIND_NODE, str_from(sim.agents[i].node), &b);
     buf_done(&b);
     sim.availability[i] = availability;
@@ -173,7 +290,7 @@ void join(unsigned i)
     make_id(a->node);
     mp_map(&b, 3);
     mp_kv_cstr(&b, "ID", a->node);
-    put_node_spec(&b, "active");
+    put_node_spec(&b, "active", a->zone);
     mp_cstr(&b, "Status");
     mp_map(&b, 1);
     mp_kv_cstr(&b, "State", "unknown");
@@ -236,7 +353,7 @@ static void change_network(unsigned i)
         return;
     }
     for (unsigned s = 0; s < SERVICES_MAX; s++)
-        if (sim.services[s].id[0] && sim.services[s].on & 1u << i)
+        if (sim.services[s].id[0] && (sim.services[s].v.on | sim.services[s].before.on) & 1u << i)
             return;
     user_change("delete", KIND_NETWORK, str_from(n->id), NULL);
     n->id[0] = 0;
@@ -253,14 +370,16 @@ void user_acts(void)
         declare(d);
     else if (chance(15))
         user_change("delete", KIND_SERVICE, str_from(d->id), NULL), d->id[0] = 0, chance(50) ? declare(d) : (void)0;
-    else if (chance(10))
+    else if (chance(10) && !sim.calm)
         set_availability(node, availability[below(3)]);
-    else if (chance(3))
+    else if (chance(5) && !sim.calm)
+        sim.agents[node].zone ^= 1, set_availability(node, sim.availability[node]);
+    else if (chance(3) && !sim.calm)
         remove_node(node);
     else if (sim.agents[node].gone && chance(20))
         join(node), restart_agent(node);
     else
-        redeclare(d, chance(40));
+        redeclare(d, chance(40), chance(20));
 }
 
 void fault(void)
@@ -276,7 +395,7 @@ void fault(void)
     } else if (chance(10)) {
         if (sim.managers[i / CONTROLLERS].up)
             switch_manager_off(i / CONTROLLERS);
-    } else if (chance(60)) {
+    } else if (chance(60) || sim.calm) {
         if (sim.agents[n].up)
             restart_agent(n);
     } else if (chance(50)) {

@@ -76,6 +76,7 @@ struct task_life { /* on a node */
     enum task_state state, desired, acked;
     bool removed, dirty;
     bool drains, drained; /* as assigned */
+    bool bad, once;       /* it fails; it ends by itself */
     int64_t stop_at;      /* it stops without the manager's word then */
     uint64_t gen;
 };
@@ -99,6 +100,7 @@ struct agent {
     bool up;
     bool cut;         /* no manager can be reached */
     bool gone;        /* the swarm has removed this node */
+    bool zone;        /* has the label zone=a */
     unsigned manager; /* who leads, as it believes */
     uint64_t gen, seq, heartbeat_ms;
     bool hello_out, poll_out, status_out;
@@ -129,11 +131,27 @@ struct manager {
     int64_t tick_at;
 };
 
+enum mode { REPLICATED, GLOBAL, JOB, GLOBAL_JOB };
+enum action { PAUSE, CONTINUE, ROLLBACK };
+struct version { /* of a service's tasks */
+    char spec[ID_SIZE];
+    unsigned number;
+    unsigned on; /* bits: of sim.networks */
+    bool bad;    /* its containers fail soon after they begin */
+};
 struct declared { /* what the user wants; id "" none */
-    char id[ID_SIZE], spec[ID_SIZE];
-    unsigned replicas, version, order, parallelism;
+    char id[ID_SIZE];
+    struct version v, before; /* before: what a rollback goes back to */
+    enum mode mode;
+    unsigned replicas, versions, order, parallelism; /* replicas: of a job, how many are to complete */
+    unsigned concurrent;                             /* of a job */
+    unsigned per_node;                               /* 0: no limit */
+    uint64_t run;                                    /* of a job: JobIteration */
+    enum action action;
+    bool had_bad;
+    bool zoned;    /* only on nodes with the label zone=a */
+    bool moves;    /* may be rebalanced */
     uint64_t port; /* 0 none, 1 automatic, else the number */
-    unsigned on;   /* bits: of sim.networks */
     bool dnsrr;
 };
 
@@ -159,8 +177,10 @@ struct sim {
     struct declared_net networks[NETWORKS_MAX];
     char ingress[ID_SIZE];
     bool faults;
-    bool patient; /* managers wait for the nodes' word for as long as it takes */
-    uint64_t told, drained;
+    int64_t trouble; /* when a node was down last */
+    bool calm;       /* nodes and containers do not fail by themselves: what is missing, an update took */
+    bool patient;    /* managers wait for the nodes' word for as long as it takes */
+    uint64_t told, drained, running;
     char why[1600];
     const char *availability[NODES];
     uint64_t txns, conflicts, kills, takeovers, late, cuts, offs, removals, applied_changes;
@@ -224,6 +244,9 @@ extern const struct disp_calls sim_disp_calls;
 /* swarm_users.c: what users declare, and what breaks */
 void user_change(const char *op, enum kind kind, struct str id, struct buf *doc);
 void declare(struct declared *d);
+/* redeclare - with a new version, else with another number of replicas. */
+void redeclare(struct declared *d, bool new_version, bool bad);
+bool is_job(const struct declared *d);
 void set_availability(unsigned i, const char *availability);
 void join(unsigned i);
 void create_network(char id[ID_SIZE], const char *subnet, bool six, bool ingress);
@@ -232,4 +255,6 @@ void fault(void);
 
 /* swarm_checks.c: what must hold after every transaction, and in the end */
 void check_step(void);
+void check_orders(struct list changes);
+const char *unfinished(void);
 const char *wrong(void);
