@@ -53,7 +53,7 @@ struct sched {
     uint64_t epoch;  /* counts changes of what nodes are: what was sorted by that has to be sorted again */
     unsigned *log;   /* numbers of nodes where something became free, or else changed for the better */
     size_t nlog, log_cap;
-    uint64_t log_base;                  /* how many were forgotten before log[0] */
+    uint64_t log_base, log_read;        /* how many were forgotten before log[0]; how far somebody has read */
     struct sched_link pools;            /* classes whose nodes are sorted, the one used last at the end */
     size_t pooled;                      /* nodes in all of those */
     struct sched_priority *priorities;  /* highest first */
@@ -69,6 +69,7 @@ struct sched {
     size_t ntouched, touched_cap, nbranches, branches_cap;
     size_t waiting; /* tasks that want a decision */
     uint64_t specs_seen, passes;
+    uint64_t changes; /* counts what may let a task in that had no hope */
     int64_t swept_ns; /* when old failures were forgotten last */
     struct arena scratch;
     struct buf key;

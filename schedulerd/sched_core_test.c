@@ -1,4 +1,5 @@
-/* Scenarios in testdata/core: `node`, `spec`, `task`, `del` lines build the mirror; `pass` prints what is decided. */
+/* Scenarios in testdata/core: `node`, `spec`, `service`, `task`, `del-` lines build the mirror; `pass`, `rebalance` and
+ * `enforce` print what is decided. */
 #include "schedulerd/sched_core.h"
 
 #include <setjmp.h>
@@ -57,6 +58,20 @@ static void put_map(struct buf *b, const struct args *a, const char *prefix)
         }
 }
 
+static void put_one_generic(struct buf *b, struct str kind, const char *value)
+{
+    bool named = *value < '0' || *value > '9';
+    mp_map(b, 1);
+    mp_cstr(b, named ? "NamedResourceSpec" : "DiscreteResourceSpec");
+    mp_map(b, 2);
+    mp_cstr(b, "Kind");
+    mp_str(b, kind);
+    if (named)
+        mp_kv_cstr(b, "Value", value);
+    else
+        mp_kv_i64(b, "Value", strtoll(value, NULL, 10));
+}
+
 static void put_generic(struct buf *b, const struct args *a)
 {
     size_t count = 0;
@@ -67,12 +82,7 @@ static void put_generic(struct buf *b, const struct args *a)
         if (strncmp(a->words[i], "kind.", 5) == 0) {
             char *eq = strchr(a->words[i], '=');
             CHECK(eq != NULL);
-            mp_map(b, 1);
-            mp_cstr(b, "DiscreteResourceSpec");
-            mp_map(b, 2);
-            mp_cstr(b, "Kind");
-            mp_str(b, (struct str){ a->words[i] + 5, (size_t)(eq - a->words[i]) - 5 });
-            mp_kv_i64(b, "Value", strtoll(eq + 1, NULL, 10));
+            put_one_generic(b, (struct str){ a->words[i] + 5, (size_t)(eq - a->words[i]) - 5 }, eq + 1);
         }
 }
 
@@ -128,7 +138,10 @@ static void add_node(struct scenario *sc, const char *id, const struct args *a)
     mp_cstr(&b, "Labels");
     put_map(&b, a, "engine.");
     mp_cstr(&b, "Plugins");
-    mp_array(&b, (*arg(a, "log", "") != 0) + (*arg(a, "volume", "") != 0));
+    mp_array(&b, (*arg(a, "log", "") != 0) + (*arg(a, "volume", "") != 0) + (*arg(a, "net", "") != 0) +
+                     (*arg(a, "kernel", "") != 0));
+    put_plugin(&b, "Network", arg(a, "net", ""));
+    put_plugin(&b, "Kernel", arg(a, "kernel", ""));
     put_plugin(&b, "Log", arg(a, "log", ""));
     put_plugin(&b, "Volume", arg(a, "volume", ""));
     mp_cstr(&b, "Status");
@@ -171,6 +184,32 @@ static void put_placement(struct buf *b, const struct args *a)
         put_platform(b, arg(a, "platform", ""));
 }
 
+static bool network_of(void *arg_, struct str id, struct str *ret_driver, bool *ret_encrypted)
+{
+    (void)arg_;
+    *ret_encrypted = str_is(id, "encrypted");
+    *ret_driver = *ret_encrypted ? STR("overlay") : id;
+    return !str_is(id, "unknown");
+}
+
+static void put_mount(struct buf *b, const char *volume)
+{
+    bool cluster = strcmp(volume, "cluster") == 0;
+    mp_cstr(b, "ContainerSpec");
+    mp_map(b, 1);
+    mp_cstr(b, "Mounts");
+    mp_array(b, 1);
+    mp_map(b, cluster ? 1 : 2);
+    mp_kv_cstr(b, "Type", cluster ? "cluster" : "volume");
+    if (cluster)
+        return;
+    mp_cstr(b, "VolumeOptions");
+    mp_map(b, 1);
+    mp_cstr(b, "DriverConfig");
+    mp_map(b, 1);
+    mp_kv_cstr(b, "Name", volume);
+}
+
 static void add_spec(struct scenario *sc, const char *id, const struct args *a)
 {
     struct buf b = BUF_INIT;
@@ -179,20 +218,16 @@ static void add_spec(struct scenario *sc, const char *id, const struct args *a)
     mp_map(&b, 3);
     mp_kv_cstr(&b, "ID", id);
     mp_cstr(&b, "Spec");
-    mp_map(&b, 2 + (*log != 0) + (*volume != 0));
-    if (*volume) {
-        mp_cstr(&b, "ContainerSpec");
-        mp_map(&b, 1);
-        mp_cstr(&b, "Mounts");
-        mp_array(&b, 1);
-        mp_map(&b, 2);
-        mp_kv_cstr(&b, "Type", "volume");
-        mp_cstr(&b, "VolumeOptions");
-        mp_map(&b, 1);
-        mp_cstr(&b, "DriverConfig");
-        mp_map(&b, 1);
-        mp_kv_cstr(&b, "Name", volume);
-    }
+    mp_map(&b, 3 + (*log != 0) + (*volume != 0));
+    if (*volume)
+        put_mount(&b, volume);
+    mp_cstr(&b, "Networks");
+    mp_array(&b, count_of(a, "net="));
+    for (unsigned i = 0; i < a->n; i++)
+        if (strncmp(a->words[i], "net=", 4) == 0) {
+            mp_map(&b, 1);
+            mp_kv_cstr(&b, "Target", a->words[i] + 4);
+        }
     if (*log) {
         mp_cstr(&b, "LogDriver");
         mp_map(&b, 1);
@@ -209,22 +244,53 @@ static void add_spec(struct scenario *sc, const char *id, const struct args *a)
     mp_cstr(&b, "Ports");
     mp_array(&b, *host != 0);
     if (*host) {
-        mp_map(&b, 3);
+        mp_map(&b, 4);
+        mp_kv_cstr(&b, "Protocol", arg(a, "proto", "tcp"));
         mp_kv_cstr(&b, "PublishMode", "host");
         mp_kv_u64(&b, "TargetPort", 1);
         mp_kv_u64(&b, "PublishedPort", strtoull(host, NULL, 10));
     }
-    assert_int_equal(sched_put_spec(&sc->s, str_from(id), buf_str(&b), NULL, NULL, &e), 0);
+    assert_int_equal(sched_put_spec(&sc->s, str_from(id), buf_str(&b), network_of, NULL, &e), 0);
     buf_done(&b);
+}
+
+/* given.gpu=a: what the task's document says it has. */
+static struct list given(struct scenario *sc, const struct args *a)
+{
+    struct view_generic *v = arena_array(&sc->a, a->n + 1, sizeof *v);
+    size_t n = 0;
+    CHECK(v != NULL);
+    for (unsigned i = 0; i < a->n; i++)
+        if (strncmp(a->words[i], "given.", 6) == 0) {
+            char *eq = strchr(a->words[i], '=');
+            CHECK(eq != NULL);
+            v[n].NamedResourceSpec = arena_alloc(&sc->a, sizeof(struct view_named));
+            *v[n++].NamedResourceSpec =
+                (struct view_named){ { a->words[i] + 6, (size_t)(eq - a->words[i]) - 6 }, str_from(eq + 1) };
+        }
+    return (struct list){ v, n };
+}
+
+static void add_service(struct scenario *sc, const char *id, const struct args *a)
+{
+    struct sched_policy p = { 0 };
+    CHECK(view_priority(str_from(arg(a, "priority", "0")), &p.priority));
+    if (*arg(a, "rebalance", ""))
+        CHECK(view_rebalance(str_from(arg(a, "rebalance", "")), &p.rebalance));
+    sched_put_service(&sc->s, str_from(id), &p);
 }
 
 static void add_task(struct scenario *sc, const char *id, const struct args *a)
 {
+    static struct view_evict evicted;
     struct view_task t = { .ID = str_from(id),
                            .ServiceID = str_from(arg(a, "svc", "s")),
                            .TaskSpecID = str_from(arg(a, "spec", arg(a, "svc", "s"))),
                            .NodeID = str_from(arg(a, "node", "")),
                            .DesiredState = str_from(arg(a, "desired", "running")),
+                           .Slot = strtoull(arg(a, "slot", "1"), NULL, 10),
+                           .Evict = *arg(a, "evicted", "") ? &evicted : NULL,
+                           .GenericResources = given(sc, a),
                            .Status = { .State = str_from(arg(a, "state", *arg(a, "node", "") ? "running" : "pending")),
                                        .AppliedAt = NOW - (int64_t)(strtod(arg(a, "ago", "0"), NULL) * 1e9) } };
     sched_put_task(&sc->s, &t, NOW);
@@ -235,20 +301,50 @@ static int by_text(const void *a, const void *b)
     return str_cmp(*(const struct str *)a, *(const struct str *)b);
 }
 
+static void say_generic(const struct list *l, struct buf *out)
+{
+    const struct view_generic *g = l->v;
+    for (size_t i = 0; i < l->n; i++)
+        if (g[i].NamedResourceSpec)
+            buf_printf(out, " " STR_FMT "=" STR_FMT, STR_ARG(g[i].NamedResourceSpec->Kind),
+                       STR_ARG(g[i].NamedResourceSpec->Value));
+        else
+            buf_printf(out, " " STR_FMT "=%lld", STR_ARG(g[i].DiscreteResourceSpec->Kind),
+                       (long long)g[i].DiscreteResourceSpec->Value);
+}
+
+static void say_evictions(const struct sched_eviction *v, size_t n, struct buf *out)
+{
+    for (size_t i = 0; i < n; i++)
+        buf_printf(out, "evict " STR_FMT ": %s\n", STR_ARG(v[i].task), v[i].reason);
+}
+
 static void run_pass(struct scenario *sc, size_t max, struct buf *out)
 {
     struct sched_decisions d;
     bool more = sched_pass(&sc->s, NOW, max, &sc->a, &d);
     for (size_t i = 0; i < d.n; i++) {
-        if (d.v[i].obsolete)
+        if (d.v[i].obsolete) {
             buf_printf(out, "end " STR_FMT "\n", STR_ARG(d.v[i].task));
-        else if (d.v[i].reason)
+        } else if (d.v[i].reason) {
             buf_printf(out, "refuse " STR_FMT ": %s\n", STR_ARG(d.v[i].task), d.v[i].reason);
-        else
-            buf_printf(out, "%s " STR_FMT " -> " STR_FMT "\n", d.v[i].preassigned ? "confirm" : "place",
+        } else {
+            buf_printf(out, "%s " STR_FMT " -> " STR_FMT, d.v[i].preassigned ? "confirm" : "place",
                        STR_ARG(d.v[i].task), STR_ARG(d.v[i].node));
+            say_generic(&d.v[i].generic, out);
+            buf_putc(out, '\n');
+        }
     }
+    say_evictions(d.evict, d.nevict, out);
     buf_printf(out, "%zu decided, %zu waiting%s\n", d.n, sc->s.waiting, more ? ", more" : "");
+}
+
+static void run_rebalance(struct scenario *sc, struct buf *out)
+{
+    size_t n;
+    struct sched_eviction *v = sched_rebalance(&sc->s, NOW, 100, &sc->a, &n);
+    say_evictions(v, n, out);
+    buf_printf(out, "%zu moved\n", n);
 }
 
 static void run_enforce(struct scenario *sc, struct buf *out)
@@ -286,6 +382,14 @@ static void read_line(void *p, char **words, unsigned n, struct buf *out)
         sched_del_task(&sc->s, str_from(id));
     else if (strcmp(words[0], "del-node") == 0)
         sched_del_node(&sc->s, str_from(id));
+    else if (strcmp(words[0], "service") == 0)
+        add_service(sc, id, &a);
+    else if (strcmp(words[0], "del-service") == 0)
+        sched_del_service(&sc->s, str_from(id));
+    else if (strcmp(words[0], "rebalance") == 0)
+        run_rebalance(sc, out);
+    else if (strcmp(words[0], "enforce-again") == 0)
+        sched_enforce_again(&sc->s);
     else if (strcmp(words[0], "enforce") == 0)
         run_enforce(sc, out);
     else if (strcmp(words[0], "again") == 0)

@@ -94,10 +94,7 @@ static void put_task(struct sched *s, const struct sched_task *t, struct buf *ou
     buf_json_str(out, t->node ? table_key(&s->nodes, t->node) : STR(""));
     buf_printf(out, ",\"priority\":%d,\"evicted\":%s,\"room_kept_on\":", t->service->policy.priority,
                t->evicted ? "true" : "false");
-    const struct sched_node *kept = NULL;
-    for (size_t i = 0; i < s->nnominations; i++)
-        if (s->nominations[i].task == t)
-            kept = s->nominations[i].node;
+    const struct sched_node *kept = sched_nominated(s, t);
     buf_json_str(out, kept ? table_key(&s->nodes, kept) : STR(""));
     buf_putc(out, ',');
 }

@@ -44,7 +44,7 @@ unsigned *sched_room_unsigned(unsigned *v, size_t n, size_t *cap)
 
 void sched_init(struct sched *s)
 {
-    *s = (struct sched){ 0 };
+    *s = (struct sched){ .changes = 1 };
     table_init(&s->nodes, sizeof(struct sched_node));
     table_init(&s->tasks, sizeof(struct sched_task));
     table_init(&s->specs, sizeof(struct sched_spec));
@@ -211,7 +211,8 @@ static void count_task(struct sched_counts *c, unsigned node, int by)
 static void note_freed(struct sched *s, const struct sched_node *n)
 {
     s->freed = true;
-    if (s->nlog && s->log[s->nlog - 1] == n->number)
+    s->changes++;
+    if (s->nlog && s->log[s->nlog - 1] == n->number && s->log_read < s->log_base + s->nlog)
         return;
     if (s->nlog >= LOG_MIN && s->nlog >= 4 * s->nat) { /* whoever has not read this yet looks at all */
         s->log_base += s->nlog;
@@ -636,6 +637,7 @@ void sched_put_service(struct sched *s, struct str id, const struct sched_policy
         }
         leave_priority(s, old);
         s->freed = true; /* what is less important now may make room */
+        s->changes++;
     }
     svc->policy = *p;
     link_del(&svc->balanced);
@@ -804,6 +806,14 @@ void sched_nominate(struct sched *s, struct sched_task *t, struct sched_node *n)
     s->nominations[s->nnominations++] = (struct sched_nomination){ t, n };
     t->nominated = true;
     sched_hold(s, n, t->spec, 1);
+}
+
+const struct sched_node *sched_nominated(const struct sched *s, const struct sched_task *t)
+{
+    for (size_t i = 0; t->nominated && i < s->nnominations; i++)
+        if (s->nominations[i].task == t)
+            return s->nominations[i].node;
+    return NULL;
 }
 
 void sched_unnominate(struct sched *s, struct sched_task *t)

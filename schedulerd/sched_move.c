@@ -161,32 +161,44 @@ static bool better(const struct plan *x, const struct plan *y)
     return a != b ? a < b : x->n - x->nending < y->n - y->nending;
 }
 
-bool sched_preempt(struct sched *s, struct sched_task *t, struct arena *a, struct sched_victims *out)
+static bool is_least(const struct sched *s, const struct sched_service *svc)
 {
-    static _Thread_local struct plan best, one; /* too large for the stack of a small function */
     const struct sched_priority *p = s->priorities;
-    struct sched_node *node = NULL;
-    size_t n;
     while (p && p->next)
         p = p->next;
-    if (!p || p->value >= t->service->policy.priority)
-        return false;
+    return !p || p->value >= svc->policy.priority;
+}
+
+size_t sched_preempt(struct sched *s, struct sched_task *t, struct arena *a, struct sched_victims *out)
+{
+    struct sched_node *node = NULL;
+    size_t n, looked = 0;
+    if (is_least(s, t->service) || t->spec->hopeless == s->changes)
+        return 0;
+    arena_reset(&s->scratch);
+    struct plan *best = arena_alloc(&s->scratch, sizeof *best), *one = arena_alloc(&s->scratch, sizeof *one);
+    CHECK(best != NULL && one != NULL);
     const unsigned *numbers = sched_pool_nodes(s, t->spec->class, &n);
     for (size_t i = 0; i < n; i++) {
         struct sched_node *x = s->at[numbers[i]];
-        if ((t->node && t->node != x) || !plan_node(&one, t, x) || (node && !better(&one, &best)))
+        if (t->node && t->node != x)
             continue;
-        best = one;
+        looked++;
+        if (!plan_node(one, t, x) || (node && !better(one, best)))
+            continue;
+        *best = *one;
         node = x;
-        if (best.n == best.nending)
+        if (best->n == best->nending)
             break;
     }
+    if (!node && !t->node)
+        t->spec->hopeless = s->changes;
     if (!node)
-        return true;
-    for (unsigned i = best.nending; i < best.n; i++)
-        add_victim(s, best.leaving[i], "preempted by a task of higher priority", a, out);
+        return looked;
+    for (unsigned i = best->nending; i < best->n; i++)
+        add_victim(s, best->leaving[i], "preempted by a task of higher priority", a, out);
     sched_nominate(s, t, node);
-    return true;
+    return looked;
 }
 
 /* ---- level again ---- */
@@ -196,14 +208,15 @@ struct move {
     struct sched_node *from;
 };
 
-/* movable - the newest slot of a service on a node; not those of jobs, nor those whose node is given. */
-static struct sched_task *movable(const struct sched_service *svc, struct sched_node *n)
+/* movable - the highest slot of a service on a node, of one spec or any; not those of jobs, nor those whose node is
+ * given. */
+static struct sched_task *movable(const struct sched_service *svc, const struct sched_spec *spec, struct sched_node *n)
 {
     struct sched_task *best = NULL;
     for (struct sched_link *l = n->held.next; l != &n->held; l = l->next) {
         struct sched_task *t = SCHED_OF(l, struct sched_task, link);
-        if (t->service == svc && t->state == TASK_RUNNING && t->desired == TASK_RUNNING && !t->evicted && t->slot &&
-            (!best || t->slot > best->slot))
+        if (t->service == svc && (!spec || t->spec == spec) && t->state == TASK_RUNNING && t->desired == TASK_RUNNING &&
+            !t->evicted && !t->given && t->slot && (!best || t->slot > best->slot))
             best = t;
     }
     return best;
@@ -213,7 +226,7 @@ static struct sched_task *any_movable(struct sched *s, const struct sched_servic
 {
     const struct sched_count *c;
     for (unsigned i = 0; (c = sched_count_next(&svc->counts, &i));) {
-        struct sched_task *t = movable(svc, s->at[c->node]);
+        struct sched_task *t = movable(svc, NULL, s->at[c->node]);
         if (t)
             return t;
     }
@@ -228,7 +241,7 @@ static bool try_move(struct sched *s, struct sched_service *svc, struct sched_sp
     sched_group_begin(&g, SCHED_WHOLE);
     struct sched_node *from = sched_group_uneven(&g);
     sched_group_end(&g);
-    struct sched_task *t = from ? movable(svc, from) : NULL;
+    struct sched_task *t = from ? movable(svc, spec, from) : NULL;
     if (!t)
         return false;
     *ret = (struct move){ t, from };
@@ -236,9 +249,10 @@ static bool try_move(struct sched *s, struct sched_service *svc, struct sched_sp
     sched_set(s, t, NULL, state, desired);
     sched_group_begin(&g, 1);
     struct sched_node *to = sched_group_best(&g);
+    bool better = to && sched_group_better(&g, from, to);
     sched_group_end(&g);
-    sched_set(s, t, to ? to : from, state, desired);
-    return to && to != from;
+    sched_set(s, t, better ? to : from, state, desired);
+    return better;
 }
 
 static size_t budget_of(const struct sched_service *svc)

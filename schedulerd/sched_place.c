@@ -9,7 +9,9 @@
 
 #include "schedulerd/sched_priv.h"
 
-#define PREEMPTIONS_MAX 64u /* attempts in a pass: each looks at all tasks of many nodes */
+#define PLANS_MAX 200000u /* nodes whose tasks are all looked at for more important ones, in one pass */
+
+#define SAID_END 2u /* instead of a reason's print, which is odd */
 
 struct waiting {
     struct sched_task *task;
@@ -22,7 +24,7 @@ struct pass {
     struct arena *a;
     struct sched_decisions *out;
     struct sched_victims victims;
-    unsigned attempts;
+    size_t plans; /* that may still be made */
 };
 
 static int by_spec(const void *a, const void *b)
@@ -93,12 +95,12 @@ static const char *explain(struct pass *p, const struct sched_spec *spec, const 
 
 static void make_room(struct pass *p, struct sched_task *t)
 {
-    if (p->attempts == 0) {
-        p->s->freed = true; /* in the next pass */
+    if (p->plans == 0) {
+        p->s->freed = true; /* in the next pass; what was hopeless is not tried again in that */
         return;
     }
-    if (sched_preempt(p->s, t, p->a, &p->victims))
-        p->attempts--;
+    size_t n = sched_preempt(p->s, t, p->a, &p->victims);
+    p->plans -= n < p->plans ? n : p->plans;
 }
 
 /* confirm - its node is given. */
@@ -131,35 +133,81 @@ static void place(struct pass *p, struct sched_group *g, const struct waiting *w
                   .task = w->id, .node = table_key(&p->s->nodes, n), .generic = sched_give(p->s, w->task, p->a) });
 }
 
-/* place_group - tasks of one service and spec; those that have a node, or an end, first. */
-static void place_group(struct pass *p, const struct waiting *w, size_t n)
+/* sort_out - what has a node, or an end, needs no search. Returns how many tasks do. */
+static size_t sort_out(struct pass *p, const struct waiting *w, size_t n)
 {
-    struct sched_group g = { .s = p->s, .now_ns = p->now_ns, .spec = w[0].task->spec, .service = w[0].task->service };
-    const char *reason = NULL;
     size_t left = 0;
     for (size_t i = 0; i < n; i++) {
         struct sched_task *t = w[i].task;
-        if (t->nominated)
-            sched_unnominate(p->s, t);
         if (t->desired > TASK_COMPLETE) {
-            decide(p, (struct sched_decision){ .task = w[i].id, .obsolete = true });
             sched_refuse(p->s, t);
+            if (t->said != SAID_END)
+                decide(p, (struct sched_decision){ .task = w[i].id, .obsolete = true });
+            t->said = SAID_END;
         } else if (t->node) {
             confirm(p, &w[i]);
         } else {
             left++;
         }
     }
-    if (left == 0)
-        return;
-    sched_group_begin(&g, left);
+    return left;
+}
+
+static bool is_open(const struct sched_task *t)
+{
+    return t->waiting && !t->node && t->desired <= TASK_COMPLETE;
+}
+
+/* release - the room that was kept for these tasks; NULL when none was. */
+static const struct sched_node **release(struct pass *p, const struct waiting *w, size_t n)
+{
+    const struct sched_node **kept = NULL;
+    struct sched *s = p->s;
+    bool freed = s->freed;
+    uint64_t changes = s->changes;
+    for (size_t i = 0; i < n && s->nnominations; i++) {
+        if (!w[i].task->nominated)
+            continue;
+        kept = kept ? kept : arena_array(p->a, n, sizeof(const struct sched_node *));
+        CHECK(kept != NULL);
+        kept[i] = sched_nominated(s, w[i].task);
+        sched_unnominate(s, w[i].task);
+    }
+    s->freed = freed; /* not for others, unless given_up() */
+    s->changes = changes;
+    return kept;
+}
+
+/* given_up - room that was kept is free for others now. */
+static bool given_up(struct sched *s, const struct waiting *w, size_t n, const struct sched_node **kept)
+{
     for (size_t i = 0; i < n; i++)
-        if (!w[i].task->node && w[i].task->desired <= TASK_COMPLETE)
-            place(p, &g, &w[i], &reason);
-    sched_group_end(&g);
-    for (size_t i = 0; reason && i < n; i++)
-        if (!w[i].task->node && w[i].task->desired <= TASK_COMPLETE)
-            make_room(p, w[i].task);
+        if (kept[i] && kept[i] != (w[i].task->waiting ? sched_nominated(s, w[i].task) : w[i].task->node))
+            return true;
+    return false;
+}
+
+/* place_group - tasks of one service and spec. */
+static void place_group(struct pass *p, const struct waiting *w, size_t n)
+{
+    struct sched_group g = { .s = p->s, .now_ns = p->now_ns, .spec = w[0].task->spec, .service = w[0].task->service };
+    const char *reason = NULL;
+    const struct sched_node **kept = release(p, w, n);
+    size_t left = sort_out(p, w, n);
+    if (left) {
+        sched_group_begin(&g, left);
+        for (size_t i = 0; i < n; i++)
+            if (is_open(w[i].task))
+                place(p, &g, &w[i], &reason);
+        sched_group_end(&g);
+        for (size_t i = 0; reason && i < n; i++)
+            if (is_open(w[i].task))
+                make_room(p, w[i].task);
+    }
+    if (kept && given_up(p->s, w, n, kept)) {
+        p->s->freed = true;
+        p->s->changes++;
+    }
 }
 
 static size_t place_service(struct pass *p, struct sched_service *svc, size_t max)
@@ -194,7 +242,7 @@ static void try_refused(struct sched *s)
 
 bool sched_pass(struct sched *s, int64_t now_ns, size_t max, struct arena *a, struct sched_decisions *out)
 {
-    struct pass p = { .s = s, .now_ns = now_ns, .a = a, .out = out, .attempts = PREEMPTIONS_MAX };
+    struct pass p = { .s = s, .now_ns = now_ns, .a = a, .out = out, .plans = PLANS_MAX };
     struct sched_priority *level;
     size_t seen = 0, most;
     *out = (struct sched_decisions){ 0 };
@@ -212,5 +260,5 @@ bool sched_pass(struct sched *s, int64_t now_ns, size_t max, struct arena *a, st
     }
     out->evict = p.victims.v;
     out->nevict = p.victims.n;
-    return sched_next_todo(s) != NULL || (s->freed && p.attempts == 0);
+    return sched_next_todo(s) != NULL || (s->freed && p.plans == 0);
 }

@@ -440,7 +440,7 @@ static void refresh(struct sched *s, struct sched_pool *p)
     for (unsigned i = 0; i < p->n; i++)
         p->key[i] = plain_key(s, p, i);
     play_all(p);
-    p->read = s->log_base + s->nlog;
+    p->read = s->log_read = s->log_base + s->nlog;
 }
 
 static struct sched_pool *build(struct sched *s, struct sched_class *c)
@@ -503,7 +503,7 @@ static struct sched_pool *pool_of(struct sched *s, struct sched_class *c)
         if (at != UINT32_MAX)
             set_key(p, at, plain_key(s, p, at));
     }
-    p->read = s->log_base + s->nlog;
+    p->read = s->log_read = s->log_base + s->nlog;
     return p;
 }
 
@@ -721,4 +721,21 @@ struct sched_node *sched_group_uneven(struct sched_group *g)
 {
     CHECK(g->all); /* what is said to have room must have it */
     return uneven_in(g, 0);
+}
+
+bool sched_group_better(const struct sched_group *g, const struct sched_node *from, const struct sched_node *to)
+{
+    const struct sched_pool *p = g->pool;
+    unsigned x = place_of(p, from->number), y = place_of(p, to->number);
+    if (x == UINT32_MAX || y == UINT32_MAX)
+        return false;
+    x = p->branch_of ? p->branch_of[x] : 0;
+    y = p->branch_of ? p->branch_of[y] : 0;
+    if (x == y)
+        return sched_count_of(&g->service->counts, from->number) > sched_count_of(&g->service->counts, to->number);
+    while (p->branch[x].parent != p->branch[y].parent) { /* all bottoms are equally deep */
+        x = p->branch[x].parent;
+        y = p->branch[y].parent;
+    }
+    return p->branch[x].tasks > p->branch[y].tasks;
 }

@@ -121,6 +121,7 @@ struct sched_spec {
     uint64_t hash;   /* of the ID */
     int64_t cpu, memory;
     uint64_t max_replicas;
+    uint64_t hopeless; /* at this count of changes no less important tasks could make room; 0 never */
 };
 
 /* Tasks of a service on each node, of those that are to run: open addressing; a single one without a table. */
@@ -224,6 +225,7 @@ void sched_refuse(struct sched *s, struct sched_task *t);
 struct list sched_give(struct sched *s, struct sched_task *t, struct arena *a);
 void sched_evict(struct sched *s, struct sched_task *t);
 void sched_nominate(struct sched *s, struct sched_task *t, struct sched_node *n);
+const struct sched_node *sched_nominated(const struct sched *s, const struct sched_task *t); /* NULL: none */
 void sched_unnominate(struct sched *s, struct sched_task *t);
 /* sched_hold - counts what a spec needs on a node; sign -1: no longer. */
 void sched_hold(struct sched *s, struct sched_node *n, const struct sched_spec *spec, int sign);
@@ -251,6 +253,9 @@ void sched_group_placed(struct sched_group *g);
 void sched_group_end(struct sched_group *g);
 /* sched_group_uneven - the node that has a task too many of the service, beside one that could take it; NULL: level. */
 struct sched_node *sched_group_uneven(struct sched_group *g);
+/* sched_group_better - a task that was taken off @from leaves more there than there are at @to, where they part. Each
+ * such move brings the sum of the squares down, so there is an end to moving. */
+bool sched_group_better(const struct sched_group *g, const struct sched_node *from, const struct sched_node *to);
 
 /* sched_pool_nodes - the numbers of the nodes that could ever take a task of the class. Borrowed. */
 const unsigned *sched_pool_nodes(struct sched *s, struct sched_class *c, size_t *ret_n);
@@ -263,6 +268,6 @@ struct sched_victims {
     struct sched_eviction *v;
     size_t n, cap;
 };
-/* sched_preempt - finds a node where tasks of lower priority can make room, and keeps that room for the task. False: no
- * task is less important, and nothing was looked at. */
-bool sched_preempt(struct sched *s, struct sched_task *t, struct arena *a, struct sched_victims *out);
+/* sched_preempt - finds a node where tasks of lower priority can make room, and keeps that room for the task. Returns
+ * how many nodes were looked at. */
+size_t sched_preempt(struct sched *s, struct sched_task *t, struct arena *a, struct sched_victims *out);
