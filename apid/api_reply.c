@@ -247,6 +247,13 @@ static void write_again(void *arg)
     api_barrier(r, r->write.deadline_ms, write_try);
 }
 
+/* look_again - something that the transaction needs went, or came into use, after attempt() had looked: it knows the
+ * words for that. */
+static bool look_again(const struct err *e)
+{
+    return e->code == ERR_NOT_FOUND || e->code == ERR_PRECONDITION;
+}
+
 static void write_done(void *arg, const void *rep, const struct err *e)
 {
     struct req *r = arg;
@@ -258,7 +265,7 @@ static void write_done(void *arg, const void *rep, const struct err *e)
         /* nobody to tell */
     } else if (e->code == 0) {
         w->done(r, ((const struct raftd_txn_reply *)rep)->Revision);
-    } else if (e->code == ERR_CONFLICT && w->tries < 64) {
+    } else if ((e->code == ERR_CONFLICT && w->tries < 64) || (look_again(e) && w->tries < 4)) {
         api.count.retries++;
         write_again(r);
     } else if ((e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT) && now < w->deadline_ms && !state_leaderless()) {

@@ -129,8 +129,10 @@ static struct change *change_new(struct req *r, const struct sort *s)
 /* Of what the tables and rules refuse, Docker's front end refuses what it cannot read, its manager the rest. */
 static void refuse_spec(struct req *r, const struct err *e)
 {
-    if (strncmp(e->msg, "illegal base64", 14) == 0 || strstr(e->msg, ": must be"))
+    if (strncmp(e->msg, "illegal base64", 14) == 0)
         api_error(r, 400, "invalid JSON: %s", e->msg);
+    else if (strstr(e->msg, ": must be")) /* a path, and what our tables say */
+        api_error(r, 400, "%s", e->msg);
     else
         api_rpc_error(r, RPC_INVALID, "%s", e->msg);
 }
