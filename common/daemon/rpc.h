@@ -1,10 +1,10 @@
 /*
- * rpc.h - requests between daemons of one host: msgpack over nng's REQ/REP on ipc://<run>/<daemon>.sock (sp.h).
+ * rpc.h - requests between daemons of one host: msgpack over nng REQ/REP on ipc://<run>/<daemon>.sock.
  *
  * Request: {"v": 1, "id": u64, "op": text, "body": map}. Reply: {"id": u64, "code": u64, "msg": text, "body": map}.
  * A request to gatewayd that is for another node also has "to", "svc" and "ttl"; one that gatewayd hands to a daemon of
  * its host on behalf of another node has "from". Daemons take "from" only from gatewayd's user.
- * Everything here runs on the daemon's event loop.
+ * Everything here runs on the daemon's event loop; nng's own threads only fill an inbox.
  *
  * Several requests may share a message: its op is "batch", its body a list of maps {"id", "op", "body"}, the body of
  * the reply a list of replies, sent when the last of them is there. A message costs both ends more
@@ -55,8 +55,7 @@ struct rpc_origin {
 struct rpc_origin rpc_origin(const struct rpc_call *c);
 
 struct rpc_server;
-/* rpc_server_open - listens on ipc://<run>/<name>.sock, mode 0660. At most max_calls in flight; more wait at
- * the askers. */
+/* rpc_server_open - listens on ipc://<run>/<name>.sock, mode 0660. At most max_calls in flight; more wait in nng. */
 int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir, const char *name,
                     const struct route *routes, unsigned max_calls, struct err *e);
 struct rpc_server *rpc_server_free(struct rpc_server *s); /* unanswered calls are dropped */

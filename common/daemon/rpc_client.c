@@ -1,15 +1,16 @@
-#include <errno.h>
-#include <poll.h>
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/req.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/daemon/inbox.h"
 #include "common/daemon/log.h"
 #include "common/daemon/rpc.h"
-#include "common/daemon/sp.h"
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
 #include "common/util/clock.h"
@@ -17,6 +18,7 @@
 #define REPLY_ARENA_BYTES (512u << 20)
 #define RECONNECT_MIN_MS 2
 #define RECONNECT_MAX_MS 100
+#define DEAF_AFTER_MS 15000 /* far longer than any reconnect takes */
 
 /* Requests that share a message. */
 #define BATCH_BYTES (256u << 10) /* more is sent at once */
@@ -40,21 +42,17 @@ struct batch {
 };
 #define BATCH_HEAD 5u
 
-/* On the wire a request begins with a number of 32 bits, the highest of them set, and so does its reply: whose place in
- * the client's table it is, and the how manieth request of that place. */
-#define ID_BYTES 4u
-#define WIRE_MAX (RPC_MSG_MAX + ID_BYTES)
-#define PLACE_BITS 16u
-#define PLACES_MAX (1u << PLACE_BITS)
-
-enum req_state { REQ_IDLE, REQ_UNSENT, REQ_SENT, REQ_FAILED_EARLY };
+/* A request owns an nng context; finished ones wait in a free list for the next request. The step from sending to
+ * receiving is done on nng's thread, which saves waking the loop for it. */
+enum req_state { REQ_IDLE, REQ_SENDING, REQ_RECEIVING, REQ_FAILED_EARLY };
 
 struct rpc_req {
+    struct inbox_item item;
     struct rpc_client *client;
-    struct rpc_req *next; /* idle, or unsent */
-    enum req_state state;
-    uint32_t place, turn;
-    struct buf unsent;   /* REQ_UNSENT: the message */
+    struct rpc_req *next_all, *next_idle;
+    _Atomic enum req_state state;
+    nng_ctx ctx;
+    nng_aio *aio;
     struct batch *batch; /* NULL: one request */
     unsigned flying;     /* as many as count in the client's */
     const struct op *op; /* NULL: passed on undecoded, or a batch */
@@ -70,16 +68,15 @@ struct rpc_req {
 
 struct rpc_client {
     char daemon[32];
-    uid_t server;  /* who must be at the other end; -1: anybody */
-    bool stranger; /* somebody else was */
-    bool check;
-    struct sp *sp;
-    struct sp_pipe *pipe; /* NULL: not connected */
-    struct rpc_req **v, *idle, *unsent, **unsent_tail;
-    size_t n, cap;
+    uid_t server;                     /* who must be at the other end */
+    atomic_bool stranger;             /* somebody else was */
+    char path[108];                   /* of the peer's socket */
+    _Atomic uint64_t unsent_since_ms; /* the first request that could not be sent since one was; 0: none */
+    nng_socket sock;
+    pthread_mutex_t close_lock; /* nng does not bear one thread to begin something while another closes the socket */
+    bool closing;
+    struct rpc_req *all, *idle;
     uint64_t next_id;
-    uint64_t due_ms; /* the timer is set to that; UINT64_MAX: to nothing */
-    sd_event_source *timer, *early;
     const struct op *shared;       /* whose requests go together; NULL: none */
     struct batch *queue;           /* to be sent together; NULL: none */
     unsigned flying;               /* parts of batches that were sent */
@@ -87,16 +84,27 @@ struct rpc_client {
     bool *gone;                    /* set when the client is freed in a callback */
 };
 
-/* encode_envelope - appends the whole request. */
-static int encode_envelope(struct buf *b, const struct rpc_request *rq, struct err *e)
+/* encode_envelope - the whole request as an nng message, given. */
+static int encode_envelope(nng_msg **ret, const struct rpc_request *rq, struct err *e)
 {
-    fields_encode(rq, rpc_request_fields, b);
-    return b->failed ? err_set(e, ERR_TOO_BIG, STR_FMT ": the request exceeds %u bytes", STR_ARG(rq->op), RPC_MSG_MAX)
-                     : 0;
+    struct buf b = { .limit = RPC_MSG_MAX };
+    nng_msg *m = NULL;
+    fields_encode(rq, rpc_request_fields, &b);
+    int r = 0;
+    if (b.failed)
+        r = err_set(e, ERR_TOO_BIG, STR_FMT ": the request exceeds %u bytes", STR_ARG(rq->op), RPC_MSG_MAX);
+    else if (nng_msg_alloc(&m, 0) != 0 || nng_msg_append(m, b.p, b.n) != 0)
+        r = err_set(e, ERR_NOMEM, STR_FMT ": out of memory", STR_ARG(rq->op));
+    buf_done(&b);
+    if (r < 0 && m)
+        nng_msg_free(m);
+    else
+        *ret = m;
+    return r;
 }
 
 /* encode_request - @rq says where to; the body is made of @req. */
-static int encode_request(struct buf *b, const struct op *op, const void *req, struct rpc_request *rq, struct err *e)
+static int encode_request(nng_msg **ret, const struct op *op, const void *req, struct rpc_request *rq, struct err *e)
 {
     struct buf body = { .limit = RPC_MSG_MAX };
     fields_encode(req, op->req, &body);
@@ -104,7 +112,7 @@ static int encode_request(struct buf *b, const struct op *op, const void *req, s
     rq->op = str_from(op->name);
     rq->body = buf_str(&body);
     int r = body.failed ? err_set(e, ERR_TOO_BIG, "%s: the request exceeds %u bytes", op->name, RPC_MSG_MAX)
-                        : encode_envelope(b, rq, e);
+                        : encode_envelope(ret, rq, e);
     buf_done(&body);
     return r;
 }
@@ -138,6 +146,13 @@ static int decode_reply(struct str in, const struct op *op, uint64_t id, void *r
     return r < 0 ? r : reply_body(&rs, op, rep, a, e);
 }
 
+static void set_timeout(struct rpc_req *q)
+{
+    uint64_t now = clock_mono().ms;
+    uint64_t left = q->deadline.ms > now ? q->deadline.ms - now : 1;
+    nng_aio_set_timeout(q->aio, left > INT32_MAX ? INT32_MAX : (nng_duration)left);
+}
+
 static void batch_schedule(struct rpc_client *c);
 
 static void release(struct rpc_req *q)
@@ -147,8 +162,7 @@ static void release(struct rpc_req *q)
         batch_schedule(q->client);
     q->flying = 0;
     q->state = REQ_IDLE;
-    q->turn++;
-    q->next = q->client->idle;
+    q->next_idle = q->client->idle;
     q->client->idle = q;
 }
 
@@ -236,21 +250,46 @@ static const char *what(const struct rpc_req *q)
     return q->op ? q->op->name : q->batch ? q->batch->v[0].op->name : "the request";
 }
 
-static void fail_unsent(struct rpc_req *q)
+/* peer_listens - somebody accepts connections at the address, so a dialer in good order would be connected. */
+static bool peer_listens(const char *path)
 {
-    struct err e = ERR_INIT;
-    err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", q->client->daemon,
-            q->client->stranger ? "another user's process listens in its place" : "timed out");
-    finish(q, NULL, &e);
+    struct sockaddr_un sa = { .sun_family = AF_UNIX };
+    _cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    return fd >= 0 && str_copy(sa.sun_path, sizeof sa.sun_path, str_from(path)) &&
+           connect(fd, (const struct sockaddr *)&sa, sizeof sa) == 0;
 }
 
-static void fail_sent(struct rpc_req *q, bool lost)
+/*
+ * When a pipe closes between the header and the body of an incoming message, nng 1.5.2 can lose track of the receive:
+ * its reaper thread then waits for ever, and with it every later reconnect (ipc_pipe_recv_cb() in its transport gets no
+ * callback from a stopped aio). Nothing in this process can mend that. A daemon may be killed at any instruction, so
+ * the cure is to be started again.
+ */
+static void leave_when_deaf(struct rpc_client *c)
+{
+    uint64_t now = clock_mono().ms;
+    uint64_t never = 0, since = now;
+    if (!atomic_compare_exchange_strong(&c->unsent_since_ms, &never, now))
+        since = never;
+    if (now - since < DEAF_AFTER_MS || !peer_listens(c->path))
+        return;
+    log_msg(LOG_L_FATAL, "%s listens, but no connection came about for %d ms: starting over", c->daemon, DEAF_AFTER_MS);
+    _exit(1);
+}
+
+static void fail_nng(struct rpc_req *q, int r, bool sent)
 {
     struct err e = ERR_INIT;
-    if (lost)
-        err_set(&e, ERR_TIMEOUT, "connection to %s was lost; %s: outcome unknown", q->client->daemon, what(q));
+    const char *name = q->client->daemon;
+    if (!sent && r == NNG_ETIMEDOUT)
+        leave_when_deaf(q->client);
+    if (!sent)
+        err_set(&e, ERR_UNAVAILABLE, "%s does not answer: %s", name,
+                atomic_load(&q->client->stranger) ? "another user's process listens in its place" : nng_strerror(r));
+    else if (r == NNG_ETIMEDOUT)
+        err_set(&e, ERR_TIMEOUT, "%s did not answer %s in time: outcome unknown", name, what(q));
     else
-        err_set(&e, ERR_TIMEOUT, "%s did not answer %s in time: outcome unknown", q->client->daemon, what(q));
+        err_set(&e, ERR_TIMEOUT, "connection to %s was lost (%s); %s: outcome unknown", name, nng_strerror(r), what(q));
     finish(q, NULL, &e);
 }
 
@@ -281,11 +320,14 @@ static void on_batch_reply(struct rpc_req *q, struct str in, struct arena *a)
     batch_end(q, r == 0 ? &list : NULL, &e);
 }
 
-static void on_reply(struct rpc_req *q, struct str in)
+static void on_reply(struct rpc_req *q)
 {
     struct err e = ERR_INIT;
     struct arena a;
+    nng_msg *m = nng_aio_get_msg(q->aio);
+    nng_aio_set_msg(q->aio, NULL);
     arena_init(&a, REPLY_ARENA_BYTES);
+    struct str in = { nng_msg_body(m), nng_msg_len(m) };
     if (q->batch) {
         on_batch_reply(q, in, &a);
     } else if (!q->op) {
@@ -296,172 +338,64 @@ static void on_reply(struct rpc_req *q, struct str in)
         finish(q, r == 0 ? rep : NULL, &e);
     }
     arena_done(&a);
+    nng_msg_free(m);
 }
 
-/* ---- the connection ---- */
-
-static uint32_t wire_id(const struct rpc_req *q)
+static void on_inbox(struct inbox_item *item)
 {
-    return 1u << 31 | (q->turn << PLACE_BITS & ~(1u << 31)) | q->place;
-}
-
-static void on_msg(void *arg, struct sp_pipe *p, struct str msg)
-{
-    struct rpc_client *c = arg;
-    const uint8_t *b = (const uint8_t *)msg.p;
-    (void)p;
-    if (msg.n < ID_BYTES)
-        return;
-    uint32_t id = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
-    struct rpc_req *q = (id & (PLACES_MAX - 1)) < c->n ? c->v[id & (PLACES_MAX - 1)] : NULL;
-    if (q && q->state == REQ_SENT && wire_id(q) == id) /* else nobody waits for it any more */
-        on_reply(q, (struct str){ msg.p + ID_BYTES, msg.n - ID_BYTES });
-}
-
-static void req_write(struct rpc_req *q, struct str msg)
-{
-    uint32_t id = wire_id(q);
-    const char head[ID_BYTES] = { (char)(id >> 24), (char)(id >> 16), (char)(id >> 8), (char)id };
-    q->state = REQ_SENT;
-    sp_send(q->client->pipe, (struct str){ head, sizeof head }, msg);
-}
-
-static void on_up(void *arg, struct sp_pipe *p)
-{
-    struct rpc_client *c = arg;
-    c->pipe = p;
-    while (c->unsent) {
-        struct rpc_req *q = c->unsent;
-        c->unsent = q->next;
-        req_write(q, buf_str(&q->unsent));
-        buf_done(&q->unsent);
-    }
-    c->unsent_tail = &c->unsent;
-}
-
-/* each_req - those in this state (whose deadline is over; 0: all of them), unless the client is freed meanwhile. */
-static void each_req(struct rpc_client *c, enum req_state state, uint64_t now, void (*fn)(struct rpc_req *q))
-{
-    bool gone = false, *outer = c->gone;
-    c->gone = &gone;
-    for (size_t i = 0; !gone && i < c->n; i++)
-        if (c->v[i]->state == state && (now == 0 || c->v[i]->deadline.ms <= now))
-            fn(c->v[i]);
-    if (!gone)
-        c->gone = outer;
-    else if (outer)
-        *outer = true;
-}
-
-static void lost(struct rpc_req *q)
-{
-    fail_sent(q, true);
-}
-
-static void on_down(void *arg, struct sp_pipe *p)
-{
-    struct rpc_client *c = arg;
-    (void)p;
-    c->pipe = NULL; /* what is asked from now on is not sent */
-    each_req(c, REQ_SENT, 0, lost);
-}
-
-static bool on_admit(void *arg, uid_t uid)
-{
-    struct rpc_client *c = arg;
-    c->stranger = c->check && uid != 0 && uid != getuid() && (c->server == (uid_t)-1 || uid != c->server);
-    return !c->stranger;
-}
-
-/* ---- time ---- */
-
-static void unsent_remove(struct rpc_req *q)
-{
-    struct rpc_client *c = q->client;
-    struct rpc_req **p = &c->unsent;
-    while (*p != q)
-        p = &(*p)->next;
-    *p = q->next;
-    if (c->unsent_tail == &q->next)
-        c->unsent_tail = p;
-    buf_done(&q->unsent);
-}
-
-static void too_late(struct rpc_req *q)
-{
-    if (q->state == REQ_SENT) {
-        fail_sent(q, false);
+    struct rpc_req *q = (struct rpc_req *)item;
+    if (q->state == REQ_FAILED_EARLY) {
+        struct err e = q->early;
+        finish(q, NULL, &e);
         return;
     }
-    unsent_remove(q);
-    fail_unsent(q);
-}
-
-static void due(struct rpc_client *c, uint64_t at_ms)
-{
-    if (at_ms >= c->due_ms)
-        return;
-    c->due_ms = at_ms;
-    (void)sd_event_source_set_time(c->timer, at_ms * 1000u);
-    (void)sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
-}
-
-static int on_timer(sd_event_source *s, uint64_t usec, void *arg)
-{
-    struct rpc_client *c = arg;
-    uint64_t now = clock_mono().ms;
-    bool gone = false, *outer = c->gone;
-    (void)s, (void)usec;
-    c->due_ms = UINT64_MAX;
-    c->gone = &gone;
-    each_req(c, REQ_UNSENT, now, too_late);
-    if (!gone)
-        each_req(c, REQ_SENT, now, too_late);
-    if (gone) {
-        if (outer)
-            *outer = true;
-        return 0;
+    int r = nng_aio_result(q->aio);
+    if (q->state == REQ_SENDING && r != 0) {
+        nng_msg *m = nng_aio_get_msg(q->aio);
+        if (m)
+            nng_msg_free(m);
+        nng_aio_set_msg(q->aio, NULL);
+        fail_nng(q, r, false);
+    } else if (r != 0) {
+        fail_nng(q, r, true);
+    } else {
+        on_reply(q);
     }
-    c->gone = outer;
-    for (size_t i = 0; i < c->n; i++)
-        if (c->v[i]->state == REQ_UNSENT || c->v[i]->state == REQ_SENT)
-            due(c, c->v[i]->deadline.ms);
-    return 0;
 }
 
-static void early(struct rpc_req *q)
+/* On nng's threads. */
+static void on_aio(void *arg)
 {
-    struct err e = q->early;
-    finish(q, NULL, &e);
+    struct rpc_req *q = arg;
+    if (q->state != REQ_SENDING || nng_aio_result(q->aio) != 0) {
+        inbox_post(&q->item);
+        return;
+    }
+    atomic_store(&q->client->unsent_since_ms, 0);
+    pthread_mutex_lock(&q->client->close_lock);
+    if (!q->client->closing) {
+        q->state = REQ_RECEIVING;
+        set_timeout(q);
+        nng_ctx_recv(q->ctx, q->aio);
+    }
+    pthread_mutex_unlock(&q->client->close_lock);
 }
-
-static int on_early(sd_event_source *s, void *arg)
-{
-    (void)s;
-    each_req(arg, REQ_FAILED_EARLY, 0, early);
-    return 0;
-}
-
-/* ---- requests ---- */
 
 static struct rpc_req *take_req(struct rpc_client *c)
 {
     struct rpc_req *q = c->idle;
     if (q) {
-        c->idle = q->next;
+        c->idle = q->next_idle;
         return q;
-    }
-    CHECK(c->n < PLACES_MAX);
-    if (c->n == c->cap) {
-        c->cap = c->cap ? 2 * c->cap : 8;
-        c->v = realloc(c->v, c->cap * sizeof(*c->v));
-        CHECK(c->v != NULL);
     }
     q = calloc(1, sizeof *q);
     CHECK(q != NULL);
     q->client = c;
-    q->place = (uint32_t)c->n;
-    c->v[c->n++] = q;
+    q->item.fn = on_inbox;
+    CHECK(nng_aio_alloc(&q->aio, on_aio, q) == 0);
+    CHECK(nng_ctx_open(&q->ctx, c->sock) == 0);
+    q->next_all = c->all;
+    c->all = q;
     return q;
 }
 
@@ -475,27 +409,18 @@ static struct rpc_req *new_req(struct rpc_client *c, const struct op *op, unsign
     return q;
 }
 
-/* start - @r is what became of encoding into @m; its error is told from the loop, like every other. */
-static void start(struct rpc_req *q, struct buf *m, int r)
+/* start - @r is what became of encoding; its error is told from the loop, like every other. */
+static void start(struct rpc_req *q, nng_msg *m, int r)
 {
-    struct rpc_client *c = q->client;
     if (r < 0) {
         q->state = REQ_FAILED_EARLY;
-        buf_done(m);
-        (void)sd_event_source_set_enabled(c->early, SD_EVENT_ONESHOT);
+        inbox_post(&q->item);
         return;
     }
-    due(c, q->deadline.ms);
-    if (c->pipe) {
-        req_write(q, buf_str(m));
-        buf_done(m);
-        return;
-    }
-    q->state = REQ_UNSENT;
-    q->unsent = *m;
-    q->next = NULL;
-    *c->unsent_tail = q;
-    c->unsent_tail = &q->next;
+    q->state = REQ_SENDING;
+    set_timeout(q);
+    nng_aio_set_msg(q->aio, m);
+    nng_ctx_send(q->ctx, q->aio);
 }
 
 void rpc_send_via(struct rpc_client *gateway, struct str to, const char *svc, const struct op *op, const void *req,
@@ -503,15 +428,15 @@ void rpc_send_via(struct rpc_client *gateway, struct str to, const char *svc, co
 {
     struct rpc_req *q = new_req(gateway, op, timeout_ms, arg);
     struct rpc_request rq = { .id = q->id, .to = to, .svc = str_from(svc), .ttl = to.n > 0 ? timeout_ms : 0 };
-    struct buf m = { .limit = RPC_MSG_MAX };
+    nng_msg *m = NULL;
     q->fn.done = done;
     int r = encode_request(&m, op, req, &rq, &q->early);
-    start(q, &m, r);
+    start(q, m, r);
 }
 
 /* ---- requests that share a message ---- */
 
-static int encode_batch(struct buf *ret, struct batch *b, uint64_t id, struct err *e)
+static int encode_batch(nng_msg **ret, struct batch *b, uint64_t id, struct err *e)
 {
     const uint8_t head[BATCH_HEAD] = { 0xdd, 0, 0, (uint8_t)(b->n >> 8), (uint8_t)b->n }; /* array 32 */
     memcpy(b->bytes.p, head, sizeof head);
@@ -521,7 +446,7 @@ static int encode_batch(struct buf *ret, struct batch *b, uint64_t id, struct er
 }
 
 /* A single one goes as if there were no batches. */
-static int encode_single(struct buf *ret, const struct batch *b, struct err *e)
+static int encode_single(nng_msg **ret, const struct batch *b, struct err *e)
 {
     struct str body = { b->bytes.p + b->body, b->bytes.n - b->body };
     return encode_envelope(
@@ -534,7 +459,7 @@ static void batch_send(struct rpc_client *c)
 {
     struct batch *b = TAKE(c->queue);
     struct rpc_req *q = take_req(c);
-    struct buf m = { .limit = RPC_MSG_MAX };
+    nng_msg *m = NULL;
     int r;
     (void)sd_event_source_set_enabled(c->flush, SD_EVENT_OFF);
     (void)sd_event_source_set_enabled(c->hold, SD_EVENT_OFF);
@@ -555,7 +480,7 @@ static void batch_send(struct rpc_client *c)
         r = encode_single(&m, b, &q->early);
         batch_free(b);
     }
-    start(q, &m, r);
+    start(q, m, r);
 }
 
 static int on_flush(sd_event_source *s, void *arg)
@@ -666,10 +591,10 @@ void rpc_send_raw(struct rpc_client *c, struct str op, struct str body, const st
     CHECK(from->role != RPC_LOCAL);
     struct rpc_from f = { from->node, str_from(role_name[from->role]), from->svc, from->addr };
     struct rpc_request rq = { .v = RPC_VERSION, .id = q->id, .op = op, .body = body, .from = &f };
-    struct buf m = { .limit = RPC_MSG_MAX };
+    nng_msg *m = NULL;
     q->fn.raw = done;
     int r = encode_envelope(&m, &rq, &q->early);
-    start(q, &m, r);
+    start(q, m, r);
 }
 
 static uid_t (*user_of)(const char *daemon);
@@ -679,55 +604,72 @@ void rpc_client_users(uid_t (*fn)(const char *daemon))
     user_of = fn;
 }
 
+/* On nng's threads, before the connection is used. */
+static void check_server(nng_pipe p, nng_pipe_ev ev, void *arg)
+{
+    struct rpc_client *c = arg;
+    uint64_t uid = (uint64_t)-1;
+    (void)ev;
+    bool ok = nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_UID, &uid) == 0 &&
+              (uid == 0 || uid == getuid() || (c->server != (uid_t)-1 && uid == c->server));
+    atomic_store(&c->stranger, !ok);
+    if (!ok)
+        nng_pipe_close(p);
+}
+
+/* A REQ socket that never resends (@check: only to whom check_server() accepts): a lost connection ends the request
+ * with an error instead (its outcome is unknown).
+ */
+static int open_req(nng_socket *sock, const char *run_dir, const char *daemon, struct rpc_client *check, struct err *e)
+{
+    char url[256];
+    nng_dialer d;
+    int r;
+    if (snprintf(url, sizeof url, "ipc://%s/%s.sock", run_dir, daemon) >= (int)sizeof url)
+        return err_set(e, ERR_INVALID, "run folder: name too long");
+    if ((r = nng_req0_open(sock)) != 0)
+        return err_set(e, ERR_INTERNAL, "open socket: %s", nng_strerror(r));
+    if ((r = nng_socket_set_ms(*sock, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE)) != 0 ||
+        (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMINT, RECONNECT_MIN_MS)) != 0 ||
+        (r = nng_socket_set_ms(*sock, NNG_OPT_RECONNMAXT, RECONNECT_MAX_MS)) != 0 ||
+        (r = nng_socket_set_size(*sock, NNG_OPT_RECVMAXSZ, RPC_MSG_MAX)) != 0 ||
+        (check && (r = nng_pipe_notify(*sock, NNG_PIPE_EV_ADD_PRE, check_server, check)) != 0) ||
+        (r = nng_dialer_create(&d, *sock, url)) != 0 || (r = nng_dialer_start(d, NNG_FLAG_NONBLOCK)) != 0) {
+        nng_close(*sock);
+        return err_set(e, ERR_IO, "dial %s: %s", url, nng_strerror(r));
+    }
+    return 0;
+}
+
 static void sources_free(struct rpc_client *c)
 {
     c->flush = sd_event_source_disable_unref(c->flush);
     c->hold = sd_event_source_disable_unref(c->hold);
-    c->timer = sd_event_source_disable_unref(c->timer);
-    c->early = sd_event_source_disable_unref(c->early);
-}
-
-static int sources_add(struct rpc_client *c, sd_event *loop, struct err *e)
-{
-    int r = sd_event_add_defer(loop, &c->flush, on_flush, c);
-    if (r >= 0)
-        r = sd_event_add_defer(loop, &c->early, on_early, c);
-    if (r >= 0)
-        r = sd_event_add_time(loop, &c->hold, CLOCK_MONOTONIC, 0, 100, on_hold, c);
-    if (r >= 0)
-        r = sd_event_add_time(loop, &c->timer, CLOCK_MONOTONIC, 0, 1000, on_timer, c);
-    sd_event_source *const all[] = { c->flush, c->early, c->hold, c->timer };
-    for (size_t i = 0; r >= 0 && i < sizeof all / sizeof *all; i++)
-        r = sd_event_source_set_enabled(all[i], SD_EVENT_OFF);
-    return r < 0 ? err_errno(e, -r, "event loop") : 0;
 }
 
 int rpc_client_open(struct rpc_client **ret, sd_event *loop, const char *run_dir, const char *daemon, struct err *e)
 {
-    static const struct sp_ops ops = { .admit = on_admit, .up = on_up, .msg = on_msg, .down = on_down };
-    char path[256];
+    int r = inbox_ref(loop, e);
+    if (r < 0)
+        return r;
     struct rpc_client *c = calloc(1, sizeof *c);
     CHECK(c != NULL);
+    pthread_mutex_init(&c->close_lock, NULL);
     snprintf(c->daemon, sizeof c->daemon, "%s", daemon);
-    snprintf(path, sizeof path, "%s/%s.sock", run_dir, daemon);
+    snprintf(c->path, sizeof c->path, "%s/%s.sock", run_dir, daemon);
     c->server = user_of ? user_of(daemon) : (uid_t)-1;
-    c->check = user_of != NULL;
-    c->unsent_tail = &c->unsent;
-    c->due_ms = UINT64_MAX;
-    struct sp_conf conf = { .loop = loop,
-                            .path = path,
-                            .own = SP_REQ,
-                            .msg_max = WIRE_MAX,
-                            .retry_min_ms = RECONNECT_MIN_MS,
-                            .retry_max_ms = RECONNECT_MAX_MS,
-                            .ops = &ops,
-                            .arg = c };
-    int r = sources_add(c, loop, e);
-    if (r == 0)
-        r = sp_dial(&c->sp, &conf, e);
+    r = sd_event_add_defer(loop, &c->flush, on_flush, c);
+    if (r >= 0)
+        r = sd_event_add_time(loop, &c->hold, CLOCK_MONOTONIC, 0, 100, on_hold, c);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(c->flush, SD_EVENT_OFF);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(c->hold, SD_EVENT_OFF);
+    r = r < 0 ? err_errno(e, -r, "event loop") : open_req(&c->sock, run_dir, daemon, user_of ? c : NULL, e);
     if (r < 0) {
         sources_free(c);
         free(c);
+        inbox_unref();
         return r;
     }
     *ret = c;
@@ -741,115 +683,59 @@ struct rpc_client *rpc_client_free(struct rpc_client *c)
     if (c->gone)
         *c->gone = true;
     sources_free(c);
-    sp_free(c->sp);
     batch_free(c->queue);
-    for (size_t i = 0; i < c->n; i++) {
-        buf_done(&c->v[i]->unsent);
-        batch_free(c->v[i]->batch);
-        free(c->v[i]);
+    pthread_mutex_lock(&c->close_lock);
+    c->closing = true;
+    pthread_mutex_unlock(&c->close_lock);
+    nng_close(c->sock);
+    while (c->all) {
+        struct rpc_req *q = c->all;
+        c->all = q->next_all;
+        nng_aio_stop(q->aio);
+        inbox_forget(&q->item);
+        bool holds = q->state == REQ_SENDING ? nng_aio_result(q->aio) != 0
+                                             : q->state == REQ_RECEIVING && nng_aio_result(q->aio) == 0;
+        if (holds && nng_aio_get_msg(q->aio))
+            nng_msg_free(nng_aio_get_msg(q->aio));
+        nng_aio_free(q->aio);
+        batch_free(q->batch);
+        free(q);
     }
-    free(c->v);
+    inbox_unref();
     free(c);
     return NULL;
-}
-
-/* ---- without a loop ---- */
-
-static int left_ms(struct mono_ms deadline)
-{
-    uint64_t now = clock_mono().ms;
-    return deadline.ms > now ? (int)(deadline.ms - now) : 0;
-}
-
-/* sync_connect - waits for somebody to listen, too; -1: nobody did in time. */
-static int sync_connect(const char *path, struct mono_ms deadline)
-{
-    struct sockaddr_un sa = { .sun_family = AF_UNIX };
-    if (!str_copy(sa.sun_path, sizeof sa.sun_path, str_from(path)))
-        return -1;
-    for (int wait = RECONNECT_MIN_MS;; wait = wait < RECONNECT_MAX_MS ? 2 * wait : RECONNECT_MAX_MS) {
-        _cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        int left = left_ms(deadline);
-        if (fd >= 0 && connect(fd, (const struct sockaddr *)&sa, sizeof sa) == 0)
-            return TAKE_FD(fd);
-        if (left == 0)
-            return -1;
-        (void)poll(NULL, 0, wait < left ? wait : left);
-    }
-}
-
-/* sync_io - all of it; false: the peer is gone, or it is too late (*ret_late). */
-static bool sync_io(int fd, short what, char *p, size_t n, struct mono_ms deadline, bool *ret_late)
-{
-    *ret_late = false;
-    while (n > 0) {
-        ssize_t k = what == POLLIN ? recv(fd, p, n, 0) : send(fd, p, n, MSG_NOSIGNAL);
-        struct pollfd pf = { fd, what, 0 };
-        if (k == 0 || (k < 0 && errno != EAGAIN && errno != EINTR))
-            return false;
-        if (k > 0) {
-            p += k;
-            n -= (size_t)k;
-        } else if (poll(&pf, 1, left_ms(deadline)) == 0) {
-            *ret_late = true;
-            return false;
-        }
-    }
-    return true;
-}
-
-#define SYNC_ID 0x80000001u
-
-/* sync_exchange - @m is the request, with room for what stands before it; then what the peer says, likewise. */
-static int sync_exchange(int fd, const char *daemon, struct buf *m, struct mono_ms deadline, struct err *e)
-{
-    static const char id[ID_BYTES] = { (char)(SYNC_ID >> 24), 0, 0, (char)(SYNC_ID & 0xff) };
-    char hello[SP_HELLO_BYTES], head[SP_HEAD_BYTES];
-    size_t n;
-    bool late;
-    sp_hello(hello, SP_REQ);
-    sp_head(m->p, m->n - SP_HEAD_BYTES);
-    memcpy(m->p + SP_HEAD_BYTES, id, sizeof id);
-    if (!sync_io(fd, POLLOUT, hello, sizeof hello, deadline, &late) ||
-        !sync_io(fd, POLLIN, hello, sizeof hello, deadline, &late))
-        return err_set(e, ERR_UNAVAILABLE, "%s does not answer", daemon);
-    if (!sync_io(fd, POLLOUT, m->p, m->n, deadline, &late) || !sync_io(fd, POLLIN, head, sizeof head, deadline, &late))
-        return err_set(e, ERR_TIMEOUT, "%s: %s: outcome unknown", daemon,
-                       late ? "timed out" : "the connection was lost");
-    if (!sp_head_read(head, WIRE_MAX, &n) || n < ID_BYTES)
-        return err_set(e, ERR_INTERNAL, "%s: malformed reply", daemon);
-    buf_clear(m);
-    m->limit = WIRE_MAX;
-    char *p = buf_reserve(m, n);
-    if (!p)
-        return err_set(e, ERR_NOMEM, "%s: reply too large", daemon);
-    if (!sync_io(fd, POLLIN, p, n, deadline, &late))
-        return err_set(e, ERR_TIMEOUT, "%s: %s: outcome unknown", daemon,
-                       late ? "timed out" : "the connection was lost");
-    m->n = n;
-    return 0;
 }
 
 int rpc_call_sync(const char *run_dir, const char *daemon, const struct op *op, const void *req, unsigned timeout_ms,
                   void *rep, struct arena *a, struct err *e)
 {
-    static const char room[SP_HEAD_BYTES + ID_BYTES];
-    char path[256];
-    struct mono_ms deadline = { clock_mono().ms + timeout_ms };
+    nng_socket sock = NNG_SOCKET_INITIALIZER;
+    nng_msg *m = NULL;
+    int r = open_req(&sock, run_dir, daemon, NULL, e);
+    if (r < 0)
+        return r;
+    nng_socket_set_ms(sock, NNG_OPT_SENDTIMEO, (nng_duration)timeout_ms);
+    nng_socket_set_ms(sock, NNG_OPT_RECVTIMEO, (nng_duration)timeout_ms);
     struct rpc_request rq = { .id = 1 };
-    struct buf m = { .limit = RPC_MSG_MAX };
-    snprintf(path, sizeof path, "%s/%s.sock", run_dir, daemon);
-    buf_put(&m, room, sizeof room);
-    int r = encode_request(&m, op, req, &rq, e);
-    _cleanup_(closep) int fd = r == 0 ? sync_connect(path, deadline) : -1;
-    if (r == 0 && fd < 0)
-        r = err_set(e, ERR_UNAVAILABLE, "%s does not answer: nobody listens at %s", daemon, path);
-    if (r == 0)
-        r = sync_exchange(fd, daemon, &m, deadline, e);
-    if (r == 0) { /* the struct points into the message, which goes now: decode from a copy in the arena */
-        struct str copy = arena_str(a, (struct str){ m.p + ID_BYTES, m.n - ID_BYTES });
-        r = copy.p ? decode_reply(copy, op, 1, rep, a, e) : err_set(e, ERR_NOMEM, "%s: reply too large", daemon);
+    r = encode_request(&m, op, req, &rq, e);
+    if (r < 0)
+        goto out;
+    int n = nng_sendmsg(sock, m, 0);
+    if (n != 0) {
+        nng_msg_free(m);
+        r = err_set(e, ERR_UNAVAILABLE, "%s does not answer: %s", daemon, nng_strerror(n));
+        goto out;
     }
-    buf_done(&m);
+    n = nng_recvmsg(sock, &m, 0);
+    if (n != 0) {
+        r = err_set(e, n == NNG_ETIMEDOUT ? ERR_TIMEOUT : ERR_UNAVAILABLE, "%s: %s", daemon, nng_strerror(n));
+        goto out;
+    }
+    /* The struct points into the message, which goes now: decode from a copy in the arena. */
+    struct str copy = arena_str(a, (struct str){ nng_msg_body(m), nng_msg_len(m) });
+    nng_msg_free(m);
+    r = copy.p ? decode_reply(copy, op, 1, rep, a, e) : err_set(e, ERR_NOMEM, "%s: reply too large", daemon);
+out:
+    nng_close(sock);
     return r;
 }

@@ -1,10 +1,15 @@
+#include <nng/nng.h>
+#include <nng/protocol/reqrep0/rep.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
+#include "common/daemon/inbox.h"
 #include "common/daemon/log.h"
 #include "common/daemon/rpc.h"
-#include "common/daemon/sp.h"
 #include "common/util/check.h"
 
 /* What peers can make a daemon reserve: requests being answered together, and for each one the memory to decode it into
@@ -12,25 +17,19 @@
 #define CALLS_BYTES (256u << 20)
 #define CALL_ARENA_BYTES (128u << 20)
 #define CALL_ARENA_PER_BYTE 4u
-#define UNSENT_BYTES (1u << 20) /* replies that a peer has not taken: until it has, nothing more is read from it */
-#define CALLS_DEFAULT 64u
 
-/* Before the body: the numbers by which those on the way back find the asker, four bytes each. The last one has its
- * highest bit set. We give them back as they are. */
-#define TRACE_WORD 4u
-#define TRACE_MAX (8u * TRACE_WORD)
-
-enum call_state { CALL_OPEN, CALL_ANSWERED };
+/* One slot is one nng context: it receives, has one call out, sends the answer, and receives again. The step from
+ * sending to receiving is done on nng's thread, which saves waking the loop for it. */
+enum slot_state { SLOT_RECEIVING, SLOT_CALLED, SLOT_SENDING, SLOT_DEAD };
 
 struct rpc_call {
+    struct inbox_item item;
     struct rpc_server *server;
-    struct rpc_call *next, **prev; /* all open ones of the server; not the parts of a batch */
-    enum call_state state;
-    struct sp_pipe *pipe; /* NULL: it is gone, and nobody wants the answer */
-    char trace[TRACE_MAX];
-    size_t trace_n;
-    char *msg; /* the request; texts point into it */
-    size_t msg_n;
+    struct rpc_call *next; /* all slots of the server */
+    _Atomic enum slot_state state;
+    nng_ctx ctx;
+    nng_aio *aio;
+    nng_msg *msg; /* the request; texts point into it */
     struct arena arena;
     struct rpc_call *whole; /* of a batch: the call that brought it; it lies in that one's arena. Else NULL */
     size_t parts_left;      /* the whole: so many are not answered yet, and these are */
@@ -43,13 +42,14 @@ struct rpc_call {
 };
 
 struct rpc_server {
-    struct sp *sp;
+    nng_socket sock;
+    pthread_mutex_t close_lock; /* nng does not bear one thread to begin something while another closes the socket */
     const struct route *routes;
-    struct rpc_call *calls;
-    unsigned n_calls, max_calls;
-    bool full;    /* so many calls are open that nothing is read */
+    struct rpc_call *slots;
+    unsigned nslots, max_slots;
+    atomic_uint nreceiving;
     size_t bytes; /* of all requests being answered */
-    bool has_gateway;
+    bool closing, has_gateway;
     uid_t gateway;
     rpc_relay_fn *relay;
 };
@@ -105,59 +105,48 @@ bool rpc_list_next(struct rpc_list *l, struct str *ret)
     return true;
 }
 
-/* ---- calls ---- */
-
-static bool overfed(const struct sp_pipe *p)
+/* Also on nng's thread. */
+static void slot_receive(struct rpc_call *c)
 {
-    return sp_unsent(p) > UNSENT_BYTES;
+    c->state = SLOT_RECEIVING;
+    atomic_fetch_add(&c->server->nreceiving, 1);
+    nng_ctx_recv(c->ctx, c->aio);
 }
 
-/* read_again - from all that may speak. */
-static void read_again(struct rpc_server *s)
+static void slot_clear(struct rpc_call *c)
 {
-    s->full = false;
-    for (struct sp_pipe *p = sp_each(s->sp, NULL); p; p = sp_each(s->sp, p))
-        if (!overfed(p))
-            sp_pause(p, false);
-}
-
-static void call_free(struct rpc_call *c)
-{
-    struct rpc_server *s = c->server;
-    *c->prev = c->next;
-    if (c->next)
-        c->next->prev = c->prev;
     arena_done(&c->arena);
     buf_done(&c->replies);
-    s->bytes -= c->msg_n;
-    free(c->msg);
-    free(c);
-    if (--s->n_calls < s->max_calls && s->full)
-        read_again(s);
+    if (c->msg) {
+        c->server->bytes -= nng_msg_len(c->msg);
+        nng_msg_free(c->msg);
+    }
+    c->msg = NULL;
 }
 
 static void part_send(struct rpc_call *c, const struct rpc_response *r);
 
-static void call_send(struct rpc_call *c, int code, struct str text, struct str body)
+static void slot_send(struct rpc_call *c, int code, struct str text, struct str body)
 {
     struct buf b = { .limit = RPC_MSG_MAX };
     struct rpc_response r = { .id = c->id, .code = (uint64_t)code, .msg = text, .body = body };
-    c->state = CALL_ANSWERED;
     if (c->whole) {
         part_send(c, &r);
         return;
     }
-    if (c->pipe) {
-        fields_encode(&r, rpc_response_fields, &b);
-        if (b.failed) /* out of memory: the caller's timeout has to tell it */
-            log_error("reply dropped: out of memory op=%s", c->op ? c->op->name : "?");
-        else
-            sp_send(c->pipe, (struct str){ c->trace, c->trace_n }, buf_str(&b));
-        if (overfed(c->pipe))
-            sp_pause(c->pipe, true);
-        buf_done(&b);
+    fields_encode(&r, rpc_response_fields, &b);
+    nng_msg *m;
+    bool ok = !b.failed && nng_msg_alloc(&m, 0) == 0 && nng_msg_append(m, b.p, b.n) == 0;
+    buf_done(&b);
+    slot_clear(c);
+    if (!ok) { /* out of memory: the caller's timeout has to tell it */
+        log_error("reply dropped: out of memory op=%s", c->op ? c->op->name : "?");
+        slot_receive(c);
+        return;
     }
-    call_free(c);
+    c->state = SLOT_SENDING;
+    nng_aio_set_msg(c->aio, m);
+    nng_ctx_send(c->ctx, c->aio);
 }
 
 /* The last one answers for all. */
@@ -165,6 +154,7 @@ static void part_send(struct rpc_call *c, const struct rpc_response *r)
 {
     struct rpc_call *w = c->whole;
     size_t before = w->replies.n;
+    c->state = SLOT_SENDING;
     fields_encode(r, rpc_response_fields, &w->replies);
     if (w->replies.failed) { /* too much together: this one has to do without */
         struct rpc_response none = { .id = r->id, .code = ERR_TOO_BIG, .msg = STR("the reply exceeds the limit") };
@@ -176,43 +166,43 @@ static void part_send(struct rpc_call *c, const struct rpc_response *r)
         return;
     struct buf all = w->replies;
     w->replies = (struct buf)BUF_INIT;
-    call_send(w, ERR_OK, STR(""), buf_str(&all));
+    slot_send(w, ERR_OK, STR(""), buf_str(&all));
     buf_done(&all);
 }
 
 void rpc_reply(struct rpc_call *c, const void *rep)
 {
     struct buf body = { .limit = RPC_MSG_MAX - 1024 };
-    CHECK(c->state == CALL_OPEN);
+    CHECK(c->state == SLOT_CALLED);
     if (c->op->rep && rep)
         fields_encode(rep, c->op->rep, &body);
     if (body.failed)
-        call_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
+        slot_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
     else
-        call_send(c, ERR_OK, STR(""), buf_str(&body));
+        slot_send(c, ERR_OK, STR(""), buf_str(&body));
     buf_done(&body);
 }
 
 void rpc_reply_raw(struct rpc_call *c, int code, struct str msg, struct str body)
 {
-    CHECK(c->state == CALL_OPEN);
+    CHECK(c->state == SLOT_CALLED);
     CHECK(code >= ERR_OK && code < ERR_CODE_COUNT);
     if (body.n > RPC_MSG_MAX - 8192)
-        call_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
+        slot_send(c, ERR_TOO_BIG, STR("the reply exceeds the message limit"), (struct str){ NULL, 0 });
     else
-        call_send(c, code, msg, body);
+        slot_send(c, code, msg, body);
 }
 
 void rpc_fail(struct rpc_call *c, int code, const char *fmt, ...)
 {
     char text[sizeof((struct err *)0)->msg];
     va_list ap;
-    CHECK(c->state == CALL_OPEN);
+    CHECK(c->state == SLOT_CALLED);
     CHECK(code > ERR_OK && code < ERR_CODE_COUNT);
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    call_send(c, code, str_from(text), (struct str){ NULL, 0 });
+    slot_send(c, code, str_from(text), (struct str){ NULL, 0 });
 }
 
 void rpc_fail_err(struct rpc_call *c, const struct err *e)
@@ -298,6 +288,18 @@ static const struct route *find_route(const struct rpc_server *s, struct str nam
     return NULL;
 }
 
+static void read_peer(struct rpc_call *c)
+{
+    uint64_t uid = (uint64_t)-1, pid = 0;
+    nng_pipe p = nng_msg_get_pipe(c->msg);
+    if (nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_UID, &uid) != 0)
+        uid = (uint64_t)-1; /* the peer is gone: it is nobody */
+    if (nng_pipe_get_uint64(p, NNG_OPT_IPC_PEER_PID, &pid) != 0)
+        pid = 0;
+    c->uid = (uid_t)uid;
+    c->pid = (pid_t)pid;
+}
+
 static void dispatch_op(struct rpc_call *c, struct str op, struct str body)
 {
     struct err e = ERR_INIT;
@@ -355,7 +357,7 @@ static void dispatch_batch(struct rpc_call *w, struct str body)
     for (size_t i = 0; i < n; i++) { /* all of this is gone when the last one is answered */
         struct rpc_call *c = &calls[i];
         c->server = w->server;
-        c->state = CALL_OPEN;
+        c->state = SLOT_CALLED;
         c->whole = w;
         c->id = v[i].id;
         c->uid = w->uid;
@@ -368,8 +370,12 @@ static void dispatch(struct rpc_call *c)
 {
     struct err e = ERR_INIT;
     struct rpc_request rq;
-    struct str in = { c->msg, c->msg_n };
+    struct str in = { nng_msg_body(c->msg), nng_msg_len(c->msg) };
+    c->op = NULL;
+    c->from = NULL;
+    c->id = 0;
     arena_init(&c->arena, CALL_ARENA_BYTES + CALL_ARENA_PER_BYTE * in.n);
+    read_peer(c);
     if (fields_decode(&rq, rpc_request_fields, sizeof rq, in, FIELDS_STRICT, &c->arena, &e) < 0) {
         rpc_fail(c, ERR_INVALID, "request: %s", e.msg);
         return;
@@ -403,86 +409,120 @@ static void dispatch(struct rpc_call *c)
         dispatch_op(c, rq.op, rq.body);
 }
 
-/* trace_read - false: it is none. */
-static bool trace_read(struct rpc_call *c, struct str *msg)
-{
-    for (bool last = false; !last; c->trace_n += TRACE_WORD) {
-        if (c->trace_n == TRACE_MAX || msg->n < TRACE_WORD)
-            return false;
-        memcpy(c->trace + c->trace_n, msg->p, TRACE_WORD);
-        last = (uint8_t)msg->p[0] & 0x80;
-        *msg = (struct str){ msg->p + TRACE_WORD, msg->n - TRACE_WORD };
-    }
-    return true;
-}
+static int add_slot(struct rpc_server *s, struct err *e);
 
-static void on_msg(void *arg, struct sp_pipe *p, struct str msg)
+static void on_inbox(struct inbox_item *item)
 {
-    struct rpc_server *s = arg;
-    struct rpc_call *c = calloc(1, sizeof *c);
-    CHECK(c != NULL);
-    if (!trace_read(c, &msg) || (c->msg = malloc(msg.n + 1)) == NULL) {
-        free(c);
+    struct rpc_call *c = (struct rpc_call *)item;
+    struct rpc_server *s = c->server;
+    int r = nng_aio_result(c->aio);
+    atomic_fetch_sub(&s->nreceiving, 1);
+    if (r == NNG_ECLOSED || s->closing) {
+        c->state = SLOT_DEAD;
         return;
     }
-    memcpy(c->msg, msg.p, msg.n);
-    c->msg_n = msg.n;
-    c->server = s;
-    c->pipe = p;
-    c->uid = sp_uid(p);
-    c->pid = sp_pid(p);
-    c->next = s->calls;
-    c->prev = &s->calls;
-    if (c->next)
-        c->next->prev = &c->next;
-    s->calls = c;
-    s->bytes += c->msg_n;
-    if (++s->n_calls >= s->max_calls) {
-        s->full = true;
-        for (struct sp_pipe *o = sp_each(s->sp, NULL); o; o = sp_each(s->sp, o))
-            sp_pause(o, true);
+    if (r != 0) {
+        slot_receive(c);
+        return;
+    }
+    c->state = SLOT_CALLED;
+    c->msg = nng_aio_get_msg(c->aio);
+    s->bytes += nng_msg_len(c->msg);
+    nng_aio_set_msg(c->aio, NULL);
+    if (atomic_load(&s->nreceiving) == 0 && s->nslots < s->max_slots) {
+        struct err e = ERR_INIT;
+        if (add_slot(s, &e) < 0)
+            log_warn("no more room for requests: %s", e.msg);
     }
     dispatch(c);
 }
 
-static void on_up(void *arg, struct sp_pipe *p)
+static void on_sent(struct rpc_call *c)
 {
-    struct rpc_server *s = arg;
-    if (s->full)
-        sp_pause(p, true);
+    nng_msg *m = nng_aio_result(c->aio) != 0 ? nng_aio_get_msg(c->aio) : NULL;
+    if (m)
+        nng_msg_free(m); /* the peer hung up: nobody wants it */
+    nng_aio_set_msg(c->aio, NULL);
+    pthread_mutex_lock(&c->server->close_lock);
+    if (c->server->closing)
+        c->state = SLOT_DEAD;
+    else
+        slot_receive(c);
+    pthread_mutex_unlock(&c->server->close_lock);
 }
 
-static void on_down(void *arg, struct sp_pipe *p)
+/* On nng's threads. */
+static void on_aio(void *arg)
 {
-    struct rpc_server *s = arg;
-    for (struct rpc_call *c = s->calls; c; c = c->next)
-        if (c->pipe == p)
-            c->pipe = NULL;
+    struct rpc_call *c = arg;
+    if (c->state == SLOT_SENDING)
+        on_sent(c);
+    else
+        inbox_post(&c->item);
 }
 
-static void on_drained(void *arg, struct sp_pipe *p)
+static int add_slot(struct rpc_server *s, struct err *e)
 {
-    struct rpc_server *s = arg;
-    if (!s->full)
-        sp_pause(p, false);
+    struct rpc_call *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    c->server = s;
+    c->item.fn = on_inbox;
+    int r = nng_aio_alloc(&c->aio, on_aio, c);
+    if (r == 0)
+        r = nng_ctx_open(&c->ctx, s->sock);
+    if (r != 0) {
+        if (c->aio)
+            nng_aio_free(c->aio);
+        free(c);
+        return err_set(e, ERR_INTERNAL, "open context: %s", nng_strerror(r));
+    }
+    c->next = s->slots;
+    s->slots = c;
+    s->nslots++;
+    slot_receive(c);
+    return 0;
+}
+
+static int listen_on(nng_socket sock, const char *run_dir, const char *name, struct err *e)
+{
+    char url[256];
+    nng_listener l;
+    int r;
+    if (snprintf(url, sizeof url, "ipc://%s/%s.sock", run_dir, name) >= (int)sizeof url)
+        return err_set(e, ERR_INVALID, "run folder: name too long");
+    if ((r = nng_listener_create(&l, sock, url)) != 0 ||
+        (r = nng_listener_set_int(l, NNG_OPT_IPC_PERMISSIONS, 0660)) != 0 ||
+        (r = nng_listener_set_size(l, NNG_OPT_RECVMAXSZ, RPC_MSG_MAX)) != 0)
+        return err_set(e, ERR_IO, "listen on %s: %s", url, nng_strerror(r));
+    mode_t old = umask(0007);
+    r = nng_listener_start(l, 0);
+    umask(old);
+    return r != 0 ? err_set(e, ERR_IO, "listen on %s: %s", url, nng_strerror(r)) : 0;
 }
 
 int rpc_server_open(struct rpc_server **ret, sd_event *loop, const char *run_dir, const char *name,
                     const struct route *routes, unsigned max_calls, struct err *e)
 {
-    static const struct sp_ops ops = { .up = on_up, .msg = on_msg, .down = on_down, .drained = on_drained };
-    char path[256];
+    int r = inbox_ref(loop, e);
+    if (r < 0)
+        return r;
     struct rpc_server *s = calloc(1, sizeof *s);
     CHECK(s != NULL);
+    pthread_mutex_init(&s->close_lock, NULL);
     s->routes = routes;
-    s->max_calls = max_calls ? max_calls : CALLS_DEFAULT;
-    snprintf(path, sizeof path, "%s/%s.sock", run_dir, name);
-    struct sp_conf conf = {
-        .loop = loop, .path = path, .own = SP_REP, .msg_max = RPC_MSG_MAX + TRACE_MAX, .ops = &ops, .arg = s
-    };
-    int r = sp_listen(&s->sp, &conf, e);
-    if (r < 0) {
+    s->max_slots = max_calls ? max_calls : 64;
+    r = nng_rep0_open(&s->sock);
+    if (r != 0) {
         free(s);
+        inbox_unref();
+        return err_set(e, ERR_INTERNAL, "open socket: %s", nng_strerror(r));
+    }
+    r = add_slot(s, e);
+    if (r == 0)
+        r = listen_on(s->sock, run_dir, name, e);
+    if (r < 0) {
+        rpc_server_free(s);
         return r;
     }
     *ret = s;
@@ -493,10 +533,24 @@ struct rpc_server *rpc_server_free(struct rpc_server *s)
 {
     if (!s)
         return NULL;
-    sp_free(s->sp);
-    s->full = false;
-    while (s->calls)
-        call_free(s->calls);
+    pthread_mutex_lock(&s->close_lock);
+    s->closing = true;
+    pthread_mutex_unlock(&s->close_lock);
+    nng_close(s->sock);
+    while (s->slots) {
+        struct rpc_call *c = s->slots;
+        s->slots = c->next;
+        nng_aio_stop(c->aio); /* its callback has run when this returns */
+        inbox_forget(&c->item);
+        if (c->state == SLOT_SENDING && nng_aio_result(c->aio) != 0 && nng_aio_get_msg(c->aio))
+            nng_msg_free(nng_aio_get_msg(c->aio));
+        if (c->state == SLOT_RECEIVING && nng_aio_result(c->aio) == 0 && nng_aio_get_msg(c->aio))
+            nng_msg_free(nng_aio_get_msg(c->aio));
+        nng_aio_free(c->aio);
+        slot_clear(c);
+        free(c);
+    }
+    inbox_unref();
     free(s);
     return NULL;
 }

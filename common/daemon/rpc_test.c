@@ -1,4 +1,4 @@
-/* Requests over real sockets, server and client on one loop. */
+/* Requests over a real nng socket, server and client on one loop. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -425,7 +425,7 @@ static void no_answer_in_time_is_a_timeout(void **state)
     run_until(&o.done, 1);
     assert_int_equal(o.code, ERR_TIMEOUT);
     assert_int_equal(nheld, 1);
-    rpc_client_free(c); /* before the late reply */
+    rpc_client_free(c); /* before the late reply: one that arrives while nng closes may keep it from ever ending */
     rpc_reply(held[0], &(struct raftd_txn_reply){ 0 }); /* to nobody */
     rpc_server_free(s);
 }
