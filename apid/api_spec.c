@@ -420,15 +420,6 @@ int spec_check(json_t *spec, struct spec_fault *f)
     return check_references(at(c, "Configs"), "config", "ConfigName", f);
 }
 
-int spec_unbuilt(json_t *spec, struct spec_fault *f)
-{
-    const char *mode = spec_mode(spec);
-
-    if (strcmp(mode, "Replicated") != 0)
-        return fault(f, FAULT_UNIMPLEMENTED, "service mode %s is not supported by this version of microswarm", mode);
-    return 0;
-}
-
 /* ---- what is filled in ---- */
 
 const char *spec_mode(json_t *spec)

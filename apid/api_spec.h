@@ -23,9 +23,6 @@ struct spec_fault {
 /* spec_check - 0, or -1 with *f filled in. Needs no store. */
 int spec_check(json_t *spec, struct spec_fault *f);
 
-/* spec_unbuilt - refuses what this version accepts no services for, rather than pretending: 501. */
-int spec_unbuilt(json_t *spec, struct spec_fault *f);
-
 /* spec_normalise - what Docker's manager fills in on writing: mode, replicas, port protocol and publish mode, the
  * always-printed update settings, labels. Idempotent. @version: a client below 1.44 may use the old Networks. */
 void spec_normalise(json_t *spec, unsigned version);
