@@ -14,8 +14,11 @@ PKGS     := msgpack lmdb libssl libcrypto libgcrypt libsystemd libmicrohttpd lib
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wno-format-truncation
 CFLAGS   ?= -O2 -g
 override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-pointer -I. -D_GNU_SOURCE \
-            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -O1,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,-z,relro,-z,now -Wl,--as-needed
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -O1, \
+              -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -ffunction-sections -fdata-sections)
+# What is not called, and long tables of relocations, are left out: ten daemons have them in memory.
+LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE),-Wl$(comma)--gc-sections$(comma)-z$(comma)pack-relative-relocs) \
+            -Wl,-z,relro,-z,now -Wl,--as-needed
 # libmicrohttpd is linked statically, because of the libraries that the shared one brings (end of apid/api_http.c).
 PKGLIBS  := $(patsubst -lmicrohttpd,-l:libmicrohttpd.a,$(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null)) \
             -lnng -lpthread

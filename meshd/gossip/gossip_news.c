@@ -13,8 +13,7 @@ void news_init(struct gossip *g)
 {
     memset(g->news_head, 0xff, sizeof g->news_head);
     memset(g->news_tail, 0xff, sizeof g->news_tail);
-    for (uint32_t i = 0; i < g->conf.queue_max; i++)
-        g->queue[i].next = i + 1 < g->conf.queue_max ? i + 1 : NONE;
+    g->news_free = NONE;
 }
 
 static void link_news(struct gossip *g, uint32_t i)
@@ -57,6 +56,10 @@ static void drop_news(struct gossip *g, uint32_t i)
 
 static uint32_t new_news(struct gossip *g)
 {
+    if (g->news_free == NONE && g->news_fresh < g->conf.queue_max) {
+        g->n_news++;
+        return g->news_fresh++;
+    }
     if (g->news_free == NONE) { /* what was sent most often will be missed least */
         uint32_t t = TRANSMITS_MAX - 1;
         while (g->news_head[t] == NONE)

@@ -103,7 +103,8 @@ struct gossip {
 
     /* news */
     struct news *queue;
-    uint32_t news_free, n_news, news_head[TRANSMITS_MAX], news_tail[TRANSMITS_MAX];
+    uint32_t news_free, news_fresh; /* the first that was used, and is free; those behind were never used */
+    uint32_t n_news, news_head[TRANSMITS_MAX], news_tail[TRANSMITS_MAX];
     struct map news_of; /* id of a member -> queue */
     uint64_t news_at;
     uint32_t digest_rounds; /* the digest is news, too, this often */
