@@ -7,20 +7,20 @@
 
 #define PERIOD_MS 5000u
 #define SUSPECT_MS 1000u
+#define LATE_MS 500u /* what is due is looked at within some milliseconds, unless this process stood still */
 
 void disp_init(struct disp *d)
 {
     *d = (struct disp){ .period_ms = PERIOD_MS, .suspect_ms = SUSPECT_MS };
     table_init(&d->peers, sizeof(struct disp_peer));
     table_init(&d->sessions, ID_SIZE);
-    table_init(&d->told, sizeof(struct disp_peer *));
+    told_init(&d->told);
     table_init(&d->lost, 0);
 }
 
 static void free_peer(struct disp_peer *p)
 {
     CHECK(p->poll == NULL);
-    table_done(&p->sent);
     table_done(&p->dirty);
 }
 
@@ -31,7 +31,7 @@ void disp_clear(struct disp *d)
         free_peer(p);
     table_clear(&d->peers);
     table_clear(&d->sessions);
-    table_clear(&d->told);
+    told_clear(&d->told);
     d->nheap = 0;
     d->hot = NULL;
 }
@@ -41,7 +41,7 @@ void disp_done(struct disp *d)
     disp_clear(d);
     table_done(&d->peers);
     table_done(&d->sessions);
-    table_done(&d->told);
+    told_done(&d->told);
     table_done(&d->lost);
     free(d->heap);
     d->heap = NULL;
@@ -136,7 +136,6 @@ static struct disp_peer *peer_of(struct disp *d, struct str node)
     bool fresh;
     struct disp_peer *p = table_put(&d->peers, node, &fresh);
     if (fresh) {
-        table_init(&p->sent, sizeof(uint64_t));
         table_init(&p->dirty, 0);
     }
     return p;
@@ -144,13 +143,7 @@ static struct disp_peer *peer_of(struct disp *d, struct str node)
 
 void disp_told_none(struct disp *d, struct disp_peer *p)
 {
-    struct str task;
-    for (struct table_pos pos = { 0 }; table_next(&p->sent, &pos, &task, NULL);) {
-        struct disp_peer *const *who = table_get(&d->told, task);
-        if (who && *who == p)
-            table_del(&d->told, task);
-    }
-    table_clear(&p->sent);
+    told_del_all(&d->told, p);
 }
 
 static void end_session(struct disp *d, struct disp_peer *p)
@@ -262,8 +255,28 @@ void disp_poll_wait(struct disp *d, struct disp_peer *p, void *call, uint64_t se
     due_changed(d, p);
 }
 
+/* notice_late - words of nodes may wait to be read: as much time again as was missed, but no more than the grace. */
+static void notice_late(struct disp *d, uint64_t now_ms)
+{
+    uint64_t due = disp_next_ms(d), most = DISP_GRACE * d->period_ms;
+    if (due >= now_ms || now_ms - due < LATE_MS)
+        return;
+    uint64_t until = now_ms + sooner(now_ms - due, most);
+    if (until > d->lenient_ms)
+        d->lenient_ms = until;
+}
+
+/* put_off - what would be due while this process is lenient. */
+static void put_off(const struct disp *d, uint64_t *at_ms, uint64_t now_ms)
+{
+    if (*at_ms && *at_ms <= now_ms && now_ms < d->lenient_ms)
+        *at_ms = d->lenient_ms;
+}
+
 static enum disp_due due_now(struct disp *d, struct disp_peer *p, uint64_t now_ms)
 {
+    put_off(d, &p->deadline_ms, now_ms);
+    put_off(d, &p->unknown_ms, now_ms);
     if (p->deadline_ms && p->deadline_ms <= now_ms) {
         end_session(d, p);
         p->deadline_ms = p->unknown_ms = 0;
@@ -279,6 +292,7 @@ static enum disp_due due_now(struct disp *d, struct disp_peer *p, uint64_t now_m
 
 enum disp_due disp_expire(struct disp *d, uint64_t now_ms, struct str *ret_node, uint64_t *ret_silent_ms)
 {
+    notice_late(d, now_ms);
     while (d->nheap && d->heap[0]->due_ms <= now_ms) {
         struct disp_peer *p = d->heap[0];
         enum disp_due due = due_now(d, p, now_ms);
@@ -345,38 +359,34 @@ void disp_resync(struct disp *d, struct disp_peer *p)
 void disp_task(struct disp *d, struct str node, struct str task, uint64_t print)
 {
     struct disp_peer *p = table_get(&d->peers, node);
-    struct disp_peer *const *other = table_get(&d->told, task);
-    if (other && *other != p)
-        dirty(d, *other, task);
-    if (!p || !p->session[0])
-        return;
-    const uint64_t *told = table_get(&p->sent, task);
-    if (!told || *told != print)
+    uint64_t key = told_task(task);
+    bool same = false;
+    for (const struct told_entry *e = told_first(&d->told, key); e; e = told_next(&d->told, e))
+        if (e->peer != p)
+            dirty(d, e->peer, task);
+        else
+            same = e->print == print;
+    if (p && p->session[0] && !same)
         dirty(d, p, task);
 }
 
 void disp_task_gone(struct disp *d, struct str task)
 {
-    struct disp_peer *const *p = table_get(&d->told, task);
-    if (p)
-        dirty(d, *p, task);
+    for (const struct told_entry *e = told_first(&d->told, told_task(task)); e; e = told_next(&d->told, e))
+        dirty(d, e->peer, task);
 }
 
 void disp_tell(struct disp *d, struct disp_peer *p, struct str task, uint64_t print)
 {
-    *(uint64_t *)table_put(&p->sent, task, NULL) = print;
-    *(struct disp_peer **)table_put(&d->told, task, NULL) = p;
+    told_put(&d->told, told_task(task), p)->print = print;
 }
 
 bool disp_untell(struct disp *d, struct disp_peer *p, struct str task)
 {
-    struct disp_peer *const *who = table_get(&d->told, task);
-    if (!table_get(&p->sent, task))
-        return false;
-    if (who && *who == p)
-        table_del(&d->told, task);
-    table_del(&p->sent, task);
-    return true;
+    struct told_entry *e = told_of(&d->told, told_task(task), p);
+    if (e)
+        told_del(&d->told, e);
+    return e != NULL;
 }
 
 enum disp_answer disp_plan(const struct disp_peer *p, uint64_t seq)
@@ -436,4 +446,5 @@ void disp_check(const struct disp *d)
     for (p = d->hot; p; p = p->next_hot)
         hot--;
     CHECK(in_heap == d->nheap && hot == 0);
+    told_check(&d->told);
 }

@@ -6,13 +6,15 @@
  *
  * Every call of a node shows that it is alive. A node that is silent for DISP_GRACE heartbeats is down. When the link
  * to it is known to be lost, that shortens its time to a moment (suspicion before death): a gatewayd or an agent that
- * merely restarts speaks again within it.
+ * merely restarts speaks again within it. When this process could not listen (a host that stands still, a million tasks
+ * to read), nobody is given up before it has listened again for as long.
  */
 #pragma once
 
 #include "common/object/views.h"
 #include "common/util/id.h"
 #include "common/util/table.h"
+#include "dispatcherd/disp_told.h"
 
 #define DISP_NEVER UINT64_MAX
 #define DISP_GRACE 3u /* a node is down after so many heartbeat periods without a word */
@@ -27,7 +29,7 @@ struct disp_peer {
     bool suspect;          /* the link to it is lost */
     bool resync;           /* changes may have been missed: tell everything */
     bool held;             /* it flaps: it has a session, and still counts as down */
-    struct table sent;     /* task ID -> uint64_t, the print of what it was told */
+    uint32_t told, ntold;  /* the first in the list of what it was told, and how many there are */
     struct table dirty;    /* task IDs to look at for the next answer */
     void *poll;            /* the call that waits; NULL: none */
     uint64_t poll_seq, poll_until_ms;
@@ -40,13 +42,14 @@ struct disp_peer {
 struct disp {
     struct table peers;    /* node ID -> struct disp_peer */
     struct table sessions; /* session ID -> char[ID_SIZE], its node */
-    struct table told;     /* task ID -> struct disp_peer *, who was told about it last */
+    struct told told;      /* who was told what */
     struct table lost;     /* node ID -> nothing: links known as lost, also while this manager does not lead */
     struct disp_peer **heap;
     size_t nheap, cap_heap;
     struct disp_peer *hot;
     uint64_t period_ms;  /* of heartbeats */
     uint64_t suspect_ms; /* how long a node whose link is lost may be silent */
+    uint64_t lenient_ms; /* until then nobody is given up: this process itself was late */
 };
 
 void disp_init(struct disp *d);

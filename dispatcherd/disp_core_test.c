@@ -12,7 +12,7 @@
 #include "common/util/check.h"
 #include "common/util/scenario.h"
 
-static const struct str n1 = { "n1", 2 };
+static const struct str n1 = { "n1", 2 }, n2 = { "n2", 2 };
 #define S1 "0123456789abcdefghijklmno"
 #define S2 "1123456789abcdefghijklmno"
 #define SECOND ((int64_t)1000000000)
@@ -253,6 +253,56 @@ static void test_a_task_moves(void **state)
     disp_check(d);
 }
 
+/* This process stood still for 20 s: whoever spoke meanwhile is heard before anybody is given up. */
+static void test_nobody_is_given_up_by_one_who_did_not_listen(void **state)
+{
+    struct disp *d = *state;
+    struct str node;
+    uint64_t silent;
+    disp_open(d, n1, S1, 1000, 0);
+    disp_open(d, n2, S2, 1000, 0);
+    assert_int_equal(disp_expire(d, 1000 + 3 * d->period_ms + 20000, &node, &silent), DISP_DUE_NOTHING);
+    assert_non_null(disp_find(d, STR(S1), 36100, &node));
+    uint64_t due = disp_next_ms(d);
+    assert_in_range(due, 36001, 36000 + 3 * d->period_ms);
+    assert_int_equal(disp_expire(d, due, &node, &silent), DISP_DUE_DOWN);
+    assert_true(str_eq(node, n2));
+    assert_int_equal(disp_expire(d, due, &node, &silent), DISP_DUE_NOTHING);
+    disp_check(d);
+}
+
+/* Many tasks come and go on some nodes, in any order. */
+static void test_what_was_told_is_known(void **state)
+{
+    struct disp *d = *state;
+    uint64_t rng = 7;
+    bool told[300][2] = { { false } };
+    struct disp_peer *p[2] = { disp_open(d, n1, S1, 0, 0), disp_open(d, n2, S2, 0, 0) };
+    char id[16];
+    for (unsigned i = 0; i < 20000; i++) {
+        rng = rng * 6364136223846793005ull + 1442695040888963407ull;
+        unsigned task = (unsigned)(rng >> 33) % 300, at = rng >> 60 & 1;
+        snprintf(id, sizeof id, "t%u", task);
+        if (rng >> 61 & 1) {
+            disp_tell(d, p[at], str_from(id), rng);
+            told[task][at] = true;
+        } else {
+            assert_int_equal(disp_untell(d, p[at], str_from(id)), told[task][at]);
+            told[task][at] = false;
+        }
+    }
+    disp_check(d);
+    for (unsigned at = 0; at < 2; at++) {
+        uint32_t n = 0;
+        for (unsigned task = 0; task < 300; task++)
+            n += told[task][at];
+        assert_int_equal(p[at]->ntold, n);
+        disp_told_none(d, p[at]);
+        disp_check(d);
+    }
+    assert_int_equal(d->told.count, 0);
+}
+
 static void test_reports_only_go_forward(void **state)
 {
     struct view_container_status c = { .ContainerID = STR("c"), .PID = 7 };
@@ -274,6 +324,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_nodes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_news_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_task_moves, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_is_given_up_by_one_who_did_not_listen, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_told_is_known, setup, teardown),
         cmocka_unit_test(test_reports_only_go_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -276,9 +276,9 @@ void disp_shell_sessions(const char *args, struct buf *out)
         buf_puts(out, first ? "{\"node\":" : ",{\"node\":");
         buf_json_str(out, node);
         buf_printf(out,
-                   ",\"session\":%s,\"tasks_told\":%zu,\"tasks_to_tell\":%zu,\"seq\":%" PRIu64
+                   ",\"session\":%s,\"tasks_told\":%" PRIu32 ",\"tasks_to_tell\":%zu,\"seq\":%" PRIu64
                    ",\"polling\":%s,\"suspect\":%s,\"held\":%s,\"down_in_ms\":%" PRIu64 "}",
-                   p->session[0] ? "true" : "false", p->sent.count, p->dirty.count, p->seq, p->poll ? "true" : "false",
+                   p->session[0] ? "true" : "false", p->ntold, p->dirty.count, p->seq, p->poll ? "true" : "false",
                    p->suspect ? "true" : "false", p->held ? "true" : "false",
                    p->deadline_ms > now ? p->deadline_ms - now : 0);
     }
