@@ -4,6 +4,7 @@
 #include <msgpack.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static int write_cb(void *data, const char *p, size_t n)
 {
@@ -539,80 +540,109 @@ bool mp_get_str(struct str map, const char *path, struct str *ret)
     return mp_path(map, path, &s) && mp_as_str(s, ret);
 }
 
-/* Calls fn for each pair; stops with an error when the span is not a map with text keys. */
-typedef int pair_fn(void *arg, struct str key, struct str val);
-static int each_pair(struct str map, pair_fn *fn, void *arg)
+/* A map taken apart. Most have few fields. */
+#define PAIRS_FEW 48u
+struct pair {
+    struct str key, val;
+    bool seen; /* of a patch: a field of the base was replaced by it */
+};
+struct pairs {
+    struct pair few[PAIRS_FEW], *v;
+    size_t n;
+};
+
+static void pairs_done(struct pairs *p)
+{
+    if (p->v != p->few)
+        free(p->v);
+}
+
+/* pairs_read - an error when the span is not a map with text keys. */
+static int pairs_read(struct pairs *p, struct str map, struct err *e)
 {
     struct mp_cursor c = mp_cursor(map);
     struct mp_val v, k;
-    struct str val;
+    p->v = p->few;
+    p->n = 0;
     if (mp_next(&c, &v) < 0 || v.type != MP_MAP)
         return -ERR_INVALID;
-    for (size_t i = 0; i < v.n; i++) {
-        if (mp_next(&c, &k) < 0 || k.type != MP_STR || mp_span(&c, &val) < 0)
+    if (v.n > PAIRS_FEW && !(p->v = reallocarray(NULL, v.n, sizeof *p->v))) { /* n is no more than half the bytes */
+        p->v = p->few;
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    for (; p->n < v.n; p->n++) {
+        struct pair *q = &p->v[p->n];
+        q->seen = false;
+        if (mp_next(&c, &k) < 0 || k.type != MP_STR || mp_span(&c, &q->val) < 0)
             return -ERR_INVALID;
-        int r = fn(arg, k.s, val);
-        if (r < 0)
-            return r;
+        q->key = k.s;
     }
     return c.p == c.end ? 0 : -ERR_INVALID;
 }
 
-struct merge {
-    struct buf *out; /* NULL in the counting pass */
-    struct str other;
-    size_t count;
-};
-
 static bool is_nil(struct str span)
 {
-    return span.n == 1 && (uint8_t)span.p[0] == 0xc0; /* NOLINT: what find_key() found has its bytes */
+    return span.n == 1 && (uint8_t)span.p[0] == 0xc0; /* NOLINT: a span that was read has its bytes */
 }
 
-static void merge_emit(struct merge *m, struct str key, struct str val)
+static void emit(struct buf *out, const struct pair *p)
 {
-    m->count++;
-    if (m->out) {
-        mp_str(m->out, key);
-        mp_raw(m->out, val);
+    mp_str(out, p->key);
+    mp_raw(out, p->val);
+}
+
+/* lay_over - puts the patch's values into the base's fields (nil where one goes); returns how many fields there will
+ * be. Of keys that stand twice in the patch the first counts. */
+static size_t lay_over(struct pairs *base, struct pairs *patch)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < base->n; i++) {
+        struct pair *b = &base->v[i];
+        for (size_t k = 0; k < patch->n; k++)
+            if (str_eq(b->key, patch->v[k].key)) {
+                b->val = patch->v[k].val;
+                b->seen = true;
+                break;
+            }
+        n += !(b->seen && is_nil(b->val));
     }
+    for (size_t k = 0; k < patch->n; k++) {
+        struct pair *q = &patch->v[k];
+        for (size_t i = 0; i < base->n && !q->seen; i++)
+            q->seen = base->v[i].seen && str_eq(base->v[i].key, q->key);
+        n += !q->seen && !is_nil(q->val);
+    }
+    return n;
 }
 
-static int merge_base(void *arg, struct str key, struct str val)
+static int merge(struct buf *out, struct pairs *base, struct pairs *patch, struct str base_doc, struct str patch_doc,
+                 struct err *e)
 {
-    struct merge *m = arg;
-    struct str patched = { NULL, 0 };
-    if (!find_key(m->other, key, &patched))
-        merge_emit(m, key, val);
-    else if (!is_nil(patched))
-        merge_emit(m, key, patched);
-    return 0;
-}
-
-static int merge_added(void *arg, struct str key, struct str val)
-{
-    struct merge *m = arg;
-    struct str old;
-    if (!is_nil(val) && !find_key(m->other, key, &old))
-        merge_emit(m, key, val);
-    return 0;
+    int r = pairs_read(base, base_doc, e);
+    if (r < 0)
+        return r == -ERR_NOMEM ? r : err_set(e, ERR_INVALID, "document is not a map with text keys");
+    r = pairs_read(patch, patch_doc, e);
+    if (r < 0)
+        return r == -ERR_NOMEM ? r : err_set(e, ERR_INVALID, "change is not a map with text keys");
+    mp_map(out, lay_over(base, patch));
+    for (size_t i = 0; i < base->n; i++)
+        if (!(base->v[i].seen && is_nil(base->v[i].val)))
+            emit(out, &base->v[i]);
+    for (size_t k = 0; k < patch->n; k++)
+        if (!patch->v[k].seen && !is_nil(patch->v[k].val))
+            emit(out, &patch->v[k]);
+    return out->failed ? err_set(e, ERR_NOMEM, "out of memory") : 0;
 }
 
 int mp_merge(struct buf *out, struct str base, struct str patch, struct err *e)
 {
-    struct merge m = { .other = patch };
-    if (each_pair(base, merge_base, &m) < 0)
-        return err_set(e, ERR_INVALID, "document is not a map with text keys");
-    m.other = base;
-    if (each_pair(patch, merge_added, &m) < 0)
-        return err_set(e, ERR_INVALID, "change is not a map with text keys");
-    mp_map(out, m.count);
-    m.out = out;
-    m.other = patch;
-    each_pair(base, merge_base, &m);
-    m.other = base;
-    each_pair(patch, merge_added, &m);
-    return out->failed ? err_set(e, ERR_NOMEM, "out of memory") : 0;
+    struct pairs b, p;
+    b.v = b.few;
+    p.v = p.few;
+    int r = merge(out, &b, &p, base, patch, e);
+    pairs_done(&b);
+    pairs_done(&p);
+    return r;
 }
 
 static int json_value(struct buf *out, struct mp_cursor *c, int depth)
