@@ -1,7 +1,7 @@
 /*
  * plane.c - the whole control plane at scale: real daemons, messages, store and Raft; the agents are simulated.
  *
- *   plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m MANAGERS] [-p PARALLELISM] [-o] [-k]
+ *   plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m MANAGERS] [-p PARALLELISM] [-o] [-k SECONDS]
  *
  * Managers (1 or 3) of all their daemons in a network and mount namespace of its own, run folder on tmpfs. Each node's
  * agent has a session and a long poll at the leader's dispatcherd, as gatewayd brings them ("from"), and reports a task
@@ -73,7 +73,8 @@ static struct {
     char dir[64];
     const char *bin;
     unsigned nodes, services, tasks, managers, parallelism;
-    bool overlay, keep;
+    bool overlay;
+    unsigned keep; /* seconds */
     struct manager m[MANAGERS_MAX];
     unsigned leader;
     struct rpc_client *raft, *disp;
@@ -268,7 +269,8 @@ static void tell_cpu(const char *what, const struct usage *from, unsigned tasks)
     figure(name, all, "s", more);
 }
 
-static void tell_memory(const char *what, const struct usage *from)
+/* tell_memory - a task in the store, of which an update leaves twice as many: its history. */
+static void tell_memory(const char *what, const struct usage *from, size_t tasks)
 {
     struct usage u;
     char name[96], more[160];
@@ -279,15 +281,16 @@ static void tell_memory(const char *what, const struct usage *from)
         double kib = u.own[i][d] - from->own[i][d];
         all += kib;
         snprintf(name, sizeof name, "%s.memory.%s", what, daemons[d]);
-        snprintf(more, sizeof more, "\"bytes_a_task\":%.0f,\"pss_mib\":%.1f", kib * 1024 / b.tasks,
+        snprintf(more, sizeof more, "\"bytes_a_task\":%.0f,\"pss_mib\":%.1f", kib * 1024 / (double)tasks,
                  memory_kib(b.m[i].pid[d], "Pss:") / 1024);
         figure(name, kib / 1024, "MiB", more);
     }
     snprintf(name, sizeof name, "%s.memory.map", what);
-    snprintf(more, sizeof more, "\"bytes_a_task\":%.0f", (u.map[i] - from->map[i]) * 1024 / b.tasks);
+    snprintf(more, sizeof more, "\"bytes_a_task\":%.0f", (u.map[i] - from->map[i]) * 1024 / (double)tasks);
     figure(name, (u.map[i] - from->map[i]) / 1024, "MiB", more);
     snprintf(name, sizeof name, "%s.memory_a_task", what);
-    figure(name, all * 1024 / b.tasks, "bytes", "\"target\":1024,\"note\":\"all daemons of a manager, the map once\"");
+    figure(name, all * 1024 / (double)tasks, "bytes",
+           "\"target\":1024,\"note\":\"all daemons of a manager, the map once\"");
 }
 
 /* ---- Docker's API ---- */
@@ -716,7 +719,7 @@ static size_t store_running(unsigned manager, uint64_t *ret_bytes, size_t *ret_a
 
 /* ---- the run ---- */
 
-static void measure(const char *what, uint64_t generation)
+static size_t measure(const char *what, uint64_t generation)
 {
     struct usage before;
     char name[96], more[256];
@@ -749,6 +752,7 @@ static void measure(const char *what, uint64_t generation)
              "\"tasks_in_store\":%zu,\"reports\":%" PRIu64 ",\"statuses\":%" PRIu64 ",\"assignments\":%" PRIu64, all,
              b.reports, b.statuses, b.assignments);
     figure(name, (double)bytes / (double)all, "bytes", more);
+    return all;
 }
 
 static void make_networks(void)
@@ -789,6 +793,18 @@ static void restart_raftd(const char *what, bool reboot)
     figure(what, (double)(now_us() - t0) / 1e6, "s", "\"note\":\"killed, until a barrier is answered\"");
 }
 
+static uint64_t stay_until_us;
+static bool stayed(void)
+{
+    return now_us() >= stay_until_us;
+}
+
+static void stay(void)
+{
+    stay_until_us = now_us() + b.keep * 1000000ull;
+    run_until(stayed, b.keep * 1000ull + 10000, "staying");
+}
+
 static void options(int argc, char **argv)
 {
     int c;
@@ -797,7 +813,7 @@ static void options(int argc, char **argv)
     b.services = 100;
     b.tasks = 100000;
     b.managers = 1;
-    while ((c = getopt(argc, argv, "b:n:s:t:m:p:ok")) != -1) {
+    while ((c = getopt(argc, argv, "b:n:s:t:m:p:ok:")) != -1) {
         unsigned long v = optarg ? strtoul(optarg, NULL, 10) : 0;
         if (c == 'b')
             b.bin = optarg;
@@ -814,12 +830,13 @@ static void options(int argc, char **argv)
         else if (c == 'o')
             b.overlay = true;
         else if (c == 'k')
-            b.keep = true;
+            b.keep = (unsigned)v;
         else
             exit(2);
     }
     if (!b.nodes || !b.services || b.tasks < b.services || (b.managers != 1 && b.managers != 3)) {
-        fprintf(stderr, "plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m 1|3] [-p PARALLELISM] [-o] [-k]\n");
+        fprintf(stderr,
+                "plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m 1|3] [-p PARALLELISM] [-o] [-k SECONDS]\n");
         exit(2);
     }
 }
@@ -856,7 +873,6 @@ int main(int argc, char **argv)
 {
     struct err e = ERR_INIT;
     struct usage empty;
-    char line[8];
     options(argc, argv);
     own_namespaces();
     log_init("plane");
@@ -871,12 +887,10 @@ int main(int argc, char **argv)
     make_agents();
     make_networks();
     usage_now(&empty);
-    measure("declare", 0);
-    tell_memory("declare", &empty);
-    measure("update", 1);
-    tell_memory("update", &empty);
-    if (b.keep && !fgets(line, sizeof line, stdin))
-        b.keep = false;
+    tell_memory("declare", &empty, measure("declare", 0));
+    stay();
+    tell_memory("update", &empty, measure("update", 1));
+    stay();
     if (b.managers == 1) {
         restart_raftd("raftd_restart", false);
         restart_raftd("raftd_restart_after_reboot", true);
