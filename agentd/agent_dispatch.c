@@ -173,6 +173,22 @@ void agent_dispatch_kick(struct agent_dispatch *d)
     arena_done(&a);
 }
 
+/* ---- usage ---- */
+
+static void on_usage(void *arg, const void *rep, const struct err *e)
+{
+    (void)arg;
+    if (!rep)
+        log_debug("usage: %s", e->msg);
+}
+
+void agent_dispatch_usage(struct agent_dispatch *d, const struct task_usage *v, size_t n)
+{
+    struct disp_usage req = { .SessionID = str_from(d->session), .Usages = { (void *)(uintptr_t)v, n } };
+    if (d->session[0])
+        rpc_send_via(d->gateway, leader(), "dispatcherd", &op_disp_usage, &req, CALL_TIMEOUT_MS, on_usage, d);
+}
+
 /* ---- session ---- */
 
 static void on_session(void *arg, const void *rep, const struct err *e)

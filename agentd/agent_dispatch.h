@@ -42,6 +42,9 @@ struct agent_dispatch *agent_dispatch_close(struct agent_dispatch *d);
 
 void agent_dispatch_kick(struct agent_dispatch *d); /* there may be something to report */
 
+/* agent_dispatch_usage - what tasks use; as it is now, so nothing is sent again. */
+void agent_dispatch_usage(struct agent_dispatch *d, const struct task_usage *v, size_t n);
+
 /* agent_dispatch_leave - ends the session and opens none for the same node again: this host leaves the swarm. */
 void agent_dispatch_leave(struct agent_dispatch *d);
 /* The way to the leader, and the session that opens it there ("" while there is none), for requests of others. */

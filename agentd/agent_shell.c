@@ -13,6 +13,7 @@
 #include "agentd/agent_files.h"
 #include "agentd/agent_health.h"
 #include "agentd/agent_task.h"
+#include "agentd/agent_usage.h"
 #include "agentd/agent_view.h"
 #include "agentd/image_index.h"
 #include "agentd/oci_seccomp.h"
@@ -47,6 +48,7 @@ static struct atask *task_free(struct atask *t)
     if (!t)
         return NULL;
     run_release(t);
+    agent_usage_free(t);
     buf_done(&t->raw);
     if (t->auth)
         explicit_bzero(t->auth, strlen(t->auth));
@@ -267,6 +269,7 @@ static void assign(struct agent *ag, const struct assignment *a)
         task_event(t, (struct task_event){ .type = TE_RESUME });
     }
     t->a.DrainMs = a->DrainMs;
+    agent_usage_labels(t, &a->ServiceLabels);
     task_event(t, (struct task_event){ .type = TE_ASSIGN,
                                        .desired = task_state_parse(a->DesiredState),
                                        .drains = a->DrainMs != 0,
@@ -560,6 +563,7 @@ void agent_stop(void)
     run_close();
     files_close();
     agent_events_close();
+    agent_usage_close();
     ag->images = images_close(ag->images);
     ag->oci = oci_env_close(ag->oci);
     timer_free(ag->retry_store);
@@ -769,4 +773,5 @@ void agent_metrics(struct buf *out)
     buf_printf(out, "microswarm_agentd_images %zu\n", images_count(agent.images));
     buf_printf(out, "microswarm_agentd_events_waiting %u\n", agent_events_waiting());
     agent_health_metrics(out);
+    agent_usage_metrics(out);
 }

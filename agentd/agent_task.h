@@ -60,6 +60,7 @@ struct atask {
     struct copy *copies;
     size_t ncopies, copied;
     struct proc *proc;       /* a copy or a removal */
+    struct metered *metered; /* agent_usage.c; NULL: nobody asks for it */
     struct checked *checked; /* agent_health.c; NULL: no health check */
     uint64_t mesh_pause_ms;
     struct timer *timer; /* grace period, drain, or the pause before asking meshd again */
