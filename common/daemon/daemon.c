@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -21,6 +22,8 @@
 
 #define CONF_FILE_MAX (1u << 20)
 #define STOP_PATIENCE_US 500000 /* for releasing things, after the last request */
+DEFINE_CLEANUP(FILE *, fclose)
+
 #define TIDY_BYTES (256u << 10) /* of free memory in the heap: not worth a call below */
 #define TIDY_FIRST_MS 10000u
 #define TIDY_EVERY_MS 300000u
@@ -325,12 +328,38 @@ static void leave_now(int sig)
     _exit(0);
 }
 
+/*
+ * Code and constants that only starting needed: they stay in the page cache as they were, but no longer count as this
+ * process's, and what is called is mapped again. Not the parts of files that were written to (relocations).
+ */
+static void unmap_unused(void)
+{
+    _cleanup_(fclosep) FILE *f = fopen("/proc/self/smaps", "re");
+    unsigned long start, end, kb, from = 0, to = 0;
+    char line[512], perms[5];
+    while (f && fgets(line, sizeof line, f)) {
+        if (sscanf(line, "%lx-%lx %4s", &start, &end, perms) == 3) {
+            bool file = strchr(line, '/') && (strcmp(perms, "r-xp") == 0 || strcmp(perms, "r--p") == 0);
+            from = file ? start : 0;
+            to = end;
+        } else if (from && sscanf(line, "Anonymous: %lu kB", &kb) == 1) {
+            if (kb == 0)
+                (void)madvise((void *)from, to - from, MADV_DONTNEED); // NOLINT(performance-no-int-to-ptr)
+            from = 0;
+        }
+    }
+}
+
 static void tidy(void *arg)
 {
+    static bool started;
     (void)arg;
     struct mallinfo2 m = mallinfo2();
     if (m.fordblks > TIDY_BYTES)
         malloc_trim(0);
+    if (!started)
+        unmap_unused();
+    started = true;
     timer_arm(self.tidy, clock_mono().ms + TIDY_EVERY_MS);
 }
 
