@@ -408,6 +408,8 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     if (!there)
         doc = STR("");
     disp_net_change(k, snap, kind, id, doc);
+    if (kind == KIND_TASK)
+        disp_note_use(k, id, doc);
     if (kind == KIND_TASK && there)
         note_task(k, snap, id, doc);
     else if (kind == KIND_TASK)

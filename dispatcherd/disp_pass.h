@@ -156,6 +156,8 @@ void disp_learn_node(struct disp_keeper *k, struct str id, struct str doc);
 /* disp_usage - what tasks use; those that are not this node's are passed over. -ERR_GONE: no such session. */
 int disp_usage(struct disp_keeper *k, const struct disp_usage *q, struct str node, struct err *e);
 void disp_write_usages(struct disp_keeper *k, struct controller_pass *p);
+/* disp_note_use - a task has changed, or is gone (no document). */
+void disp_note_use(struct disp_keeper *k, struct str id, struct str doc);
 /* disp_note_scaling - a service's labels say what its nodes are to measure: when they change, the nodes hear of it. */
 void disp_note_scaling(struct disp_keeper *k, struct store_snap *snap, struct str id, struct str doc);
 

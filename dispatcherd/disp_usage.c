@@ -24,14 +24,27 @@ void usages_clear(struct usages *u)
     table_clear(&u->services);
 }
 
+static void drop(struct usages *u, struct usage_task *t)
+{
+    if ((*t->pprev = t->next))
+        t->next->pprev = t->pprev;
+    table_del(&u->tasks, table_key(&u->tasks, t));
+}
+
+void usages_drop(struct usages *u, struct str task)
+{
+    struct usage_task *t = table_get(&u->tasks, task);
+    if (!t)
+        return;
+    t->of->dirty = true;
+    drop(u, t);
+}
+
 void usages_forget(struct usages *u, struct str service)
 {
     struct usage_service *s = table_get(&u->services, service);
-    while (s && s->tasks) {
-        struct usage_task *t = s->tasks;
-        s->tasks = t->next;
-        table_del(&u->tasks, table_key(&u->tasks, t));
-    }
+    while (s && s->tasks)
+        drop(u, s->tasks);
     table_del(&u->services, service);
 }
 
@@ -46,8 +59,11 @@ bool usages_take(struct usages *u, struct str service, const struct task_usage *
     struct usage_service *s = table_put(&u->services, service, NULL);
     struct usage_task *x = table_put(&u->tasks, t->TaskID, &is_new);
     if (is_new) {
-        x->next = s->tasks;
+        if ((x->next = s->tasks))
+            x->next->pprev = &x->next;
+        x->pprev = &s->tasks;
         s->tasks = x;
+        x->of = s;
     }
     x->at_ms = now_ms;
     x->cpu = t->NanoCPUs;
@@ -67,10 +83,10 @@ static struct view_usage mean(struct usages *u, struct usage_service *s, uint64_
 {
     struct view_usage m = { 0 };
     double cpu = 0, memory = 0, metric = 0, metrics = 0;
-    for (struct usage_task **pp = &s->tasks, *t; (t = *pp);) {
+    for (struct usage_task *t = s->tasks, *next; t; t = next) {
+        next = t->next;
         if (now_ms - t->at_ms > USAGE_OLD_MS) {
-            *pp = t->next;
-            table_del(&u->tasks, table_key(&u->tasks, t));
+            drop(u, t);
             continue;
         }
         m.Tasks++;
@@ -82,7 +98,6 @@ static struct view_usage mean(struct usages *u, struct usage_service *s, uint64_
         } else if (t->error[0]) {
             m.Error = str_from(t->error);
         }
-        pp = &t->next;
     }
     if (m.Tasks == 0)
         return m;

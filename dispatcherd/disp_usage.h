@@ -19,7 +19,8 @@ struct usages {
 };
 
 struct usage_task {
-    struct usage_task *next;
+    struct usage_task *next, **pprev;
+    struct usage_service *of;
     uint64_t at_ms, cpu, memory;
     bool has_metric;
     double metric;
@@ -41,6 +42,9 @@ void usages_forget(struct usages *u, struct str service); /* it is gone, or does
 
 /* usages_take - one task's report. True when its service may be due for writing. */
 bool usages_take(struct usages *u, struct str service, const struct task_usage *t, uint64_t now_ms);
+
+/* usages_drop - this task is not to run any more: the mean of the others counts now. */
+void usages_drop(struct usages *u, struct str task);
 
 /*
  * usages_due - the next service whose mean is to be written, with it; false: none. *pos begins as zero.

@@ -80,6 +80,16 @@ static void test_means(void **state)
     assert_true(m.Metric == 30 && m.Error.n == 0);
     assert_int_equal(u.tasks.count, 1);
 
+    /* it stops: at once */
+    (void)take(&u, "d", 200000000, 40, NULL, now += 5000);
+    (void)take(&u, "b", 200000000, 30, NULL, now);
+    assert_true(due(&u, now, &m));
+    assert_int_equal(m.Tasks, 2);
+    usages_drop(&u, STR("d"));
+    usages_drop(&u, STR("d"));
+    assert_true(due(&u, now += 5000, &m));
+    assert_int_equal(m.Tasks, 1);
+
     /* huge numbers do not overflow */
     (void)take(&u, "b", INT64_MAX, 1e308, NULL, now += 5000);
     (void)take(&u, "c", INT64_MAX, 1e308, NULL, now);

@@ -20,7 +20,7 @@ int disp_usage(struct disp_keeper *k, const struct disp_usage *q, struct str nod
     for (size_t i = 0; i < q->Usages.n; i++) {
         const struct task_usage *t = &((const struct task_usage *)q->Usages.v)[i];
         if (store_get(snap, KIND_TASK, t->TaskID, &doc) != 0 || !str_eq(text(doc, "NodeID"), owner) ||
-            !table_get(&k->scaling, text(doc, "ServiceID")))
+            !str_is(text(doc, "DesiredState"), "running") || !table_get(&k->scaling, text(doc, "ServiceID")))
             continue;
         due |= usages_take(&k->usages, text(doc, "ServiceID"), t, k->calls->now_ms());
     }
@@ -59,6 +59,13 @@ void disp_write_usages(struct disp_keeper *k, struct controller_pass *p)
     while (usages_due(&k->usages, &pos, k->calls->now_ms(), &service, &u))
         if (store_get(p->snap, KIND_SERVICE, service, &doc) == 0)
             write_one(k, p, service, &u);
+}
+
+void disp_note_use(struct disp_keeper *k, struct str id, struct str doc)
+{
+    if (k->usages.tasks.count && (task_state_parse(text(doc, "DesiredState")) != TASK_RUNNING ||
+                                  task_state_parse(text(doc, "Status.State")) != TASK_RUNNING))
+        usages_drop(&k->usages, id);
 }
 
 void disp_note_scaling(struct disp_keeper *k, struct store_snap *snap, struct str id, struct str doc)
