@@ -199,26 +199,28 @@ def test_on_each_node(s):
 
 
 def test_at_times(s):
-    """Each minute, on the minute; not when it is created. Killing orchestratord doesn't make it run twice."""
-    name = "tick"
-    job(s, name, "--label", "microswarm.schedule=* * * * *", "--replicas", "2")
-    doc = s.inspect(name)
-    eq(("LastExecution" in doc["JobStatus"], s.tasks(name)), (False, []), "it waits for its time")
-    account = json.loads(s.cluster.leader().probe("orchestratord", "explain " + name))
+    """Each minute, on the minute, not when they are created; killing orchestratord doesn't make them run twice. A run that is still going when
+    the next is due has that one skipped, or ends."""
+    every = "microswarm.schedule=* * * * *"
+    job(s, "tick", "--label", every, "--replicas", "2")
+    job(s, "long", "--label", every, args=("sleep", "1000"))
+    job(s, "over", "--label", every, "--label", "microswarm.schedule.overlap=replace", args=("sleep", "1000"))
+    eq([("LastExecution" in s.inspect(n)["JobStatus"], s.tasks(n)) for n in ("tick", "long", "over")], [(False, [])] * 3, "they wait for their time")
+    account = json.loads(s.cluster.leader().probe("orchestratord", "explain tick"))
     st.contains(account["schedule"]["next"], ":00Z")
-    first = s.wait(lambda: len(completed(s, name)) == 2 and s.inspect(name) or None, "the first run", 90)
+    first = s.wait(lambda: len(completed(s, "tick")) == 2 and s.inspect("tick") or None, "the first run", 90)
     s.cluster.leader().kill("orchestratord", 9)
-    eq(run_of(first), 1, "run")
-    eq(first["JobStatus"]["LastExecution"][17:19] in ("00", "01", "02", "03", "04", "05"), True, first["JobStatus"]["LastExecution"])
-    second = s.wait(lambda: run_of(s.inspect(name)) > 1 and len(completed(s, name)) == 2 and s.inspect(name) or None, "the second run", 90)
+    began = first["JobStatus"]["LastExecution"]
+    eq((run_of(first), began[17:19] < "30"), (1, True), "the first run began " + began)
+    s.wait(lambda: [t for t in of_run(s, "long") if t["Status"]["State"] == "running"], "one that takes its time")
+    old = s.wait(lambda: [t["ID"] for t in of_run(s, "over") if t["Status"]["State"] == "running"], "another one")
+    second = s.wait(lambda: run_of(s.inspect("tick")) > 1 and len(completed(s, "tick")) == 2 and s.inspect("tick") or None, "the second run", 90)
     eq(run_of(second), 2, "runs are counted one by one")
-    # a run that is still going when the next is due: that one is skipped
-    s.docker("service", "update", "-d", "--args", "sleep 1000", name)
-    s.wait(lambda: [t for t in of_run(s, name) if t["Status"]["State"] == "running"], "it runs again", 90)
-    going = run_of(s.inspect(name))
-    s.wait(lambda: s.inspect(name)["JobStatus"].get("Skipped") or None, "the next is skipped", 90)
-    eq(run_of(s.inspect(name)), going, "the run that goes on")
-    s.remove(name)
+    s.wait(lambda: s.inspect("long")["JobStatus"].get("Skipped") or None, "the next is skipped")
+    eq((run_of(s.inspect("long")), s.inspect("long")["JobStatus"]["Skipped"]), (1, 1), "the run that goes on, and the one that was skipped")
+    s.wait(lambda: [t for t in of_run(s, "over") if t["Status"]["State"] == "running" and t["ID"] not in old], "the next run takes its place")
+    st.settles(lambda: [t["ID"] for t in s.tasks("over") if t["ID"] in old and t["Status"]["State"] == "running"], [], "what runs of the old one")
+    s.remove("tick", "long", "over")
 
 
 def test_schedules_that_are_refused(s):
