@@ -156,6 +156,11 @@ static json_t *ref_ids(void *arg, const char *kind, json_t *names)
         ids = json_object();
         for_each (list, i, item)
             json_object_set(ids, jstr(item, "Spec.Name"), jget(item, "ID"));
+        for_each (names, i, item) { /* a name whose content was rotated means its newest version */
+            const char *name = json_string_value(item);
+            if (!json_object_get(ids, name) && newest_version(list, name))
+                json_object_set(ids, name, jget(newest_version(list, name), "ID"));
+        }
     }
     json_decref(list);
     buf_done(&path);

@@ -4,7 +4,7 @@
 #include "swarmctl/cli.h"
 
 extern const struct cmd service_cmds[], node_cmds[], swarm_cmds[], image_cmds[], network_cmds[], system_cmds[],
-    completion_cmds[];
+    secret_cmds[], config_cmds[], completion_cmds[];
 
 /* Rows that several commands have. */
 extern const struct flag filter_flags[], format_flags[], no_trunc_flags[], quiet_id_flags[], progress_flags[];
@@ -43,6 +43,10 @@ int since_text(struct cli *c, const char *text, struct buf *ret);
 
 /* wait_rotation - the same for a rotation of the root CA, whose new certificate is printed at the end. */
 int wait_rotation(struct cli *c, bool quiet);
+
+/* newest_version - of the secret or config NAME in a list of them: itself, or what rotations made of it; NULL: none. */
+#define VERSION_LABEL "microswarm.version-of"
+json_t *newest_version(json_t *list, const char *name);
 
 /* wait_service - shows progress until the service has converged. 0, or 1 with the user told. */
 int wait_service(struct cli *c, const char *name, bool quiet);

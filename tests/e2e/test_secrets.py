@@ -388,6 +388,98 @@ def told(s, since):
                     "{{.Action}} {{.Type}} {{.Actor.ID}} {{.Actor.Attributes.name}}").splitlines()
 
 
+# ---- swarmctl ----
+
+def test_swarmctl_s_commands(s):
+    sid = s.swarmctl("secret", "create", "--label", "a=b", "sw", "-", input="from stdin")
+    eq(s.api.get("/secrets/" + sid)["Spec"], {"Name": "sw", "Labels": {"a": "b"}})
+    contains(s.swarmctl("secret", "ls"), "DRIVER")
+    eq(s.swarmctl("secret", "ls", "--format", "{{.Name}} {{.Labels}}", "--filter", "label=a"), "sw a=b")
+    eq(s.swarmctl("secret", "ls", "-q", "--filter", "name=nosuch"), "")
+    eq(json.loads(s.swarmctl("secret", "inspect", "sw"))[0]["ID"], sid)
+    path = os.path.join(s.tmp, "cf")
+    with open(path, "w") as f:
+        f.write("port=80\n")
+    s.swarmctl("config", "create", "--template-driver", "golang", "swc", path)
+    # What docker prints for people, letter for letter.
+    for kind, name in (("secret", "sw"), ("config", "swc")):
+        eq(s.swarmctl(kind, "inspect", "--pretty", name), s.docker(kind, "inspect", "--pretty", name), kind)
+    eq(fails(s, "secret", "create", "sw", "-", input="x"), "rpc error: code = AlreadyExists desc = secret sw already exists")
+    eq(s.swarmctl("config", "rm", "swc"), "swc")
+    t = s.swarmctl("service", "create", "-d", "--no-resolve-image", "--name", "sws", "--stop-grace-period", "50ms",
+                   "--secret", "source=sw,target=x,uid=7,gid=8,mode=0400", "busybox:latest", "sleep", "100000")
+    eq(bool(t), True)
+    eq(sh(s, s.wait_running("sws")[0], "cat /run/secrets/x; stat -c '%u %g %a' /run/secrets/x"), "from stdin7 8 400")
+    s.swarmctl("service", "update", "-d", "--no-resolve-image", "--secret-rm", "sw", "sws")
+    eq(s.inspect("sws")["Spec"]["TaskTemplate"]["ContainerSpec"].get("Secrets") or [], [])
+    s.remove("sws")
+    eq(s.swarmctl("secret", "rm", "sw"), "sw")
+
+
+def fails(s, *argv, **kw):
+    try:
+        out = s.swarmctl(*argv, **kw)
+    except st.Failure as e:
+        return re.sub(r"(?s)^.*?Error response from daemon: ", "", str(e)).strip()
+    raise st.Failure("swarmctl %s: should fail, but answered: %s" % (" ".join(argv), out))
+
+
+def contents(s, service, path="/run/secrets/key"):
+    return sorted(sh(s, t, "cat " + path) for t in s.running(service))
+
+
+QUICK = ("--update-monitor", "100ms", "--update-delay", "0s", "--update-parallelism", "2")
+
+
+def test_rotate(s):
+    put(s, "secret", "tok", "old", "--label", "team=a")
+    put(s, "secret", "tok.vx", "another")
+    up(s, "r1", *QUICK, "--secret", "source=tok,target=key", n=2)
+    up(s, "r2", *QUICK, "--secret", "source=tok,target=key", "--secret", "source=tok,target=twice")
+    up(s, "r3", "--secret", "source=tok.vx,target=key")
+    out = s.swarmctl("secret", "rotate", "tok", "-", input="new")
+    for line in ("created tok.v2", "service r1", "service r2", "removed tok"):
+        contains(out, line)
+    eq((contents(s, "r1"), contents(s, "r2"), contents(s, "r3")), (["new", "new"], ["new"], ["another"]))
+    eq(contents(s, "r2", "/run/secrets/twice"), ["new"])
+    eq(s.docker("secret", "ls", "--format", "{{.Name}}").split(), ["tok.v2", "tok.vx"])
+    eq(s.api.get("/secrets/tok.v2")["Spec"]["Labels"], {"team": "a", "microswarm.version-of": "tok"})
+    # The name goes on to mean it: for another rotation, for a new service, and to take it away.
+    nid = s.swarmctl("secret", "rotate", "-q", "tok", "-", input="newer")
+    eq(s.api.get("/secrets/tok.v3")["ID"], nid)
+    eq((contents(s, "r1"), contents(s, "r2")), (["newer", "newer"], ["newer"]))
+    s.swarmctl("service", "create", "-d", "--no-resolve-image", "--name", "r4", "--stop-grace-period", "50ms", "--secret", "tok",
+               "busybox:latest", "sleep", "100000")
+    s.wait_running("r4")
+    eq(contents(s, "r4", "/run/secrets/tok"), ["newer"])
+    s.swarmctl("service", "update", "-d", "--no-resolve-image", "--secret-rm", "tok", "r4")
+    eq(s.inspect("r4")["Spec"]["TaskTemplate"]["ContainerSpec"].get("Secrets") or [], [])
+    contains(fails(s, "secret", "rotate", "nosuch", "-", input="x"), "secret not found: nosuch")
+    s.remove("r1", "r2", "r3", "r4")
+    s.docker("secret", "rm", "tok.v3", "tok.vx")
+
+
+def test_rotate_a_config_and_stop_at_one_that_does_not_take_it(s):
+    put(s, "config", "conf", "good")
+    check = "grep -q good /run/conf && exec sleep 100000"
+    up(s, "c1", *QUICK, "--update-failure-action", "pause", "--restart-condition", "none", "--config", "source=conf,target=/run/conf",
+       args=("sh", "-c", check))
+    said = fails(s, "config", "rotate", "conf", "-", input="bad")
+    contains(said, "nothing was removed: conf and conf.v2 are both there")
+    contains(said, "config rm conf.v2")
+    eq(s.docker("config", "ls", "--format", "{{.Name}}").split(), ["conf", "conf.v2"])
+    # What it says can be done works: back ...
+    s.swarmctl("service", "rollback", "-d", "c1")
+    s.wait(lambda: contents(s, "c1", "/run/conf") == ["good"] or None, "c1 has its old config")
+    s.swarmctl("config", "rm", "conf.v2")
+    # ... and on, with content that it likes.
+    s.swarmctl("config", "rotate", "conf", "-", input="as good as new")
+    eq(contents(s, "c1", "/run/conf"), ["as good as new"])
+    eq(s.docker("config", "ls", "--format", "{{.Name}}").split(), ["conf.v2"])
+    s.remove("c1")
+    s.docker("config", "rm", "conf.v2")
+
+
 # ---- where a secret is, and where it is not ----
 
 def others(s, needle, but=()):
