@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "agentd/agent_info.h"
 #include "agentd/agent_shell.h"
 #include "agentd/image_worker.h"
 
@@ -13,6 +14,9 @@ static const struct conf_item conf[] = {
     CONF_TEXT("cgroup_root", agent_conf.cgroup_root, "/microswarm", "control group of all containers"),
     CONF_TEXT("insecure_registries", agent_conf.insecure_registries, "",
               "registries (host:port) without TLS, blank-separated"),
+    CONF_TEXT("labels", agent_conf.labels, "", "this node's engine labels, KEY=VALUE, blank-separated"),
+    CONF_TEXT("node_generic_resources", agent_conf.node_generic_resources, "",
+              "what this node has besides CPUs and memory, KIND=AMOUNT or KIND=NAME, blank-separated"),
     CONF_COUNT("starts_max", &agent_conf.starts_max, "3", 1, 64, "containers that are being started at the same time"),
     CONF_BYTES("layer_size_max", &agent_conf.layer_size_max, "64g", 0, 1ull << 50,
                "size of an image's layer when unpacked; 0: no limit"),
@@ -27,6 +31,12 @@ static const struct conf_item conf[] = {
     CONF_END,
 };
 
+static int start(struct err *e)
+{
+    int r = host_settings_check(e);
+    return r < 0 ? r : agent_start(e);
+}
+
 int main(int argc, char **argv)
 {
     static const struct daemon_spec spec = {
@@ -35,7 +45,7 @@ int main(int argc, char **argv)
         .routes = agent_routes,
         .probes = agent_probes,
         .max_calls = 256,
-        .start = agent_start,
+        .start = start,
         .stop = agent_stop,
         .status = agent_status,
         .metrics = agent_metrics,

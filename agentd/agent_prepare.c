@@ -7,6 +7,7 @@
 #include "agentd/agent_files.h"
 #include "agentd/agent_run.h"
 #include "agentd/fsutil.h"
+#include "agentd/generic.h"
 #include "agentd/log_opts.h"
 #include "agentd/volumes.h"
 
@@ -34,6 +35,30 @@ void run_expand_ctx(struct atask *t, struct arena *a, struct expand_ctx *ret)
     };
 }
 
+/* generic_env - DOCKER_RESOURCE_GPU=uuid1,uuid2, or the amount: what the scheduler gave the task, as Docker says it. */
+static void generic_env(struct atask *t)
+{
+    struct strs *env = &t->spec.ContainerSpec->Env;
+    struct generic_list l;
+    struct buf b = BUF_INIT;
+    if (t->a.GenericResources.n == 0 || generic_decode(t->a.GenericResources, &l, &t->arena) != 0)
+        return;
+    struct str *v = arena_array(&t->arena, env->n + l.n, sizeof *v);
+    if (!v)
+        return;
+    if (env->n)
+        memcpy(v, env->v, env->n * sizeof *v);
+    *env = (struct strs){ v, env->n };
+    for (size_t i = 0; i < l.n; i++) {
+        if (!generic_env_text(&l, i, &b))
+            continue;
+        struct str one = arena_str(&t->arena, buf_str(&b));
+        if (one.p)
+            v[env->n++] = one;
+    }
+    buf_done(&b);
+}
+
 /* the spec with its templates filled in, once; mounts and env change in place */
 static int expand(struct atask *t, struct err *e)
 {
@@ -45,6 +70,7 @@ static int expand(struct atask *t, struct err *e)
     for (size_t i = 0; i < c->Env.n; i++)
         if (expand_text(&ctx, c->Env.v[i], &t->arena, &c->Env.v[i], e) < 0)
             return err_wrap(e, "expanding env failed");
+    generic_env(t);
     for (size_t i = 0; i < c->Mounts.n; i++) {
         struct tspec_mount *m = &((struct tspec_mount *)c->Mounts.v)[i];
         if (expand_text(&ctx, m->Source, &t->arena, &m->Source, e) < 0 ||

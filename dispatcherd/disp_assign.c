@@ -127,6 +127,7 @@ static void tell(struct filling *f, struct disp_peer *p, struct str id, struct s
                               .DesiredState = text(doc, "DesiredState"),
                               .Spec = spec->spec,
                               .Ports = raw(doc, "Ports"),
+                              .GenericResources = raw(doc, "GenericResources"),
                               .LogDriver = spec->log_driver.n ? spec->log_driver : f->log_driver,
                               .RegistryAuth = spec->auth,
                               .Drained = dnet_task_drained(&f->k->net, id, doc),

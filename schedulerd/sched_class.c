@@ -71,8 +71,6 @@ static void want_ports(struct sched *s, struct wants *w, const struct list *l)
     w->ports = room(s, l->n, sizeof *w->ports);
     for (size_t i = 0; i < l->n; i++) {
         unsigned proto = str_is(p[i].Protocol, "udp") ? 17 : str_is(p[i].Protocol, "sctp") ? 132 : 6;
-        if (proto == 132)
-            need(w, STR(SCHED_KERNEL_TYPE), STR("sctp"));
         if (str_is(p[i].PublishMode, "host") && p[i].PublishedPort)
             w->ports[w->nports++] = proto << 16 | (unsigned)(p[i].PublishedPort & 0xffff);
     }

@@ -23,6 +23,7 @@ const struct field assignment_fields[] = {
     FIELD_STR(struct assignment, DesiredState, 1, 16),
     FIELD_RAW(struct assignment, Spec),
     FIELD_RAW(struct assignment, Ports),
+    FIELD_RAW(struct assignment, GenericResources),
     FIELD_RAW(struct assignment, LogDriver),
     FIELD_STR(struct assignment, RegistryAuth, 0, FIELD_TEXT_MAX),
     FIELD_LIST(struct assignment, Networks, net_attachment_fields, struct net_attachment, NET_PER_TASK_MAX),

@@ -30,12 +30,13 @@ struct assignment {
     struct strmap ServiceLabels;
     uint64_t Slot; /* 0 for global services */
     struct str NodeID, NodeHostname;
-    struct str DesiredState; /* "ready", "running", "complete", "shutdown", "remove" */
-    struct str Spec;         /* raw map: the TaskTemplate (ServiceSpec.TaskTemplate) */
-    struct str Ports;        /* raw array of Docker PortConfig maps, published ports resolved */
-    struct str LogDriver;    /* raw map {Name, Options} or empty: service's, else the cluster's default */
-    struct str RegistryAuth; /* X-Registry-Auth's JSON text, decoded; secret; may be empty */
-    struct list Networks;    /* struct net_attachment: with its addresses; fixed for the task's life */
+    struct str DesiredState;     /* "ready", "running", "complete", "shutdown", "remove" */
+    struct str Spec;             /* raw map: the TaskTemplate (ServiceSpec.TaskTemplate) */
+    struct str Ports;            /* raw array of Docker PortConfig maps, published ports resolved */
+    struct str GenericResources; /* raw array of Docker GenericResource maps: what the scheduler gave it; or empty */
+    struct str LogDriver;        /* raw map {Name, Options} or empty: service's, else the cluster's default */
+    struct str RegistryAuth;     /* X-Registry-Auth's JSON text, decoded; secret; may be empty */
+    struct list Networks;        /* struct net_attachment: with its addresses; fixed for the task's life */
     /* DesiredState is to stop it, and no node sends it new connections any more (each one that could has said so, or
      * was given up waiting for): now what is open may finish, for DrainMs at most, before it is stopped. */
     bool Drained;
