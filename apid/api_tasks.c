@@ -3,6 +3,7 @@
 
 #include "apid/api_networks.h"
 #include "apid/api_resources.h"
+#include "common/object/stays.h"
 #include "common/util/check.h"
 
 void task_name(struct buf *out, struct store_snap *snap, struct str doc)
@@ -119,6 +120,36 @@ static bool in_set(struct str v, const struct str *set, size_t n)
     return n == 0;
 }
 
+/* is_fresh - as orchestratord sees it: an update does not replace it. */
+static bool is_fresh(const struct task_query *q, struct str task, struct str service)
+{
+    struct str was = { NULL, 0 }, now = { NULL, 0 }, node = { NULL, 0 };
+    struct view_service s;
+    struct view_task t;
+    struct view_node n;
+    struct arena a;
+    struct err e;
+    bool stays = false;
+
+    if (str_eq(text_at(task, "TaskSpecID"), text_at(service, "TaskSpecID")))
+        return true;
+    if (store_get(q->snap, KIND_TASKSPEC, text_at(task, "TaskSpecID"), &was) < 0 ||
+        store_get(q->snap, KIND_TASKSPEC, text_at(service, "TaskSpecID"), &now) < 0)
+        return false;
+    struct spec_change c = spec_change(was, now);
+    if (c.tasks)
+        return false;
+    arena_init(&a, 4u << 20);
+    if (view_service(service, &s, &a, &e) == 0 && view_task(task, &t, &a, &e) == 0) {
+        bool there =
+            t.NodeID.n > 0 && store_get(q->snap, KIND_NODE, t.NodeID, &node) == 0 && view_node(node, &n, &a, &e) == 0;
+        stays = task_stays(&c, task_state_parse(t.Status.State), task_state_parse(t.DesiredState),
+                           &s.Spec.TaskTemplate.Placement, there ? &n : NULL);
+    }
+    arena_done(&a);
+    return stays;
+}
+
 static bool service_allows(const struct task_query *q, struct str task)
 {
     bool labels = filters_get(&q->f, "label") != NULL;
@@ -131,7 +162,7 @@ static bool service_allows(const struct task_query *q, struct str task)
     (void)mp_path(service, "Spec.Labels", &map);
     if (!filters_labels(&q->f, "label", map))
         return false;
-    return !q->up_to_date || str_eq(text_at(task, "TaskSpecID"), text_at(service, "TaskSpecID")) == q->want_fresh;
+    return !q->up_to_date || is_fresh(q, task, service) == q->want_fresh;
 }
 
 static bool task_matches(const struct task_query *q, struct str id, struct str doc, struct buf *scratch)

@@ -2,10 +2,15 @@
 #include "orchestratord/orch_pass.h"
 
 #include "common/daemon/log.h"
+#include "common/object/stays.h"
 #include "common/util/check.h"
 #include "orchestratord/orch_explain.h"
 
 #define SCRATCH_BYTES (64u << 20)
+#define PASS_TASKS 200000u /* read in one pass, at most: what is left follows in the next */
+#define REST_FROM 2000u    /* tasks that were read; less needs no rest, and each of more this: */
+#define REST_NS 3000       /* about what reading it takes */
+#define REST_MAX_NS 2000000000ll
 #define EXPLAIN_BYTES (1u << 30) /* at most; a million tasks */
 
 static void random_id(void *arg, char id[ID_SIZE])
@@ -90,6 +95,7 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     struct orch *o = arg;
     struct store_iter it;
     (void)meta;
+    o->urgent = true;
     marks_clear(&o->services);
     table_clear(&o->watch);
     table_clear(&o->globals);
@@ -173,6 +179,7 @@ static void on_change(void *arg, struct store_snap *snap, enum kind kind, struct
     struct orch *o = arg;
     switch (kind) {
     case KIND_SERVICE:
+        o->urgent = true;
         on_service(o, snap, id);
         break;
     case KIND_TASK:
@@ -197,6 +204,7 @@ struct spec {
     unsigned number;
     struct orch_restart restart;
     int64_t grace_ns;
+    struct spec_change change; /* to the service's current one */
     bool in_use;
     struct spec *next;
 };
@@ -212,9 +220,10 @@ struct decision {
     size_t n;
     struct spec *specs;
     unsigned nspecs;
-    bool damaged; /* a task could not be read: its taskspec is not known */
-    bool dry;     /* only to explain: nothing is used up */
-    bool scales;  /* by its labels */
+    struct str spec_now; /* the document of the service's taskspec */
+    bool damaged;        /* a task could not be read: its taskspec is not known */
+    bool dry;            /* only to explain: nothing is used up */
+    bool scales;         /* by its labels */
     struct scale_out scale;
     int64_t move_at_ns; /* when the next tasks of held nodes may be moved; 0: none waits */
 };
@@ -244,8 +253,10 @@ static struct spec *spec_of(struct decision *d, struct str id)
     if (store_get(d->p->snap, KIND_TASKSPEC, id, &doc) == 0 && view_taskspec(doc, &v, d->p->arena, &e) == 0) {
         s->restart = restart_policy(&v.Spec.RestartPolicy);
         s->grace_ns = view_stop_grace_ns(v.Spec.ContainerSpec);
+        s->change = spec_change(doc, d->spec_now);
     } else { /* a task without its spec cannot run; let it be replaced as the service says */
         s->restart = d->svc.restart;
+        s->change.tasks = true;
     }
     d->specs = s;
     return s;
@@ -260,21 +271,31 @@ static void wait_turn(struct decision *d, struct orch_task *t)
     t->node_down = false;
 }
 
+/* is_current - it needs not be replaced: it has the service's taskspec, or one that differs in nothing that matters. */
+static bool is_current(struct decision *d, const struct view_task *v, const struct spec *spec,
+                       const struct orch_node *node)
+{
+    if (orch_is_job(&d->svc))
+        return v->JobIteration.Index == d->iteration;
+    return str_eq(v->TaskSpecID, d->view.TaskSpecID) ||
+           task_stays(&spec->change, task_state_parse(v->Status.State), task_state_parse(v->DesiredState),
+                      &d->view.Spec.TaskTemplate.Placement, node ? node->view : NULL);
+}
+
 static void fill_task(struct decision *d, const struct view_task *v, struct str doc, struct orch_task *t)
 {
     const struct orch_node *node = v->NodeID.n ? orch_node_get(&d->o->nodes, v->NodeID) : NULL;
+    const struct spec *spec = spec_of(d, v->TaskSpecID);
     *t = (struct orch_task){ .id = v->ID,
                              .node_id = v->NodeID,
                              .replaces = v->ReplacesID,
                              .slot = v->Slot,
                              .state = task_state_parse(v->Status.State),
                              .desired = task_state_parse(v->DesiredState),
-                             .current = orch_is_job(&d->svc) ? v->JobIteration.Index == d->iteration
-                                                             : str_eq(v->TaskSpecID, d->view.TaskSpecID),
+                             .current = is_current(d, v, spec, node),
                              .node_drain = node && node->drain,
                              .created_ns = v->CreatedAt,
                              .start_ns = v->StartNotBefore };
-    const struct spec *spec = spec_of(d, v->TaskSpecID);
     t->spec = spec->number;
     t->restart = spec->restart;
     t->grace_ns = spec->grace_ns;
@@ -394,6 +415,7 @@ static void fill_service(struct decision *d)
 {
     const struct view_service *v = &d->view;
     enum orch_update u = orch_update_parse(v->UpdateStatus.State);
+    (void)store_get(d->p->snap, KIND_TASKSPEC, v->TaskSpecID, &d->spec_now);
     const struct view_update_config *c = u == ORCH_UPDATE_ROLLBACK ? v->Spec.RollbackConfig : v->Spec.UpdateConfig;
     d->svc = (struct orch_service){ .exists = true,
                                     .mode = mode_of(&v->Spec.Mode),
@@ -740,6 +762,7 @@ static void decide(struct orch *o, struct controller_pass *p, struct str id)
         fill_service(&d);
     }
     read_tasks(&d);
+    o->read += d.n;
     orch_reconcile(&d.svc, d.tasks, d.n, p->now.ns, p->arena, &out);
     watch(&d, &out);
     write_answer(&d, &out);
@@ -798,22 +821,46 @@ void orch_pass_explain(struct orch *o, struct store_snap *snap, int64_t now_ns, 
     arena_done(&arena);
 }
 
+/*
+ * rests - tasks of large services come up by the hundred, and each report may matter to a decision that reads all of
+ * the service's tasks: so the more was read, the longer until it is read again, unless a user wants something.
+ */
+static bool rests(const struct orch *o, const struct controller_pass *p)
+{
+    return !o->urgent && p->now.ns >= o->rested_ns && p->now.ns < o->rest_until_ns;
+}
+
+static void rest(struct orch *o, const struct controller_pass *p)
+{
+    int64_t ns = o->read < REST_FROM ? 0 : (int64_t)o->read * REST_NS;
+    o->rested_ns = p->now.ns;
+    o->rest_until_ns = p->now.ns + (ns < REST_MAX_NS ? ns : REST_MAX_NS);
+    o->read = 0;
+    o->urgent = false;
+}
+
 static void on_pass(void *arg, struct controller_pass *p)
 {
     struct orch *o = arg;
     struct orch_watch *w;
     struct str id;
+    size_t before = o->read;
     for (struct table_pos pos = { 0 }; table_next(&o->watch, &pos, &id, &w);)
         if (w->due_ns <= p->now.ns)
             marks_add(&o->services, id);
-    while (!p->more && marks_pop(&o->services, &id)) {
+    bool resting = rests(o, p);
+    while (!resting && !p->more && marks_pop(&o->services, &id)) {
         decide(o, p, id);
-        if (p->txn->nchg >= CONTROLLER_CHANGES_SOFT && o->services.pending.count)
+        if ((p->txn->nchg >= CONTROLLER_CHANGES_SOFT || o->read - before >= PASS_TASKS) && o->services.pending.count)
             p->more = true;
     }
     for (struct table_pos pos = { 0 }; table_next(&o->watch, &pos, NULL, &w);)
         if (w->due_ns < p->next_ns)
             p->next_ns = w->due_ns;
+    if (resting && (o->services.pending.count || p->next_ns < o->rest_until_ns))
+        p->next_ns = o->rest_until_ns;
+    else if (!resting && !p->more)
+        rest(o, p);
 }
 
 static void on_done(void *arg, const struct err *e)

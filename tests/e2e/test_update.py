@@ -206,6 +206,20 @@ def test_force(s):
     eq({t["ID"] for t in s.running("fo")}, before)
 
 
+def test_what_leaves_tasks_alone(s):
+    """Where they may be, as long as they are there, and how their image would be fetched."""
+    s.create("la", "app:v1", "--replicas", "2", *QUICK)
+    before = {t["ID"] for t in s.wait_running("la", 2)}
+    update(s, "la", "--constraint-add", "node.role!=nobody", "--replicas-max-per-node", "2")
+    update(s, "la", "--constraint-rm", "node.role!=nobody", "--with-registry-auth", "--label-add", "a=b", "--update-delay", "1ms")
+    eq({t["ID"] for t in s.running("la")}, before)
+    eq(status(s, "la").get("State"), None)
+    here = s.node_of(s.running("la")[0]).name
+    update(s, "la", "--constraint-add", "node.hostname==" + here)
+    eq({s.node_of(t).name for t in s.running("la")}, {here})
+    eq(len({t["ID"] for t in s.running("la")} & before) >= 1, True, "the one that was there")
+
+
 def test_progress_deadline(s):
     label = "microswarm.update.progress-deadline"
     soon = ("--label-add", label + "=1s", "--constraint-add", "node.labels.nowhere==1")
