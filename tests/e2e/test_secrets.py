@@ -11,6 +11,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import swarmtest as st  # noqa: E402
+import wire  # noqa: E402
 from swarmtest import contains, eq  # noqa: E402
 
 # Those that keep secrets: they are in the secret map and in the log of every manager.
@@ -506,7 +507,8 @@ def test_a_secret_is_on_no_other_node_and_on_no_disk(s):
     put(s, "secret", "where", "password=" + needle)
     put(s, "secret", "wheret", "{{secret \"where\"}} {{printf \"%s\" (secret \"where\")}}", "--template-driver", "golang")
     eq(others(s, needle), [], "before anything uses it")
-    tasks = up(s, "where", "--constraint", "node.hostname==w1", "--secret", "where", "--secret", "wheret", n=2)
+    tasks = up(s, "where", "--constraint", "node.hostname==w1", "--secret", "where", "--secret", "wheret", n=2,
+               args=("sh", "-c", "KEPT=$(cat /run/secrets/where); while true; do sleep 1000; done"))
     for t in tasks:
         eq(s.node_of(t).name, "w1")
         contains(sh(s, t, "cat /run/secrets/where"), needle)
@@ -515,6 +517,8 @@ def test_a_secret_is_on_no_other_node_and_on_no_disk(s):
     here = search(w1, needle)
     eq([x for x in here if not x.startswith("w1: file /run/microswarm/files/")], [], "on the node that runs it, besides its tmpfs")
     eq(len(here), 4, "files: " + str(here))
+    st.wait_until(lambda: in_memory(w1.to_host_pid(s.container_pid(tasks[0])), needle.encode()), 20 * st.SLOW,
+                  "the search finds it in the memory of a program that has read it")
     for t in tasks:  # the folders are tmpfs, and nobody but root gets there
         contains(w1.sh("grep", "/run/microswarm/files/" + t["ID"] + " ", "/proc/mounts"), "tmpfs")
     s.remove("where")
@@ -577,15 +581,48 @@ def test_a_reboot_leaves_nothing(s):
 
 
 def test_a_node_gets_only_what_its_tasks_use(s):
-    """dispatcherd's refusals, asked for by hand in the name of a node's agentd: see dispatcherd's unit tests for the rest."""
-    put(s, "secret", "mine", marker())
-    t = up(s, "mine", "--constraint", "node.hostname==w1", "--secret", "mine")[0]
-    n = int(re.search(r"payloads_total (\d+)", s.m1.probe("dispatcherd", "metrics")).group(1))
-    eq(n > 0, True, "payloads that were handed out")
-    eq(re.search(r"payloads_refused_total (\d+)", s.m1.probe("dispatcherd", "metrics")).group(1), "0")
-    eq(s.node_of(t).name, "w1")
-    s.remove("mine")
-    s.docker("secret", "rm", "mine")
+    """A node with a certificate of its own and nobody behind it, which asks for what it likes."""
+    keys = wire.Keys(os.path.join(s.tmp, "keys"))
+    nid = keys.enroll(s.cluster, s.m1, "thief", s.cluster.tokens()["Worker"])
+    needle = marker()
+    mine, other = put(s, "secret", "mine", needle), put(s, "secret", "other", "x")
+    conf = put(s, "config", "conf", "x")
+    t = up(s, "loyal", "--constraint", "node.hostname==w1", "--secret", "mine", "--config", "conf")[0]
+    with wire.Link(s.cluster, s.m1, keys.ident("thief")) as link:
+        code, text, body = link.ask("dispatcherd", "session", {"Hostname": "thief", "Description": {"Hostname": "thief", "Platform": {}, "Resources": {}}},
+                                    by="agentd")
+        eq((code, text), ("ok", ""))
+        session = body["SessionID"]
+
+        def ask(task, oid, kind="secret", sid=session):
+            return link.ask("dispatcherd", "payload", {"SessionID": sid, "TaskID": task, "Kind": kind, "ID": oid, "Key": os.urandom(32)}, by="agentd")
+        for what, want in ((ask(t["ID"], mine), "denied"), (ask(t["ID"], conf, "config"), "denied"), (ask("nosuch", mine), "denied"),
+                           (ask(t["ID"], mine, sid="made-up"), "gone"), (ask(t["ID"], mine, kind="node"), "invalid")):
+            eq((what[0], what[2] or {}), (want, {}), what[1])
+        # Its own task: that one's secret, nothing else, and only as long as it is to run.
+        s.docker("service", "create", "-d", "--no-resolve-image", "--name", "hers", "--constraint", "node.id==" + nid, "--secret", "mine",
+                 "busybox:latest", "sleep", "1")
+        own = s.wait(lambda: next((x for x in s.tasks("hers") if x.get("NodeID") == nid), None), "a task for her")["ID"]
+        code, text, body = ask(own, mine)
+        eq((code, text, body["Name"], len(body["Box"])), ("ok", "", "mine", len(needle) + 48))
+        eq(needle.encode() in body["Box"], False, "in the clear on its way")
+        eq([x[0] for x in (ask(own, other), ask(own, conf, "config"), ask(own, mine, "config"))], ["denied"] * 3)
+        s.docker("service", "scale", "-d", "hers=0")
+        st.settles(lambda: ask(own, mine)[0], "denied", "a task that is to be shut down")
+        refused = int(re.search(r"payloads_refused_total (\d+)", s.m1.probe("dispatcherd", "metrics")).group(1))
+        eq(refused >= 7, True, "refusals counted: %d" % refused)
+    with wire.Link(s.cluster, s.m1) as link:  # nobody at all
+        try:
+            eq(link.ask("dispatcherd", "payload", {"SessionID": session, "TaskID": t["ID"], "Kind": "secret", "ID": mine, "Key": os.urandom(32)},
+                        by="agentd")[0], "denied")
+        except wire.Closed:
+            pass
+    contains(s.m1.logs("dispatcherd"), "refused secret " + mine)
+    eq(needle in s.m1.logs("dispatcherd"), False)
+    s.docker("node", "rm", "--force", nid)
+    s.remove("loyal", "hers")
+    s.docker("secret", "rm", "mine", "other")
+    s.docker("config", "rm", "conf")
 
 
 if __name__ == "__main__":
