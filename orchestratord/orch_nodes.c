@@ -146,14 +146,20 @@ static void hold(struct orch_nodes *m, struct orch_node *n, bool held)
 
 /* goes_down - the first ones of many have been moved already, or are held with the others. One dead node never counts
  * as many: in a small swarm it is more than a third, and its tasks move at once. */
-static void goes_down(struct orch_nodes *m, int64_t at_ns)
+static void goes_down(struct orch_nodes *m, struct orch_node *fresh, int64_t at_ns)
 {
     struct orch_node *n;
     size_t count = 0;
+    bool mass = m->nheld * 100 > m->all.count * m->mass_percent && m->nheld >= 2;
+    if (mass && together(fresh, m->mass_ns)) { /* ten thousand of them must not look at each other */
+        hold(m, fresh, true);
+        return;
+    }
     for (struct table_pos p = { 0 }; table_next(&m->all, &p, NULL, &n);)
         count += together(n, at_ns);
     if (count < 2 || count * 100 <= m->all.count * m->mass_percent)
         return;
+    m->mass_ns = at_ns;
     for (struct table_pos p = { 0 }; table_next(&m->all, &p, NULL, &n);)
         if (together(n, at_ns))
             hold(m, n, true);
@@ -165,7 +171,7 @@ void orch_nodes_review(struct orch_nodes *m)
     int64_t last = INT64_MIN;
     for (struct table_pos p = { 0 }; table_next(&m->all, &p, NULL, &n);)
         if (n->down && !n->held && n->down_ns != last)
-            goes_down(m, last = n->down_ns);
+            goes_down(m, n, last = n->down_ns);
     m->all_known = true;
 }
 
@@ -188,7 +194,7 @@ unsigned orch_node_learn(struct orch_nodes *m, struct str id, const struct view_
     if (n->down && !was.down) {
         n->down_ns = down_ns;
         if (m->all_known)
-            goes_down(m, down_ns);
+            goes_down(m, n, down_ns);
     } else if (!n->down) {
         hold(m, n, false);
     }
@@ -210,7 +216,7 @@ unsigned orch_node_forget(struct orch_nodes *m, struct str id)
 }
 
 /* The bucket holds the moves of one second, so that a small swarm never waits. */
-bool orch_may_move(struct orch_nodes *m, int64_t now_ns, int64_t *ret_at_ns)
+size_t orch_moves_left(struct orch_nodes *m, int64_t now_ns)
 {
     double rate = (double)m->mass_rate;
     if (now_ns > m->tokens_ns || m->tokens_ns > now_ns + 1000000000) { /* also when the clock went back */
@@ -218,14 +224,21 @@ bool orch_may_move(struct orch_nodes *m, int64_t now_ns, int64_t *ret_at_ns)
         m->tokens = m->tokens + s * rate < rate ? m->tokens + s * rate : rate;
         m->tokens_ns = now_ns;
     }
-    if (m->tokens >= 1) {
-        m->tokens -= 1;
-        return true;
-    }
-    /* Not for each single one: a decision looks at all tasks of a service. */
-    double wait = rate >= 10 ? 0.1 : 1 / rate;
-    *ret_at_ns = now_ns + (int64_t)(wait * 1e9) + 1;
-    return false;
+    return (size_t)m->tokens;
+}
+
+bool orch_may_move(struct orch_nodes *m, int64_t now_ns)
+{
+    if (orch_moves_left(m, now_ns) == 0)
+        return false;
+    m->tokens -= 1;
+    return true;
+}
+
+/* Not for each single one: a decision looks at all tasks of a service. */
+int64_t orch_moves_wait_ns(const struct orch_nodes *m)
+{
+    return m->mass_rate >= 10 ? 100000000 : 1000000000 / (int64_t)m->mass_rate + 1;
 }
 
 /* ---- places ---- */

@@ -33,7 +33,8 @@ struct orch_nodes {
 
     uint64_t mass_percent, mass_rate; /* settings: more than this share; tasks a second */
     size_t ndown, nheld;
-    double tokens; /* moves that are allowed now; at most those of a second */
+    int64_t mass_ns; /* when one of them went down and there were too many */
+    double tokens;   /* moves that are allowed now; at most those of a second */
     int64_t tokens_ns;
 };
 
@@ -56,5 +57,9 @@ const struct orch_node *orch_node_get(const struct orch_nodes *m, struct str id)
 struct orch_place *orch_nodes_places(struct orch_nodes *m, const struct view_placement *p, struct arena *a,
                                      size_t *ret_n);
 
-/* orch_may_move - true when one more task of a held node may be moved now. Else *ret_at_ns says when to ask again. */
-bool orch_may_move(struct orch_nodes *m, int64_t now_ns, int64_t *ret_at_ns);
+/* orch_may_move - true when one more task of a held node may be moved now. */
+bool orch_may_move(struct orch_nodes *m, int64_t now_ns);
+/* orch_moves_left - how many may be moved now. */
+size_t orch_moves_left(struct orch_nodes *m, int64_t now_ns);
+/* orch_moves_wait_ns - when none may: how long until it is worth asking again. */
+int64_t orch_moves_wait_ns(const struct orch_nodes *m);

@@ -26,6 +26,7 @@ void orch_init(struct orch *o)
     table_init(&o->watch, sizeof(struct orch_watch));
     table_init(&o->globals, 0);
     orch_nodes_init(&o->nodes);
+    table_init(&o->waiting, 0);
     arena_init(&o->scratch, SCRATCH_BYTES);
 }
 
@@ -35,6 +36,7 @@ void orch_done(struct orch *o)
     table_done(&o->watch);
     table_done(&o->globals);
     orch_nodes_done(&o->nodes);
+    table_done(&o->waiting);
     arena_done(&o->scratch);
     buf_done(&o->doc);
 }
@@ -100,6 +102,7 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     table_clear(&o->watch);
     table_clear(&o->globals);
     orch_nodes_clear(&o->nodes);
+    table_clear(&o->waiting);
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         learn_node(o, it.id, it.doc);
     orch_nodes_review(&o->nodes);
@@ -225,7 +228,7 @@ struct decision {
     bool dry;            /* only to explain: nothing is used up */
     bool scales;         /* by its labels */
     struct scale_out scale;
-    int64_t move_at_ns; /* when the next tasks of held nodes may be moved; 0: none waits */
+    bool waits; /* some of its tasks on held nodes may not be moved yet */
 };
 
 static struct orch_restart restart_policy(const struct view_restart *r)
@@ -265,8 +268,9 @@ static struct spec *spec_of(struct decision *d, struct str id)
 /* wait_turn - too many nodes are down at once: this task stays on its own until it may be moved. */
 static void wait_turn(struct decision *d, struct orch_task *t)
 {
-    if (!d->dry && orch_may_move(&d->o->nodes, d->p->now.ns, &d->move_at_ns))
+    if (!d->dry && orch_may_move(&d->o->nodes, d->p->now.ns))
         return;
+    d->waits = true;
     t->held = true;
     t->node_down = false;
 }
@@ -738,8 +742,10 @@ static void write_answer(struct decision *d, const struct orch_out *out)
 static void watch(struct decision *d, const struct orch_out *out)
 {
     int64_t due = out->next_ns;
-    if (d->move_at_ns && d->move_at_ns < due)
-        due = d->move_at_ns;
+    if (d->waits)
+        table_put(&d->o->waiting, d->id, NULL);
+    else
+        table_del(&d->o->waiting, d->id);
     if (d->scales && d->scale.next_ns < due)
         due = d->scale.next_ns;
     if (due == ORCH_NEVER && !out->updating)
@@ -839,12 +845,22 @@ static void rest(struct orch *o, const struct controller_pass *p)
     o->urgent = false;
 }
 
+/* take_waiting - as many services as tasks may be moved: at most. However many there are, a pass looks at few. */
+static void take_waiting(struct orch *o, const struct controller_pass *p)
+{
+    struct str id;
+    size_t left = o->waiting.count ? orch_moves_left(&o->nodes, p->now.ns) : 0;
+    for (struct table_pos pos = { 0 }; left > 0 && table_next(&o->waiting, &pos, &id, NULL); left--)
+        marks_add(&o->services, id);
+}
+
 static void on_pass(void *arg, struct controller_pass *p)
 {
     struct orch *o = arg;
     struct orch_watch *w;
     struct str id;
     size_t before = o->read;
+    take_waiting(o, p);
     for (struct table_pos pos = { 0 }; table_next(&o->watch, &pos, &id, &w);)
         if (w->due_ns <= p->now.ns)
             marks_add(&o->services, id);
@@ -861,6 +877,8 @@ static void on_pass(void *arg, struct controller_pass *p)
         p->next_ns = o->rest_until_ns;
     else if (!resting && !p->more)
         rest(o, p);
+    if (o->waiting.count && p->next_ns > p->now.ns + orch_moves_wait_ns(&o->nodes))
+        p->next_ns = p->now.ns + orch_moves_wait_ns(&o->nodes);
 }
 
 static void on_done(void *arg, const struct err *e)

@@ -15,9 +15,13 @@ struct orch {
     struct table watch;    /* service ID -> struct orch_watch */
     struct table globals;  /* the IDs of the global services and jobs */
     struct orch_nodes nodes;
+    struct table waiting; /* IDs of services with tasks on held nodes: they are looked at when some may be moved */
     struct arena scratch; /* for looking at one document */
     struct buf doc;       /* for building one */
     int64_t history_limit;
+    size_t read;                      /* tasks, since the last rest */
+    int64_t rested_ns, rest_until_ns; /* see orch_pass.c */
+    bool urgent;                      /* a service changed: no rest now */
     void (*new_id)(void *arg, char id[ID_SIZE]);
     void *new_id_arg;
     uint64_t created, deleted, restarted; /* tasks; for metrics */

@@ -26,10 +26,11 @@ void orch_shell_status(struct buf *out)
     controller_status(controller, out);
     buf_printf(out,
                ",\"services_marked\":%zu,\"services_watched\":%zu,\"global_services\":%zu,\"nodes\":%zu,"
-               "\"nodes_down\":%zu,\"nodes_held\":%zu,\"moves_per_second_of_held\":%llu,\"scheduled_runs\":%llu,"
+               "\"nodes_down\":%zu,\"nodes_held\":%zu,\"services_waiting_to_move\":%zu,\"moves_per_second_of_held\":%"
+               "llu,\"scheduled_runs\":%llu,"
                "\"scheduled_skipped\":%llu",
                orch.services.pending.count, orch.watch.count, orch.globals.count, orch.nodes.all.count,
-               orch.nodes.ndown, orch.nodes.nheld, (unsigned long long)orch.nodes.mass_rate,
+               orch.nodes.ndown, orch.nodes.nheld, orch.waiting.count, (unsigned long long)orch.nodes.mass_rate,
                (unsigned long long)orch.runs, (unsigned long long)orch.skipped);
 }
 
