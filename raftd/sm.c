@@ -18,6 +18,8 @@
 #define META_FORMAT "format"
 #define MAP_FORMAT 2u
 
+#define LOG_PART 16u /* of the map may be change log */
+
 #define ENTRY_ARENA_MAX ((size_t)1 << 30)
 #define IN_USE_NAMES_MAX 5u
 #define ROOM_BYTES (64u << 20)
@@ -461,13 +463,16 @@ static int log_write(struct sm *sm, struct err *e)
     return r < 0 ? r : (int)seq;
 }
 
-/* log_full - oldest revisions first; what is counted is pages. */
+/* log_full - what is counted is pages. The larger the map, the more: to read all of it again takes a controller as long
+ * as to read that many changes, and much more happens meanwhile. */
 static bool log_full(struct sm *sm)
 {
+    uint64_t part = map_used_bytes(&sm->state) / LOG_PART;
     MDB_stat st;
     if (mdb_stat(sm->state.txn, sm->state.log, &st) != 0)
         return false;
-    return (st.ms_branch_pages + st.ms_leaf_pages) * (uint64_t)st.ms_psize > sm->conf.log_bytes_max;
+    return (st.ms_branch_pages + st.ms_leaf_pages) * (uint64_t)st.ms_psize >
+           (part > sm->conf.log_bytes_max ? part : sm->conf.log_bytes_max);
 }
 
 /* log_trim - whole revisions, oldest first, a little more than came in. */

@@ -28,7 +28,7 @@ struct sm_conf {
     gid_t secret_gid;       /* who may; -1: the process's group */
     uint64_t map_bytes;     /* 0: STORE_MAP_BYTES */
     uint64_t log_keep;      /* revisions in the change log; 0: STORE_LOG_KEEP */
-    uint64_t log_bytes_max; /* pages of it; 0: STORE_LOG_BYTES */
+    uint64_t log_bytes_max; /* pages of it, or 1/16 of the map; 0: STORE_LOG_BYTES */
 };
 
 /* Called for each object a transaction changed, once it is certain; op is 'c', 'u' or 'd'. */
