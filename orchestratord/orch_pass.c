@@ -2,6 +2,7 @@
 #include "orchestratord/orch_pass.h"
 
 #include "common/daemon/log.h"
+#include "common/object/stays.h"
 #include "common/util/check.h"
 #include "orchestratord/orch_explain.h"
 
@@ -25,6 +26,7 @@ void orch_init(struct orch *o)
     table_init(&o->watch, sizeof(struct orch_watch));
     table_init(&o->globals, 0);
     orch_nodes_init(&o->nodes);
+    table_init(&o->waiting, 0);
     arena_init(&o->scratch, SCRATCH_BYTES);
 }
 
@@ -34,6 +36,7 @@ void orch_done(struct orch *o)
     table_done(&o->watch);
     table_done(&o->globals);
     orch_nodes_done(&o->nodes);
+    table_done(&o->waiting);
     arena_done(&o->scratch);
     buf_done(&o->doc);
 }
@@ -99,6 +102,7 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     table_clear(&o->watch);
     table_clear(&o->globals);
     orch_nodes_clear(&o->nodes);
+    table_clear(&o->waiting);
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         learn_node(o, it.id, it.doc);
     orch_nodes_review(&o->nodes);
@@ -203,6 +207,7 @@ struct spec {
     unsigned number;
     struct orch_restart restart;
     int64_t grace_ns;
+    struct spec_change change; /* to the service's current one */
     bool in_use;
     struct spec *next;
 };
@@ -218,11 +223,12 @@ struct decision {
     size_t n;
     struct spec *specs;
     unsigned nspecs;
-    bool damaged; /* a task could not be read: its taskspec is not known */
-    bool dry;     /* only to explain: nothing is used up */
-    bool scales;  /* by its labels */
+    struct str spec_now; /* the document of the service's taskspec */
+    bool damaged;        /* a task could not be read: its taskspec is not known */
+    bool dry;            /* only to explain: nothing is used up */
+    bool scales;         /* by its labels */
     struct scale_out scale;
-    int64_t move_at_ns; /* when the next tasks of held nodes may be moved; 0: none waits */
+    bool waits; /* some of its tasks on held nodes may not be moved yet */
 };
 
 static struct orch_restart restart_policy(const struct view_restart *r)
@@ -250,8 +256,10 @@ static struct spec *spec_of(struct decision *d, struct str id)
     if (store_get(d->p->snap, KIND_TASKSPEC, id, &doc) == 0 && view_taskspec(doc, &v, d->p->arena, &e) == 0) {
         s->restart = restart_policy(&v.Spec.RestartPolicy);
         s->grace_ns = view_stop_grace_ns(v.Spec.ContainerSpec);
+        s->change = spec_change(doc, d->spec_now);
     } else { /* a task without its spec cannot run; let it be replaced as the service says */
         s->restart = d->svc.restart;
+        s->change.tasks = true;
     }
     d->specs = s;
     return s;
@@ -260,27 +268,38 @@ static struct spec *spec_of(struct decision *d, struct str id)
 /* wait_turn - too many nodes are down at once: this task stays on its own until it may be moved. */
 static void wait_turn(struct decision *d, struct orch_task *t)
 {
-    if (!d->dry && orch_may_move(&d->o->nodes, d->p->now.ns, &d->move_at_ns))
+    if (!d->dry && orch_may_move(&d->o->nodes, d->p->now.ns))
         return;
+    d->waits = true;
     t->held = true;
     t->node_down = false;
+}
+
+/* is_current - it needs not be replaced: it has the service's taskspec, or one that differs in nothing that matters. */
+static bool is_current(struct decision *d, const struct view_task *v, const struct spec *spec,
+                       const struct orch_node *node)
+{
+    if (orch_is_job(&d->svc))
+        return v->JobIteration.Index == d->iteration;
+    return str_eq(v->TaskSpecID, d->view.TaskSpecID) ||
+           task_stays(&spec->change, task_state_parse(v->Status.State), task_state_parse(v->DesiredState),
+                      &d->view.Spec.TaskTemplate.Placement, node ? node->view : NULL);
 }
 
 static void fill_task(struct decision *d, const struct view_task *v, struct str doc, struct orch_task *t)
 {
     const struct orch_node *node = v->NodeID.n ? orch_node_get(&d->o->nodes, v->NodeID) : NULL;
+    const struct spec *spec = spec_of(d, v->TaskSpecID);
     *t = (struct orch_task){ .id = v->ID,
                              .node_id = v->NodeID,
                              .replaces = v->ReplacesID,
                              .slot = v->Slot,
                              .state = task_state_parse(v->Status.State),
                              .desired = task_state_parse(v->DesiredState),
-                             .current = orch_is_job(&d->svc) ? v->JobIteration.Index == d->iteration
-                                                             : str_eq(v->TaskSpecID, d->view.TaskSpecID),
+                             .current = is_current(d, v, spec, node),
                              .node_drain = node && node->drain,
                              .created_ns = v->CreatedAt,
                              .start_ns = v->StartNotBefore };
-    const struct spec *spec = spec_of(d, v->TaskSpecID);
     t->spec = spec->number;
     t->restart = spec->restart;
     t->grace_ns = spec->grace_ns;
@@ -400,6 +419,7 @@ static void fill_service(struct decision *d)
 {
     const struct view_service *v = &d->view;
     enum orch_update u = orch_update_parse(v->UpdateStatus.State);
+    (void)store_get(d->p->snap, KIND_TASKSPEC, v->TaskSpecID, &d->spec_now);
     const struct view_update_config *c = u == ORCH_UPDATE_ROLLBACK ? v->Spec.RollbackConfig : v->Spec.UpdateConfig;
     d->svc = (struct orch_service){ .exists = true,
                                     .mode = mode_of(&v->Spec.Mode),
@@ -722,8 +742,10 @@ static void write_answer(struct decision *d, const struct orch_out *out)
 static void watch(struct decision *d, const struct orch_out *out)
 {
     int64_t due = out->next_ns;
-    if (d->move_at_ns && d->move_at_ns < due)
-        due = d->move_at_ns;
+    if (d->waits)
+        table_put(&d->o->waiting, d->id, NULL);
+    else
+        table_del(&d->o->waiting, d->id);
     if (d->scales && d->scale.next_ns < due)
         due = d->scale.next_ns;
     if (due == ORCH_NEVER && !out->updating)
@@ -823,12 +845,22 @@ static void rest(struct orch *o, const struct controller_pass *p)
     o->urgent = false;
 }
 
+/* take_waiting - as many services as tasks may be moved: at most. However many there are, a pass looks at few. */
+static void take_waiting(struct orch *o, const struct controller_pass *p)
+{
+    struct str id;
+    size_t left = o->waiting.count ? orch_moves_left(&o->nodes, p->now.ns) : 0;
+    for (struct table_pos pos = { 0 }; left > 0 && table_next(&o->waiting, &pos, &id, NULL); left--)
+        marks_add(&o->services, id);
+}
+
 static void on_pass(void *arg, struct controller_pass *p)
 {
     struct orch *o = arg;
     struct orch_watch *w;
     struct str id;
     size_t before = o->read;
+    take_waiting(o, p);
     for (struct table_pos pos = { 0 }; table_next(&o->watch, &pos, &id, &w);)
         if (w->due_ns <= p->now.ns)
             marks_add(&o->services, id);
@@ -845,6 +877,8 @@ static void on_pass(void *arg, struct controller_pass *p)
         p->next_ns = o->rest_until_ns;
     else if (!resting && !p->more)
         rest(o, p);
+    if (o->waiting.count && p->next_ns > p->now.ns + orch_moves_wait_ns(&o->nodes))
+        p->next_ns = p->now.ns + orch_moves_wait_ns(&o->nodes);
 }
 
 static void on_done(void *arg, const struct err *e)
