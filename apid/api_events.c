@@ -277,8 +277,10 @@ static void on_change(void *arg, uint64_t revision, enum kind kind, struct str i
     (void)revision, (void)op;
     while (k < NWATCHED && watched[k].kind != kind)
         k++;
+    if (k == NWATCHED) /* tasks are most of what changes */
+        return;
     int n = snprintf(key, sizeof key, "%zu " STR_FMT, k, STR_ARG(id));
-    if (k == NWATCHED || n < 0 || (size_t)n >= sizeof key)
+    if (n < 0 || (size_t)n >= sizeof key)
         return;
     struct str text = { key, (size_t)n };
     (void)table_put(&t->seen, text, &is_new);
