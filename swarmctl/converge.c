@@ -416,7 +416,8 @@ static void verify(struct converge *cv, int64_t now_ns)
     int64_t wait = cv->monitor_ns - (now_ns - cv->reached_at_ns);
     if (wait < 0)
         return;
-    snprintf(text, sizeof text, "Waiting %" PRId64 " seconds to verify that tasks are stable...", wait / SECOND_NS + 1);
+    int64_t seconds = (wait - 1) / SECOND_NS + 1; /* docker's clock has always moved a little by then */
+    snprintf(text, sizeof text, "Waiting %" PRId64 " seconds to verify that tasks are stable...", seconds);
     emit(cv, "verify", text, 0, 0);
 }
 
