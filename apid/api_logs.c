@@ -3,7 +3,8 @@
  *
  * Each task is polled at the agent of its node, page by page; a follower polls long. Lines of one task keep their
  * order, those of several come as they arrive, as with Docker. When the client reads slowly, polling pauses. A node
- * that cannot be reached costs a bounded time: what is missing is said at the end. A follower keeps trying.
+ * that cannot be reached costs a bounded time, once, and none of the others': what is missing is said at the end. A
+ * follower keeps trying.
  */
 #include <stdio.h>
 
@@ -12,6 +13,7 @@
 #include "common/proto/msg_agentd.h"
 #include "common/util/check.h"
 #include "common/util/id.h"
+#include "common/util/table.h"
 
 #define POLLS_MAX 32u /* at agentd for one stream */
 #define POLL_WAIT_MS 20000u
@@ -19,16 +21,25 @@
 #define POLL_GRACE_MS 10000u
 #define RETRY_MS 200u
 #define RETRY_FAR_MS 1000u
+#define NODE_POLLS_MAX 8u /* of POLLS_MAX, at one node, when nobody follows */
+#define SCAN_TASKS_MS 20u /* so many tasks are worth a millisecond's pause between two looks at the store */
 #define MISSING_MAX 4096u /* bytes of reasons */
 
 struct log_task {
     char id[ID_SIZE], node[ID_SIZE];
     struct buf cursor, details;
-    uint64_t rev;           /* of the task when it was last polled */
-    uint64_t not_before_ms; /* its node was out of reach */
+    uint64_t rev; /* of the task when it was last polled */
     bool polling, ended, here;
     bool over; /* by the store */
     bool idle; /* nothing there yet: look again when the task changes */
+    struct log_node *at;
+    uint64_t scan; /* when it was last seen in the store */
+};
+
+struct log_node {
+    size_t polling;
+    bool away;              /* it was out of reach: one poll at a time finds out whether it still is */
+    uint64_t not_before_ms; /* when to try again */
 };
 
 struct logs {
@@ -40,6 +51,10 @@ struct logs {
     char service[ID_SIZE], task[ID_SIZE]; /* one of them */
     struct log_task *tasks;
     size_t n, cap, polling, turn;
+    struct table index; /* task ID -> size_t, its place */
+    struct table nodes; /* node ID -> struct log_node */
+    uint64_t revision, scan, scan_ms;
+    bool alive; /* as of the last look at the store */
 };
 
 static void logs_free(void *p)
@@ -51,16 +66,35 @@ static void logs_free(void *p)
         buf_done(&l->tasks[i].details);
     }
     free(l->tasks);
+    table_done(&l->index);
+    table_done(&l->nodes);
     buf_done(&l->missing);
     free(l);
 }
 
 static struct log_task *find_task(struct logs *l, struct str id)
 {
-    for (size_t i = 0; i < l->n; i++)
-        if (str_is(id, l->tasks[i].id))
-            return &l->tasks[i];
-    return NULL;
+    const size_t *at = table_get(&l->index, id);
+
+    return at ? &l->tasks[*at] : NULL;
+}
+
+/* add_task - one more; its id and node are copied. */
+static struct log_task *add_task(struct logs *l, struct str id, struct str node, bool here)
+{
+    struct log_task t = { .here = here };
+
+    if (!str_copy(t.id, sizeof t.id, id) || !str_copy(t.node, sizeof t.node, node))
+        return NULL;
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 8;
+        l->tasks = reallocarray(l->tasks, l->cap, sizeof *l->tasks);
+        CHECK(l->tasks);
+    }
+    t.at = table_put(&l->nodes, node, NULL);
+    l->tasks[l->n] = t;
+    *(size_t *)table_put(&l->index, id, NULL) = l->n;
+    return &l->tasks[l->n++];
 }
 
 static bool is_over(struct str doc)
@@ -71,11 +105,11 @@ static bool is_over(struct str doc)
 /* ---- which tasks ---- */
 
 /* Docker's words, each once. */
-static void note_missing(struct logs *l, const char *node)
+static void note_missing(struct logs *l, const char *what, const char *id, const char *why)
 {
-    char text[ID_SIZE + 32];
+    char text[ID_SIZE + 64];
 
-    (void)snprintf(text, sizeof text, "node %s is not available", node);
+    (void)snprintf(text, sizeof text, "%s %s %s", what, id, why);
     if (l->missing.n > MISSING_MAX || (l->missing.n > 0 && strstr(buf_cstr(&l->missing), text)))
         return;
     buf_puts(&l->missing, l->missing.n ? ", " : "");
@@ -89,6 +123,11 @@ static bool node_is_down(struct store_snap *snap, struct str id)
     return store_get(snap, KIND_NODE, id, &doc) < 0 || str_is(text_at(doc, "Status.State"), "down");
 }
 
+static void note_node(struct logs *l, const struct log_task *t)
+{
+    note_missing(l, "node", t->node, "is not available");
+}
+
 static void see_task(struct logs *l, struct store_snap *snap, struct str id, struct str doc, struct str this_node)
 {
     struct log_task *t = find_task(l, id);
@@ -100,20 +139,21 @@ static void see_task(struct logs *l, struct store_snap *snap, struct str id, str
         t->idle = t->idle && t->rev == rev;
         t->rev = rev;
         t->over = is_over(doc);
+        t->scan = l->scan;
         return;
     }
-    if (node.n == 0) /* not placed yet */
+    if (node.n == 0) { /* not placed yet */
+        char name[ID_SIZE];
+        if (!l->follow && task_state_parse(text_at(doc, "DesiredState")) <= TASK_COMPLETE &&
+            str_copy(name, sizeof name, id))
+            note_missing(l, "task", name, "has not been scheduled");
         return;
-    if (l->n == l->cap) {
-        l->cap = l->cap ? 2 * l->cap : 8;
-        l->tasks = reallocarray(l->tasks, l->cap, sizeof *l->tasks);
-        CHECK(l->tasks);
     }
-    t = &l->tasks[l->n];
-    *t = (struct log_task){ .rev = rev, .here = str_eq(node, this_node), .over = is_over(doc) };
-    if (!str_copy(t->id, sizeof t->id, id) || !str_copy(t->node, sizeof t->node, node))
+    if (!(t = add_task(l, id, node, str_eq(node, this_node))))
         return;
-    l->n++;
+    t->rev = rev;
+    t->over = is_over(doc);
+    t->scan = l->scan;
     if (l->style.details) {
         struct str spec = { NULL, 0 }, template;
         if (store_get(snap, KIND_TASKSPEC, text_at(doc, "TaskSpecID"), &template) == 0)
@@ -121,33 +161,67 @@ static void see_task(struct logs *l, struct store_snap *snap, struct str id, str
         log_details(&t->details, spec, node, text_at(doc, "ServiceID"), id);
     }
     if (!l->follow && !t->here && node_is_down(snap, node)) {
-        note_missing(l, t->node);
+        note_node(l, t);
         t->ended = true;
     }
 }
 
-/* Looks at the store; false when what is followed is gone. */
-static bool rescan(struct logs *l)
+/* Those that the store has no more: what is left of their logs is read, and that is all. */
+static void forget_gone(struct logs *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        struct log_task *t = &l->tasks[i];
+        if (t->scan == l->scan)
+            continue;
+        t->over = true;
+        t->ended |= t->idle && !t->polling;
+    }
+}
+
+/* look - false when what is asked for is not there. */
+static bool look(struct logs *l, struct store_snap *snap, struct str this_node)
+{
+    struct store_iter it;
+    struct str doc;
+
+    if (l->task[0]) {
+        if (store_get(snap, KIND_TASK, str_from(l->task), &doc) < 0)
+            return false;
+        see_task(l, snap, str_from(l->task), doc, this_node);
+        return !is_over(doc) || l->n > 0;
+    }
+    for (store_each_index(snap, IX_TASK_SERVICE, str_from(l->service), &it); store_next(&it);)
+        see_task(l, snap, it.id, it.doc, this_node);
+    return store_get(snap, KIND_SERVICE, str_from(l->service), &doc) == 0;
+}
+
+/*
+ * Looks at the store, where something has changed since the last time; false when what is followed is gone.
+ *
+ * @ret_again_ms  too early for that: then
+ */
+static bool rescan(struct logs *l, uint64_t now_ms, uint64_t *ret_again_ms)
 {
     _cleanup_(store_endp) struct store_snap *snap = NULL;
     struct err e = ERR_INIT;
     struct store_meta meta;
-    struct store_iter it;
-    struct str doc;
 
     if (l->local)
         return true;
     if (store_begin(api.store, &snap, &e) < 0 || store_meta(snap, &meta, &e) < 0)
         return true; /* raftd restarts: later */
-    if (l->task[0]) {
-        if (store_get(snap, KIND_TASK, str_from(l->task), &doc) < 0)
-            return false;
-        see_task(l, snap, str_from(l->task), doc, meta.node_id);
-        return !is_over(doc) || l->n > 0;
+    if (l->scan > 0 && (!l->follow || l->revision == meta.revision))
+        return l->alive;
+    if (l->scan > 0 && now_ms < l->scan_ms + l->n / SCAN_TASKS_MS) {
+        *ret_again_ms = l->scan_ms + l->n / SCAN_TASKS_MS;
+        return l->alive;
     }
-    for (store_each_index(snap, IX_TASK_SERVICE, str_from(l->service), &it); store_next(&it);)
-        see_task(l, snap, it.id, it.doc, meta.node_id);
-    return store_get(snap, KIND_SERVICE, str_from(l->service), &doc) == 0;
+    l->revision = meta.revision;
+    l->scan_ms = now_ms;
+    l->scan++;
+    l->alive = look(l, snap, meta.node_id);
+    forget_gone(l);
+    return l->alive;
 }
 
 /* ---- polling ---- */
@@ -189,17 +263,21 @@ static void take_error(struct req *r, struct log_task *t, const struct err *e)
     struct logs *l = r->data;
     bool away = e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT;
 
+    if (away) {
+        t->at->away = true;
+        t->at->not_before_ms = clock_mono().ms + (t->here ? RETRY_MS : RETRY_FAR_MS);
+    }
     if (e->code == ERR_NOT_FOUND) {
         t->ended = !l->follow || l->local;
         t->idle = !t->ended;
     } else if (l->follow && away && !t->over) { /* agentd restarts, or its node is cut off */
-        t->not_before_ms = clock_mono().ms + (t->here ? RETRY_MS : RETRY_FAR_MS);
+        /* later */
     } else if (l->follow) {
         t->ended = true;
     } else {
         if (!away)
             log_warn("logs of task=%s node=%s: %s", t->id, t->node, e->msg);
-        note_missing(l, t->node);
+        note_node(l, t);
         t->ended = true;
     }
 }
@@ -215,7 +293,9 @@ static void polled(void *arg, const void *rep, const struct err *e)
         struct log_task *t = find_task(l, str_from(p.task));
         CHECK(t && t->polling);
         t->polling = false;
+        t->at->polling--;
         l->polling--;
+        t->at->away &= e->code == ERR_UNAVAILABLE || e->code == ERR_TIMEOUT;
         if (e->code == 0)
             take_lines(r, t, rep);
         else
@@ -237,7 +317,12 @@ static void poll_task(struct req *r, struct log_task *t, bool crowded)
     in.TaskID = str_from(t->id);
     in.Cursor = buf_str(&t->cursor);
     in.WaitMs = !l->follow ? 0 : crowded ? POLL_WAIT_CROWDED_MS : POLL_WAIT_MS;
+    if (l->follow && l->want.Until) {
+        int64_t left = (l->want.Until - clock_wall().ns) / 1000000 + 1;
+        in.WaitMs = left < 1 ? 1 : (uint64_t)left < in.WaitMs ? (uint64_t)left : in.WaitMs;
+    }
     t->polling = true;
+    t->at->polling++;
     l->polling++;
     if (t->here)
         rpc_send(api.agentd, &op_agent_logs, &in, (unsigned)in.WaitMs + POLL_GRACE_MS, polled, p);
@@ -274,6 +359,39 @@ static void end_stream(struct req *r)
     api_stream_end(r);
 }
 
+/* may_poll - not_before_ms of a node that is out of reach goes to *again. */
+static bool may_poll(struct logs *l, struct log_task *t, uint64_t now, uint64_t *again)
+{
+    struct log_node *at = t->at;
+
+    if (t->ended || t->polling || t->idle)
+        return false;
+    if (!l->follow && at->away) { /* it was asked, and waited for, once */
+        note_node(l, t);
+        t->ended = true;
+        return false;
+    }
+    if (at->away && (at->polling > 0 || at->not_before_ms > now)) {
+        if (at->polling == 0 && at->not_before_ms < *again)
+            *again = at->not_before_ms;
+        return false;
+    }
+    return l->follow || at->polling < NODE_POLLS_MAX;
+}
+
+/* follow_until - a follower's time may be over, too: then what is there is read, and no more. */
+static void follow_until(struct logs *l, uint64_t now, uint64_t *again)
+{
+    int64_t left = l->want.Until - clock_wall().ns;
+
+    if (!l->follow || l->want.Until == 0)
+        return;
+    if (left <= 0)
+        l->follow = false;
+    else if (now + (uint64_t)left / 1000000 + 1 < *again)
+        *again = now + (uint64_t)left / 1000000 + 1;
+}
+
 static void pump(struct req *r)
 {
     struct logs *l = r->data;
@@ -281,27 +399,23 @@ static void pump(struct req *r)
 
     if (r->answered)
         return;
-    bool alive = rescan(l);
+    follow_until(l, now, &again);
+    bool alive = rescan(l, now, &again);
     size_t left = open_tasks(l);
-    if (left == 0 && (!l->follow || !alive || l->task[0])) {
-        if (!l->follow || !alive || l->n > 0) {
-            end_stream(r);
-            return;
-        }
-    }
     for (size_t i = 0; i < l->n && l->polling < POLLS_MAX; i++) {
         struct log_task *t = &l->tasks[(l->turn + i) % l->n];
         if (api_stream_waiting(r) >= API_STREAM_WINDOW)
             break;
-        if (t->ended || t->polling || t->idle)
-            continue;
-        if (t->not_before_ms <= now)
+        if (may_poll(l, t, now, &again))
             poll_task(r, t, left > POLLS_MAX);
-        else if (t->not_before_ms < again)
-            again = t->not_before_ms;
+    }
+    l->turn = l->n ? (l->turn + 1) % l->n : 0;
+    left = open_tasks(l);
+    if (left == 0 && (!l->follow || !alive || (l->task[0] && l->n > 0))) {
+        end_stream(r);
+        return;
     }
     api_timer(r, again, pump_timer);
-    l->turn = l->n ? (l->turn + 1) % l->n : 0;
 }
 
 static void on_store(struct req *r, bool timed_out)
@@ -349,6 +463,8 @@ static struct logs *logs_new(struct req *r)
     struct logs *l = calloc(1, sizeof *l);
 
     CHECK(l);
+    table_init(&l->index, sizeof(size_t));
+    table_init(&l->nodes, sizeof(struct log_node));
     r->data = l;
     r->free_data = logs_free;
     return read_query(r, l) < 0 ? NULL : l;
@@ -404,18 +520,11 @@ void task_logs(struct req *r)
 
 void container_logs(struct req *r, struct str task, bool tty)
 {
-    struct log_task *t = calloc(1, sizeof *t);
     struct logs *l;
 
-    CHECK(t);
-    if (!(l = logs_new(r)) || !str_copy(l->task, sizeof l->task, task) || !str_copy(t->id, sizeof t->id, task)) {
-        free(t);
+    if (!(l = logs_new(r)) || !str_copy(l->task, sizeof l->task, task) || !add_task(l, task, STR(""), true))
         return;
-    }
-    t->here = true;
     l->local = true;
-    l->tasks = t;
-    l->n = l->cap = 1;
     l->style.tty = tty;
     start(r);
 }
