@@ -9,6 +9,9 @@
 #define LOST_LEADER_MS 3000u /* an entry of a leader that stepped down is waited for this long */
 #define COMING_MS 10000u     /* until what the leader has done is applied here */
 #define FORWARD_MS 15000u
+/* How long the first of a batch waits for the others: about as long as they need to come back after an answer, and less
+ * than what a batch of its own costs the managers. */
+#define GATHER_US 250u
 #define LIMBO_MS 8000u /* until a leader of a later term shows what became of it */
 
 #define NO_LEADER                                                                                                      \
@@ -26,6 +29,9 @@ static struct {
     struct timer *patience;
     bool ticking;
     uint64_t again_ms;
+    uint64_t crowd; /* so many requests were under way together lately */
+    sd_event_source *gather;
+    bool gathering, gathered;
 } rq;
 
 /* ---- lists ---- */
@@ -500,31 +506,69 @@ static void stale_again(void)
         dispatch(q);
 }
 
-/* What comes while others are being committed waits until it is as much as those: the busier, the larger the batches,
- * and each costs every manager a write and a few messages. A single client never waits. */
+static int on_gathered(sd_event_source *src, uint64_t usec, void *arg)
+{
+    (void)src, (void)usec, (void)arg;
+    rq.gathered = true;
+    node_turn();
+    return 0;
+}
+
+static void gather_end(void)
+{
+    if (rq.gathering)
+        (void)sd_event_source_set_enabled(rq.gather, SD_EVENT_OFF);
+    rq.gathering = rq.gathered = false;
+}
+
+/*
+ * worth_it - each batch costs every manager a write and a few messages: the busier, the larger they should be. What
+ * comes while others are being committed waits until it is as much as those. And when an answer has set clients free,
+ * who ask again at once, the first of them waits a moment for the others. A single client never waits.
+ */
 static bool worth_it(void)
 {
     struct raft_status s;
     raft_status(node.core, &s);
-    return s.role != RAFT_LEADER || s.last_index == s.committed || node.n_queued >= s.last_index - s.committed ||
-           node.batch.n >= BATCH_BYTES / 8;
+    uint64_t under_way = s.last_index - s.committed;
+    if (s.role != RAFT_LEADER || node.batch.n >= BATCH_BYTES / 8)
+        return true;
+    if (under_way > 0)
+        return node.n_queued >= under_way;
+    if (rq.gathered || 4 * node.n_queued >= 3 * rq.crowd)
+        return true;
+    if (!rq.gathering) {
+        rq.gathering = true;
+        (void)sd_event_source_set_time_relative(rq.gather, GATHER_US);
+        (void)sd_event_source_set_enabled(rq.gather, SD_EVENT_ONESHOT);
+    }
+    return false;
+}
+
+/* crowd_note - a batch goes out. Fewer are believed only after some batches. */
+static void crowd_note(uint64_t under_way)
+{
+    uint64_t less = rq.crowd - (rq.crowd + 7) / 8;
+    rq.crowd = under_way > less ? under_way : less;
 }
 
 static void propose(void)
 {
     struct err e = ERR_INIT;
     stale_again();
-    if (node.n_queued > 0 && !worth_it())
+    if (node.n_queued == 0 || !worth_it())
         return;
     struct raft_event ev = {
         .type = RAFT_EV_PROPOSE,
         .n_entries = (uint32_t)node.n_queued,
         .bytes = node.batch.n,
     };
-    if (node.n_queued == 0)
-        return;
+    struct raft_status s;
     size_t n = node.n_queued;
+    gather_end();
     if (node_step(&ev, &e) == 0) {
+        raft_status(node.core, &s);
+        crowd_note(s.last_index - s.committed);
         node_counts.batches++;
         node_counts.txns += n;
         if (n > node_counts.batch_max)
@@ -791,7 +835,10 @@ int requests_open(struct err *e)
     list_init(&node.away);
     list_init(&node.coming);
     list_init(&node.limbo);
-    return timer_open(&rq.patience, on_patience, NULL, e);
+    int r = sd_event_add_time(daemon_loop(), &rq.gather, CLOCK_MONOTONIC, UINT64_MAX, 1, on_gathered, NULL);
+    if (r >= 0)
+        r = sd_event_source_set_enabled(rq.gather, SD_EVENT_OFF);
+    return r < 0 ? err_errno(e, -r, "add timer") : timer_open(&rq.patience, on_patience, NULL, e);
 }
 
 /* The calls have gone with the server. */
@@ -809,5 +856,7 @@ void requests_close(void)
     }
     rq.n_reads = 0;
     rq.ticking = false;
+    rq.gather = sd_event_source_disable_unref(rq.gather);
+    rq.gathering = rq.gathered = false;
     rq.patience = timer_free(rq.patience);
 }
