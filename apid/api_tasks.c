@@ -46,13 +46,47 @@ static void put_spec(struct buf *b, struct store_snap *snap, struct str task)
     mp_map(b, 0);
 }
 
+#define QUICK_RESTARTS 5u /* so many in a row wait only for the delay that the service asks for: orchestratord */
+
+/* put_back_off - why a task that is to replace one that keeps ending does nothing: there is no other place where
+ * `docker service ps` would show it. */
+static bool put_back_off(struct buf *b, struct str doc)
+{
+    char until[WALL_TEXT_MAX], why[WALL_TEXT_MAX + 80];
+    struct buf patch = BUF_INIT;
+    struct err e = ERR_INIT;
+    struct str status, said;
+    uint64_t restarts = 0;
+    int64_t at = 0;
+
+    if (!mp_get_u64(doc, "Restarts", &restarts) || restarts <= QUICK_RESTARTS ||
+        !str_is(text_at(doc, "DesiredState"), "ready") || !mp_get_i64(doc, "StartNotBefore", &at) ||
+        at <= clock_wall().ns || mp_get_str(doc, "Status.Err", &said) || !mp_find(doc, "Status", &status))
+        return false;
+    wall_format((struct wall_ns){ at }, until);
+    (void)snprintf(why, sizeof why, "task ended %llu times in a row: the next one starts at %s",
+                   (unsigned long long)restarts, until);
+    mp_map(&patch, 1);
+    mp_kv_cstr(&patch, "Err", why);
+    mp_cstr(b, "Status");
+    bool ok = mp_merge(b, status, buf_str(&patch), &e) == 0;
+    buf_done(&patch);
+    return ok;
+}
+
 static int emit_task(struct req *r, struct store_snap *snap, struct str doc, struct buf *patch)
 {
     struct str attached;
     bool on_networks = mp_find(doc, "NetworksAttachments", &attached);
 
+    struct buf status = BUF_INIT;
+    bool waits = put_back_off(&status, doc);
+
     buf_clear(patch);
-    mp_map(patch, NTASK_OURS + 1 + on_networks);
+    mp_map(patch, NTASK_OURS + 1 + on_networks + waits);
+    if (waits)
+        buf_put(patch, status.p, status.n);
+    buf_done(&status);
     for (size_t i = 0; i < NTASK_OURS; i++) {
         mp_cstr(patch, task_ours[i]);
         mp_nil(patch);

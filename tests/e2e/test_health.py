@@ -242,6 +242,18 @@ def test_update_waits(s):
     s.remove("up")
 
 
+def test_exits_at_once(s):
+    """Restarted as asked a few times, then ever later, and service ps says so; other services are not disturbed."""
+    s.create("exits", "busybox:latest", "--restart-delay", "0s", args=("sh", "-c", "echo cannot; exit 3"))
+    waits = s.wait(lambda: next((t for t in s.tasks("exits") if "times in a row" in t["Status"].get("Err", "")), None), "it is held back", 60)
+    eq((waits["DesiredState"], waits["Status"]["State"] in ("new", "pending", "assigned", "accepted", "preparing", "ready")), ("ready", True))
+    contains(failed(s, "exits")["Status"]["Err"], "task: non-zero exit (3)")
+    s.wait(lambda: "the next one starts at" in s.docker("service", "ps", "--no-trunc", "exits") or None, "service ps says so", 60)
+    s.create("calm", "busybox:latest", args=("sleep", "1000"))
+    s.wait_running("calm")
+    s.remove("exits", "calm")
+
+
 def test_bad_values(s):
     for option, value, say in (("--health-interval", "1us", "Interval in HealthConfig cannot be less than 1ms"),
                                ("--health-retries", "-1", "cannot be negative")):
