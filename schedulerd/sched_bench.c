@@ -67,15 +67,26 @@ static void put_node(struct sched *s, unsigned i)
     buf_done(&b);
 }
 
-static void put_placement(struct buf *b, bool constraints, bool spread)
+struct run {
+    unsigned nodes, tasks;
+    bool constraints, spread, one_off, pinned;
+    double put_s, place_s;
+    size_t node_bytes, task_bytes;
+};
+
+/* pinned: each task names its node. */
+static void put_placement(struct buf *b, const struct run *r, unsigned number)
 {
     static const char *const levels[] = { "node.labels.zone", "node.labels.rack" };
+    bool constraints = r->constraints || r->pinned, spread = r->spread;
+    char pin[64];
+    snprintf(pin, sizeof pin, "node.id==n%024u", number % r->nodes);
     mp_cstr(b, "Placement");
     mp_map(b, (size_t)constraints + spread);
     if (constraints) {
         mp_cstr(b, "Constraints");
         mp_array(b, 2);
-        mp_cstr(b, "node.labels.disk==ssd");
+        mp_cstr(b, r->pinned ? pin : "node.labels.disk==ssd");
         mp_cstr(b, "node.labels.zone!=z9");
     }
     if (!spread)
@@ -90,7 +101,7 @@ static void put_placement(struct buf *b, bool constraints, bool spread)
     }
 }
 
-static void put_spec(struct sched *s, const char *id, bool constraints, bool spread)
+static void put_spec(struct sched *s, const char *id, const struct run *r, unsigned number)
 {
     struct buf b = BUF_INIT;
     struct err e;
@@ -103,29 +114,22 @@ static void put_spec(struct sched *s, const char *id, bool constraints, bool spr
     mp_map(&b, 2);
     mp_kv_i64(&b, "NanoCPUs", 1000000);
     mp_kv_i64(&b, "MemoryBytes", 1 << 20);
-    put_placement(&b, constraints, spread);
+    put_placement(&b, r, number);
     CHECK(sched_put_spec(s, str_from(id), buf_str(&b), NULL, NULL, &e) == 0);
     buf_done(&b);
 }
-
-struct run {
-    unsigned nodes, tasks;
-    bool constraints, spread, one_off;
-    double put_s, place_s;
-    size_t node_bytes, task_bytes;
-};
 
 static void put_tasks(struct sched *s, const struct run *r)
 {
     char id[32], spec[32] = "spec", service[32] = "service";
     if (!r->one_off)
-        put_spec(s, spec, r->constraints, r->spread);
+        put_spec(s, spec, r, 0);
     for (unsigned i = 0; i < r->tasks; i++) {
         snprintf(id, sizeof id, "t%024u", i);
         if (r->one_off) {
             snprintf(spec, sizeof spec, "p%024u", i);
             snprintf(service, sizeof service, "s%024u", i);
-            put_spec(s, spec, r->constraints, r->spread);
+            put_spec(s, spec, r, i);
         }
         struct view_task t = { .ID = str_from(id),
                                .ServiceID = str_from(service),
@@ -173,7 +177,11 @@ static void print(const struct run *r)
     double value = r->tasks / r->place_s, floor = r->one_off ? 120 : 18515;
     char name[120];
     snprintf(name, sizeof name, "schedulerd_place_%u_on_%u_%s%s%s", r->tasks, r->nodes,
-             r->one_off ? "one_off" : "one_service", r->constraints ? "_constraints" : "", r->spread ? "_spread" : "");
+             r->one_off ? "one_off" : "one_service",
+             r->pinned        ? "_pinned"
+             : r->constraints ? "_constraints"
+                              : "",
+             r->spread ? "_spread" : "");
     printf(
         "{\"name\":\"%s\",\"value\":%.1f,\"unit\":\"tasks/s\",\"reference\":\"SwarmKit's own benchmark: %s\","
         "\"reference_value\":%.1f,\"ratio\":%.1f,\"put_per_s\":%.1f,\"bytes_per_task\":%zu,\"bytes_per_node\":%zu}\n",
@@ -199,5 +207,8 @@ int main(int argc, char **argv)
                 measure(&r);
                 print(&r);
             }
+    struct run pinned = { .nodes = 100000, .tasks = 100000, .one_off = true, .pinned = true };
+    measure(&pinned);
+    print(&pinned);
     return 0;
 }
