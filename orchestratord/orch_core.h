@@ -20,6 +20,7 @@
 #define ORCH_CREATE_MAX 5000u           /* new tasks in one decision; the rest follows in the next */
 #define ORCH_STOP_WAIT_NS 60000000000ll /* a replacement waits at most this long for the old task to stop */
 #define ORCH_STABLE_NS 10000000000ll    /* a task that ran this long has recovered: its restarts count anew */
+#define ORCH_HEAR_NS 30000000000ll      /* after a time without a leader, nodes have so long to say what runs */
 #define ORCH_MONITOR_NS 5000000000ll    /* Docker's default */
 #define ORCH_QUICK_RESTARTS 5u          /* so many restarts in a row wait only for the configured delay */
 #define ORCH_BACKOFF_MAX_NS 120000000000ll
@@ -79,6 +80,7 @@ struct orch_service {
     enum orch_action on_failure;
     double max_failure_ratio;
     int64_t progress_ns;      /* so long may a new task take to run; 0: for ever */
+    int64_t reports_ns;       /* wall: since when the nodes' reports are followed */
     bool can_roll_back;       /* there is a previous spec */
     uint64_t slots, failures; /* of this update or rollback: to replace when it began; tasks that failed */
 };

@@ -91,6 +91,8 @@ static void set_service(struct orch_service *s, const char *k, const char *v)
         s->max_failure_ratio = strtod(v, NULL);
     else if (strcmp(k, "progress") == 0)
         s->progress_ns = seconds(v);
+    else if (strcmp(k, "reports") == 0)
+        s->reports_ns = seconds(v);
     else if (strcmp(k, "previous") == 0)
         s->can_roll_back = true;
     else if (strcmp(k, "slots") == 0)
@@ -152,6 +154,7 @@ static void *begin(void)
                                      .history_limit = 5,
                                      .parallelism = 1,
                                      .monitor_ns = ORCH_MONITOR_NS,
+                                     .reports_ns = -ORCH_HEAR_NS,
                                      .restart = { .delay_ns = 5000000000ll } };
     sc->now = 100 * 1000000000ll;
     return sc;

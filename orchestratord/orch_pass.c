@@ -107,6 +107,7 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
         learn_node(o, it.id, it.doc);
     orch_nodes_review(&o->nodes);
     for (store_each(snap, KIND_CLUSTER, &it); store_next(&it);)
+    o->reloaded_ns = 0;
         learn_cluster(o, it.doc);
     mark_all(o, snap);
 }
@@ -433,6 +434,7 @@ static void fill_service(struct decision *d)
                                     .failures = v->UpdateStatus.Failures,
                                     .can_roll_back = can_roll_back(d),
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
+                                    .reports_ns = d->o->reloaded_ns,
     fill_mode(d);
     fill_scale(d);
     if (c) {
@@ -885,6 +887,8 @@ static void on_done(void *arg, const struct err *e)
 {
     struct orch *o = arg;
     marks_settle(&o->services, e->code == 0);
+    if (!o->reloaded_ns)
+        o->reloaded_ns = p->now.ns;
 }
 
 const struct controller_ops orch_ops = {

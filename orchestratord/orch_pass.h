@@ -21,6 +21,7 @@ struct orch {
     int64_t history_limit;
     size_t read;                      /* tasks, since the last rest */
     int64_t rested_ns, rest_until_ns; /* see orch_pass.c */
+    int64_t reloaded_ns;              /* wall: since when this daemon follows the store; 0: it is about to */
     bool urgent;                      /* a service changed: no rest now */
     void (*new_id)(void *arg, char id[ID_SIZE]);
     void *new_id_arg;

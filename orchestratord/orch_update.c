@@ -193,6 +193,8 @@ static const struct orch_task *fail_stuck(struct pass *p, struct slot *s)
     if (!t || t->state >= TASK_RUNNING || t->want < TASK_RUNNING || s->create || p->svc->progress_ns <= 0)
         return NULL;
     int64_t due = later(t->created_ns, t->start_ns) + p->svc->progress_ns;
+    if (t->node_id.n) /* it may run already */
+        due = later(due, p->svc->reports_ns + ORCH_HEAR_NS);
     if (due > p->now) {
         orch_look_again(p, due);
         return NULL;
@@ -215,7 +217,7 @@ static const struct orch_task *fail_stuck(struct pass *p, struct slot *s)
 static bool count_failures(struct pass *p)
 {
     struct orch_out *out = p->out;
-    bool counts = p->svc->on_failure != ORCH_CONTINUE;
+    bool counts = p->svc->on_failure != ORCH_CONTINUE && p->svc->max_failure_ratio < 1;
     for (size_t i = 0; i < p->n; i++)
         if (counts && has_failed(p, &p->tasks[i])) {
             out->failures++;
