@@ -38,7 +38,7 @@ struct checked {          /* one container with a health check */
     bool counted; /* its time was up: what it still says does not matter */
     int out_fd;
     sd_event_source *out_source;
-    char out[HEALTH_OUTPUT + 4];
+    char *out; /* HEALTH_OUTPUT + 4 bytes; NULL between checks */
     size_t out_n;
     bool cut;
     uint64_t slot_ms, timeout_ms, drain_ms; /* deadlines; 0: none */
@@ -268,10 +268,12 @@ static void on_check_done(void *arg, int status, struct str out, struct str errt
     ctr_aside_kill(c->t->ag->oci, c->t->id); /* what it left behind */
     end_output(c);
     slot_drop(c);
-    if (c->counted)
-        next_check(c);
-    else
+    bool counted = c->counted;
+    if (!counted)
         take(c, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    free(TAKE(c->out));
+    if (counted)
+        next_check(c);
 }
 
 static void time_is_up(struct checked *c)
@@ -314,6 +316,8 @@ static void begin_check(struct checked *c)
 {
     struct err e = ERR_INIT;
     uint64_t now = clock_mono().ms;
+    c->out = c->out ? c->out : malloc(HEALTH_OUTPUT + 4);
+    CHECK(c->out != NULL);
     c->out_n = 0;
     c->cut = c->counted = false;
     c->began_ns = clock_wall().ns;
@@ -322,12 +326,13 @@ static void begin_check(struct checked *c)
     checks_total++;
     if (spawn(c, &e) < 0) {
         log_warn("task=%s: health check: %s", c->t->id, e.msg);
-        c->out_n = (size_t)snprintf(c->out, sizeof c->out, "%.300s", e.msg);
+        c->out_n = (size_t)snprintf(c->out, HEALTH_OUTPUT, "%.300s", e.msg);
         c->timeout_ms = 0;
         c->proc = proc_free(c->proc);
         close_output(c);
         slot_drop(c);
         take(c, HEALTH_TIMED_OUT);
+        free(TAKE(c->out));
         return;
     }
     arm(c);
@@ -475,6 +480,7 @@ void agent_health_free(struct atask *t)
     t->checked = NULL;
     health_done(&c->health);
     arena_done(&c->arena);
+    free(c->out);
     free(c);
 }
 

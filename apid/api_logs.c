@@ -268,7 +268,7 @@ static void take_error(struct req *r, struct log_task *t, const struct err *e)
         t->at->not_before_ms = clock_mono().ms + (t->here ? RETRY_MS : RETRY_FAR_MS);
     }
     if (e->code == ERR_NOT_FOUND) {
-        t->ended = !l->follow || l->local;
+        t->ended = !l->follow || l->local || t->over;
         t->idle = !t->ended;
     } else if (l->follow && away && !t->over) { /* agentd restarts, or its node is cut off */
         /* later */

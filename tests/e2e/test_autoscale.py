@@ -12,7 +12,7 @@ from swarmtest import contains, eq  # noqa: E402
 P = "microswarm.autoscale."
 SHARED = "/run/scale-test"  # the same folder in all containers
 MOUNT = ("--mount", "type=bind,src=%s,dst=/shared" % SHARED)
-WORK = ("/bin/sh", "-c", "while :; do if [ -e /shared/idle ]; then sleep 0.2; fi; done")
+WORK = ("/bin/sh", "-c", "while :; do if [ -e /shared/idle ]; then sleep 1; fi; done")
 SERVE = ("httpd", "-f", "-p", "9100", "-h", "/shared")
 LATE = 90
 
@@ -54,7 +54,7 @@ def two_rounds(s):
 
 def test_by_cpu(s):
     unsay(s, "idle")
-    s.create("cpu", "busybox:latest", "--limit-cpu", "0.1", *labels(min=1, max=3, cpu=50, cooldown="1s"), *MOUNT, args=WORK)
+    s.create("cpu", "busybox:latest", "--limit-cpu", "0.1", *labels(min=1, max=3, cpu=10, cooldown="1s"), *MOUNT, args=WORK)
     s.wait_running("cpu", 3, LATE)
     a = scale(s, "cpu")
     eq(a["Replicas"], 3)

@@ -131,11 +131,16 @@ def test_one_that_hangs(s):
     s.remove("hangs")
 
 
+def checks(s):
+    return int(re.search(r"^microswarm_agentd_health_checks_total (\d+)$", s.m1.probe("agentd", "metrics"), re.M).group(1))
+
+
 def test_one_that_forks(s):
     """A check that leaves processes behind, and one that does nothing but fork."""
     s.create("forks", "busybox:latest", "--health-cmd", "for i in 1 2 3 4 5; do sleep 999 & done", *FAST, args=("sleep", "1000"))
     t = s.wait_running("forks")[0]
-    s.wait(lambda: len(health(s, t)["Log"]) > 3 or None, "several checks")
+    before = checks(s)
+    s.wait(lambda: checks(s) >= before + 10 or None, "ten checks")
     bomb = "b() { b | b & }; b; sleep 1000"
     s.create("bomb", "busybox:latest", "--health-cmd", bomb, "--health-timeout", "300ms", "--health-retries", "1",
              "--restart-condition", "none", *FAST, args=("sleep", "1000"))
@@ -143,7 +148,7 @@ def test_one_that_forks(s):
     contains(b["Status"]["Err"], "Health check exceeded timeout")
     s.remove("bomb")
     inside = [x for x in s.in_container(t, "/bin/ps", "-o", "args").splitlines() if "999" in x]
-    eq(len(inside) <= 5, True, "left behind: %r" % inside)  # those of a check under way
+    eq(len(inside) <= 15, True, "left behind: %r" % inside)  # those of a check under way, and zombies
     s.remove("forks")
 
 
