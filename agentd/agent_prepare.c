@@ -68,13 +68,13 @@ static int expand(struct atask *t, struct err *e)
     if (expand_text(&ctx, c->Hostname, &t->arena, &c->Hostname, e) < 0)
         return err_wrap(e, "expanding hostname failed");
     for (size_t i = 0; i < c->Env.n; i++)
-        if (expand_text(&ctx, c->Env.v[i], &t->arena, &c->Env.v[i], e) < 0)
+        if (expand_env(&ctx, c->Env.v[i], &t->arena, &c->Env.v[i], e) < 0)
             return err_wrap(e, "expanding env failed");
     generic_env(t);
     for (size_t i = 0; i < c->Mounts.n; i++) {
         struct tspec_mount *m = &((struct tspec_mount *)c->Mounts.v)[i];
-        if (expand_text(&ctx, m->Source, &t->arena, &m->Source, e) < 0 ||
-            expand_text(&ctx, m->Target, &t->arena, &m->Target, e) < 0)
+        if (expand_mount(&ctx, "mount source", m->Source, &t->arena, &m->Source, e) < 0 ||
+            expand_mount(&ctx, "mount target", m->Target, &t->arena, &m->Target, e) < 0)
             return err_wrap(e, "expanding mounts failed");
     }
     return 0;

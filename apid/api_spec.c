@@ -289,28 +289,21 @@ static int check_health(json_t *h, struct spec_fault *f)
 }
 
 /* Tried with made-up values, as Docker does. */
-static int check_template(const char *s, const char *what, struct spec_fault *f)
-{
-    struct err e = ERR_INIT;
-
-    if (expand_check(str_from(s), &e) == 0)
-        return 0;
-    return fault(f, FAULT_INVALID, "expanding %s failed: %s", what, e.msg);
-}
-
 static int check_templates(json_t *container, struct spec_fault *f)
 {
+    struct err e = ERR_INIT;
     json_t *v;
     size_t i;
 
-    if (check_template(text(container, "Hostname"), "hostname", f) < 0)
-        return -1;
+    if (expand_check(str_from(text(container, "Hostname")), &e) < 0)
+        return fault(f, FAULT_INVALID, "expanding hostname failed: %s", e.msg);
     json_array_foreach (at(container, "Env"), i, v)
-        if (json_is_string(v) && check_template(json_string_value(v), "env", f) < 0)
-            return -1;
+        if (expand_env_check(str_from(json_string_value(v)), &e) < 0)
+            return fault(f, FAULT_INVALID, "expanding env failed: %s", e.msg);
     json_array_foreach (at(container, "Mounts"), i, v)
-        if (check_template(text(v, "Source"), "mounts", f) < 0 || check_template(text(v, "Target"), "mounts", f) < 0)
-            return -1;
+        if (expand_mount_check("mount source", str_from(text(v, "Source")), &e) < 0 ||
+            expand_mount_check("mount target", str_from(text(v, "Target")), &e) < 0)
+            return fault(f, FAULT_INVALID, "expanding mounts failed: %s", e.msg);
     return 0;
 }
 

@@ -404,18 +404,10 @@ int obj_rules_network(json_t *obj, const char *path, struct err *e)
 
 /* ---- templates: that they can be expanded; agentd does it ---- */
 
-/* template_check - `what` is how Docker calls the text. */
-static int template_check(const char *s, const char *what, struct err *e)
-{
-    if (s == NULL || expand_check(str_from(s), e) == 0)
-        return 0;
-    return err_wrap(e, "expanding %s failed", what);
-}
-
 int obj_rule_hostname(json_t *v, const char *path, struct err *e)
 {
     (void)path;
-    return template_check(json_string_value(v), "hostname", e);
+    return expand_check(str_from(json_string_value(v)), e) < 0 ? err_wrap(e, "expanding hostname failed") : 0;
 }
 
 /* ---- service ---- */
@@ -753,10 +745,8 @@ static int env_check(const json_t *env, struct err *e)
     size_t i;
     json_t *item;
     json_array_foreach (env, i, item) {
-        const char *s = json_string_value(item);
-        int r = s ? template_check(s, "env", e) : 0;
-        if (r < 0)
-            return r;
+        if (expand_env_check(str_from(json_string_value(item)), e) < 0)
+            return err_wrap(e, "expanding env failed");
     }
     return 0;
 }
@@ -792,8 +782,10 @@ int obj_rules_mount(json_t *obj, const char *path, struct err *e)
                        at(where, path, "Source"), source);
     if (strcmp(type, "tmpfs") == 0 && *source != 0)
         return err_set(e, ERR_INVALID, "%s: must be empty for a tmpfs mount", at(where, path, "Source"));
-    int r = template_check(source, "mounts", e);
-    return r < 0 ? r : template_check(target, "mounts", e);
+    if (expand_mount_check("mount source", str_from(source), e) < 0 ||
+        expand_mount_check("mount target", str_from(target), e) < 0)
+        return err_wrap(e, "expanding mounts failed");
+    return 0;
 }
 
 int obj_rules_health(json_t *obj, const char *path, struct err *e)

@@ -2,6 +2,7 @@
 
 #include <strings.h>
 
+#include "common/template/gotext.h"
 #include "common/template/tmpl_fn.h"
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
@@ -117,11 +118,18 @@ static const struct tmpl_fn payload_fns[] = {
     { "join", 1, 32, fn_join }, { "env", 1, 1, fn_env }, { "secret", 1, 1, fn_secret }, { "config", 1, 1, fn_config }
 };
 static const struct tmpl_lang text_lang = {
+    .name = "expansion", .fns = payload_fns, .fn_count = 1, .type_name = text_type, .is_map = labels, .needs_keys = true
+};
+/* Which labels there will be is not looked at when a service is posted. */
+static const struct tmpl_lang check_lang = {
     .name = "expansion", .fns = payload_fns, .fn_count = 1, .type_name = text_type, .is_map = labels
 };
-static const struct tmpl_lang payload_lang = {
-    .name = "expansion", .fns = payload_fns, .fn_count = 4, .type_name = payload_type, .is_map = labels
-};
+static const struct tmpl_lang payload_lang = { .name = "expansion",
+                                               .fns = payload_fns,
+                                               .fn_count = 4,
+                                               .type_name = payload_type,
+                                               .is_map = labels,
+                                               .needs_keys = true };
 
 /* ---- data ---- */
 
@@ -195,7 +203,62 @@ int expand_check(struct str in, struct err *e)
                                            .task_slot = { "1", 1 } };
     _cleanup_(buf_done) struct buf out = { .limit = EXPAND_TEXT_MAX };
 
-    return plain(in) ? 0 : expand(&text_lang, &any, NULL, in, &out, e);
+    return plain(in) ? 0 : expand(&check_lang, &any, NULL, in, &out, e);
+}
+
+/* ---- in Docker's words ---- */
+
+static int where(struct err *e, const char *what, struct str text)
+{
+    struct buf q = { .limit = 400 };
+
+    go_quote(&q, (struct str){ text.p, text.n < 100 ? text.n : 100 });
+    int r = err_wrap(e, "expanding %s %s", what, q.n ? buf_cstr(&q) : "");
+    buf_done(&q);
+    return r;
+}
+
+/* value_of - what of NAME=value is expanded. */
+static struct str value_of(struct str env)
+{
+    const char *eq = env.n ? memchr(env.p, '=', env.n) : NULL;
+    return eq ? (struct str){ eq + 1, env.n - (size_t)(eq + 1 - env.p) } : (struct str){ env.p, 0 };
+}
+
+int expand_env(const struct expand_ctx *ctx, struct str in, struct arena *a, struct str *ret, struct err *e)
+{
+    struct str value = value_of(in), out;
+
+    if (plain(value)) {
+        *ret = in;
+        return 0;
+    }
+    if (expand_text(ctx, value, a, &out, e) < 0)
+        return where(e, "env", in);
+    size_t head = in.n - value.n;
+    char *p = arena_alloc(a, head + out.n + 1);
+    if (!p)
+        return err_set(e, ERR_NOMEM, "template: out of memory");
+    memcpy(p, in.p, head);
+    memcpy(p + head, out.p, out.n);
+    *ret = (struct str){ p, head + out.n };
+    return 0;
+}
+
+int expand_env_check(struct str in, struct err *e)
+{
+    return expand_check(value_of(in), e) < 0 ? where(e, "env", in) : 0;
+}
+
+int expand_mount(const struct expand_ctx *ctx, const char *which, struct str in, struct arena *a, struct str *ret,
+                 struct err *e)
+{
+    return expand_text(ctx, in, a, ret, e) < 0 ? where(e, which, in) : 0;
+}
+
+int expand_mount_check(const char *which, struct str in, struct err *e)
+{
+    return expand_check(in, e) < 0 ? where(e, which, in) : 0;
 }
 
 int expand_payload(const struct expand_ctx *ctx, const struct expand_refs *refs, struct str in, struct buf *out,

@@ -33,6 +33,16 @@ int expand_text(const struct expand_ctx *ctx, struct str in, struct arena *a, st
 /* expand_check - whether it would, tried with made-up values as Docker does when a service is posted. */
 int expand_check(struct str in, struct err *e);
 
+/*
+ * The same for an entry of the environment, of which the value is expanded, and for a mount's source or target
+ * (@which: "mount source", "mount target"): "expanding env "A={{.X}}": template: ...".
+ */
+int expand_env(const struct expand_ctx *ctx, struct str in, struct arena *a, struct str *ret, struct err *e);
+int expand_env_check(struct str in, struct err *e);
+int expand_mount(const struct expand_ctx *ctx, const char *which, struct str in, struct arena *a, struct str *ret,
+                 struct err *e);
+int expand_mount_check(const char *which, struct str in, struct err *e);
+
 /* expand_payload - appended to out, which should have EXPAND_TEXT_MAX bytes of room, so that no copy is left behind. */
 int expand_payload(const struct expand_ctx *ctx, const struct expand_refs *refs, struct str in, struct buf *out,
                    struct err *e);

@@ -31,7 +31,12 @@ static const struct {
       "nid host-1 linux/x86_64" },
     { "{{.Task.ID}} {{.Task.Name}} {{.Task.Slot}}", "tid web.2.tid 2" },
     { "{{.Service.Labels.tier}} {{index .Service.Labels \"a-b\"}}", "gold x" },
-    { "{{.Service.Labels.none}}|{{index .Service.Labels \"none\"}}|", "<no value>||" },
+    { "{{index .Service.Labels \"none\"}}|", "|" },
+    { "{{.Service.Labels.none}}",
+      "template: expansion:1:10: executing \"expansion\" at <.Service.Labels.none>: map has no "
+      "entry for key \"none\"" },
+    { "{{if}}", "template: expansion:1: missing value for if" },
+    { "{{}}", "template: expansion:1: missing value for command" },
     { "{{if eq .Task.Slot \"2\"}}two{{else}}other{{end}}", "two" },
     { "{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "a-b=x;tier=gold;" },
     { "{{with .Service.Labels.tier}}[{{.}}]{{end}}", "[gold]" },
@@ -158,6 +163,22 @@ static void test_check(void **state)
     assert_int_equal(expand_check(STR("{{.Service.Name}}-{{.Task.Slot}}"), &e), 0);
     assert_int_equal(expand_check(STR("{{slice .Service.Name 0 3}}"), &e), 0);
     assert_true(expand_check(STR("{{.Service.Nme}}"), &e) < 0);
+    assert_int_equal(expand_check(STR("{{.Service.Labels.any}}"), &e), 0);
+    assert_true(expand_env_check(STR("A={{.X \"q\"}}"), &e) < 0);
+    assert_string_equal(
+        e.msg, "expanding env \"A={{.X \\\"q\\\"}}\": template: expansion:1:2: executing \"expansion\" at <.X>: "
+               "can't give argument to non-function .X");
+    assert_int_equal(expand_env_check(STR("A{{.X}}"), &e), 0);
+    assert_true(expand_mount_check("mount source", STR("{{.X}}"), &e) < 0);
+    assert_string_equal(
+        e.msg, "expanding mount source \"{{.X}}\": template: expansion:1:2: executing \"expansion\" at <.X>: can't "
+               "evaluate field X in type *template.Context");
+    struct arena a;
+    struct str out;
+    arena_init(&a, 1 << 16);
+    assert_int_equal(expand_env(&ctx, STR("K={{.Task.Slot}}={{.Task.Slot}}"), &a, &out, &e), 0);
+    assert_true(str_is(out, "K=2=2"));
+    arena_done(&a);
 }
 
 int main(void)

@@ -248,6 +248,8 @@ int tmpl_field(struct exec *ex, struct val v, struct str name, struct val *ret)
             ret->hint = HINT_MAP;
         return 0;
     }
+    if (map && ex->t->lang->needs_keys)
+        return exec_fail(ex, "map has no entry for key \"%s\"", key);
     if (ex->mode == TMPL_HEADER || map) {
         *ret = (struct val){ .none = true };
         return 0;

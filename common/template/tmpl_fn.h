@@ -40,6 +40,7 @@ struct tmpl_lang {
     enum hint (*hint)(struct str field);                           /* TMPL_API: of fields, by name; may be NULL */
     const char *(*type_name)(const json_t *root, const json_t *v); /* Go's name of an object's type; NULL: a map */
     bool (*is_map)(const json_t *root, const json_t *v);           /* TMPL_ROW: a map, not a struct; NULL: none is */
+    bool needs_keys;                                               /* of maps: one that is not there is an error */
 };
 
 void *exec_arg(const struct exec *ex);

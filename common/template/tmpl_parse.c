@@ -10,6 +10,7 @@ struct parser {
     struct tmpl *t;
     const char *p, *end, *start;
     unsigned depth, ranges, parts;
+    const char *what;    /* the pipeline is of: if, range, with, command */
     struct str vars[32]; /* in scope */
     unsigned var_count;
     struct err *e;
@@ -241,6 +242,7 @@ static int operand_start(struct parser *ps, struct operand *op)
         op->kind = OP_PIPE;
         if (++ps->depth > TMPL_DEPTH_MAX)
             return FAIL(ps, "max expression depth exceeded");
+        ps->what = "parenthesized pipeline";
         int r = parse_pipeline(ps, false, &op->pipe);
         ps->depth--;
         skip_blanks(ps);
@@ -322,7 +324,7 @@ static int parse_command(struct parser *ps, struct command **ret)
             return FAIL(ps, "too many arguments");
     }
     if (c->count == 0)
-        return FAIL(ps, ps->p >= ps->end ? "unclosed action" : "missing value for command");
+        return ps->p >= ps->end ? FAIL(ps, "unclosed action") : FAIL(ps, "missing value for %s", ps->what);
     *ret = c;
     return 0;
 }
@@ -402,6 +404,7 @@ static int parse_block(struct parser *ps, enum node_kind kind, struct node *n)
     n->kind = kind;
     if (++ps->depth > TMPL_DEPTH_MAX)
         return FAIL(ps, "max nesting depth exceeded");
+    ps->what = kind == NODE_IF ? "if" : kind == NODE_RANGE ? "range" : "with";
     if ((r = parse_pipeline(ps, kind == NODE_RANGE, &n->pipe)) < 0 || (r = close_action(ps)) < 0)
         return r;
     ps->ranges += kind == NODE_RANGE;
@@ -486,6 +489,7 @@ static int parse_action(struct parser *ps, struct node **ret, bool *ended, enum 
     if (keyword(ps, "define") || keyword(ps, "template") || keyword(ps, "block"))
         return FAIL(ps, "named templates are not supported");
     n->kind = NODE_ACTION;
+    ps->what = "command";
     int r = parse_pipeline(ps, false, &n->pipe);
     return r < 0 ? r : close_action(ps);
 }

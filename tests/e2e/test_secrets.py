@@ -338,10 +338,10 @@ def test_templates(s):
     eq(sh(s, t, "hostname; grep -c ' /data/1 ' /proc/mounts"), "tm-1\n1")
     s.remove("tm")
     # What cannot be expanded: on the API where it can be known, on the task where it cannot.
-    for option, what in (("--hostname", "hostname"), ("--env", "env")):
-        s.docker_fails("service", "create", "-d", option, "X={{.Foo}}" if what == "env" else "{{.Foo}}", "busybox:latest", say="rpc error: code = "
-                       "InvalidArgument desc = expanding %s failed: template: expansion:1:%d: executing \"expansion\" at <.Foo>: can't "
-                       "evaluate field Foo in type *template.Context" % (what, 4 if what == "env" else 2))
+    why = "template: expansion:1:2: executing \"expansion\" at <.Foo>: can't evaluate field Foo in type *template.Context"
+    for option, value, what in (("--hostname", "{{.Foo}}", "hostname failed: "), ("--env", "X={{.Foo}}", "env failed: expanding env \"X={{.Foo}}\": "),
+                                ("--mount", "type=volume,source={{.Foo}},target=/x", "mounts failed: expanding mount source \"{{.Foo}}\": ")):
+        s.docker_fails("service", "create", "-d", option, value, "busybox:latest", say="rpc error: code = InvalidArgument desc = expanding " + what + why)
     put(s, "secret", "bad", "top-secret {{secret \"nope\"}}", "--template-driver", "golang")
     put(s, "secret", "worse", "zz {{top-secret", "--template-driver", "golang")
     put(s, "config", "badc", "{{.Foo}}", "--template-driver", "golang")
