@@ -103,11 +103,11 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     table_clear(&o->globals);
     orch_nodes_clear(&o->nodes);
     table_clear(&o->waiting);
+    o->reloaded_ns = 0;
     for (store_each(snap, KIND_NODE, &it); store_next(&it);)
         learn_node(o, it.id, it.doc);
     orch_nodes_review(&o->nodes);
     for (store_each(snap, KIND_CLUSTER, &it); store_next(&it);)
-    o->reloaded_ns = 0;
         learn_cluster(o, it.doc);
     mark_all(o, snap);
 }
@@ -430,11 +430,11 @@ static void fill_service(struct decision *d)
                                     .monitor_ns = ORCH_MONITOR_NS,
                                     .history_limit = d->o->history_limit,
                                     .progress_ns = progress_deadline(v),
+                                    .reports_ns = d->o->reloaded_ns,
                                     .slots = v->UpdateStatus.Slots,
                                     .failures = v->UpdateStatus.Failures,
                                     .can_roll_back = can_roll_back(d),
                                     .restart = restart_policy(&v->Spec.TaskTemplate.RestartPolicy) };
-                                    .reports_ns = d->o->reloaded_ns,
     fill_mode(d);
     fill_scale(d);
     if (c) {
@@ -862,6 +862,8 @@ static void on_pass(void *arg, struct controller_pass *p)
     struct orch_watch *w;
     struct str id;
     size_t before = o->read;
+    if (!o->reloaded_ns)
+        o->reloaded_ns = p->now.ns;
     take_waiting(o, p);
     for (struct table_pos pos = { 0 }; table_next(&o->watch, &pos, &id, &w);)
         if (w->due_ns <= p->now.ns)
@@ -887,8 +889,6 @@ static void on_done(void *arg, const struct err *e)
 {
     struct orch *o = arg;
     marks_settle(&o->services, e->code == 0);
-    if (!o->reloaded_ns)
-        o->reloaded_ns = p->now.ns;
 }
 
 const struct controller_ops orch_ops = {
