@@ -28,6 +28,8 @@ static const struct conf_item conf[] = {
             "how long a task that is to stop waits for the managers' word that nobody sends it anything new"),
     CONF_COUNT("health_starts_max", &agent_conf.health_starts_max, "16", 1, 1000,
                "health checks that begin at the same time; one that takes more than 5 s does not count"),
+    CONF_MS("usage_period", &agent_conf.usage_period_ms, "5s", 100, 60000,
+            "how often tasks of services that scale themselves are measured"),
     CONF_END,
 };
 

@@ -295,7 +295,7 @@ static void begin_round(uint64_t now)
         m->wanted = m->conf.has_metric && m->fd < 0;
     }
     reporting = true;
-    round_ms = now + AUTOSCALE_PERIOD_MS;
+    round_ms = now + agent_conf.usage_period_ms;
 }
 
 /* go_on - starts what may be started; the report goes out when all has been read. */

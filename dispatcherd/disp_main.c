@@ -19,6 +19,8 @@ int main(int argc, char **argv)
         CONF_MS("drain_period", &disp_conf.drain_ms, "5s", 0, 86400000,
                 "how long open connections to a stopping task may take to end, if its service does not say; 0: stop at "
                 "once"),
+        CONF_MS("usage_period", &disp_conf.usage_ms, "5s", 100, 60000,
+                "how often the use of a self-scaling service is written at most; as agentd's"),
         CONF_END,
     };
     static const struct probe probes[] = {

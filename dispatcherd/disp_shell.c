@@ -236,6 +236,7 @@ int disp_shell_start(struct err *e)
     keeper.core.suspect_ms = disp_conf.suspect_ms;
     keeper.net.drain_wait_ms = disp_conf.drain_wait_ms;
     keeper.net.drain_ms = disp_conf.drain_ms;
+    keeper.usages.period_ms = disp_conf.usage_ms;
     keeper.orphan_after_ns = (int64_t)disp_conf.orphan_ms * 1000000;
     keeper.flap = (struct disp_flap_conf){ .max = disp_conf.flap_max,
                                            .window_ns = (int64_t)disp_conf.flap_window_ms * 1000000,

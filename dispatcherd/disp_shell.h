@@ -4,7 +4,8 @@
 #include "common/daemon/daemon.h"
 
 struct disp_conf {
-    uint64_t suspect_ms, orphan_ms, flap_max, flap_window_ms, flap_hold_ms, flap_hold_max_ms, drain_wait_ms, drain_ms;
+    uint64_t suspect_ms, orphan_ms, flap_max, flap_window_ms, flap_hold_ms, flap_hold_max_ms, drain_wait_ms, drain_ms,
+        usage_ms;
 };
 extern struct disp_conf disp_conf;
 extern const struct route disp_routes[];

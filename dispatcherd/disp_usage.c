@@ -6,8 +6,11 @@
 #include "common/object/autoscale.h"
 #include "common/util/check.h"
 
+#define OLD_GRACE_MS 1000u /* three reports are missing: the task does not count any more */
+
 void usages_init(struct usages *u)
 {
+    u->period_ms = AUTOSCALE_PERIOD_MS;
     table_init(&u->tasks, sizeof(struct usage_task));
     table_init(&u->services, sizeof(struct usage_service));
 }
@@ -48,9 +51,10 @@ void usages_forget(struct usages *u, struct str service)
     table_del(&u->services, service);
 }
 
-static bool due(const struct usage_service *s, uint64_t now_ms)
+/* Reports do not come to the millisecond. */
+static bool due(const struct usages *u, const struct usage_service *s, uint64_t now_ms)
 {
-    return s->dirty && (s->written_ms == 0 || now_ms - s->written_ms >= USAGE_EVERY_MS);
+    return s->dirty && (s->written_ms == 0 || now_ms - s->written_ms >= u->period_ms - u->period_ms / 10);
 }
 
 bool usages_take(struct usages *u, struct str service, const struct task_usage *t, uint64_t now_ms)
@@ -75,7 +79,7 @@ bool usages_take(struct usages *u, struct str service, const struct task_usage *
         error.n = sizeof x->error - 1;
     CHECK(str_copy(x->error, sizeof x->error, error));
     s->dirty = true;
-    return due(s, now_ms);
+    return due(u, s, now_ms);
 }
 
 /* mean - of those that have reported lately; the others are forgotten. */
@@ -85,7 +89,7 @@ static struct view_usage mean(struct usages *u, struct usage_service *s, uint64_
     double cpu = 0, memory = 0, metric = 0, metrics = 0;
     for (struct usage_task *t = s->tasks, *next; t; t = next) {
         next = t->next;
-        if (now_ms - t->at_ms > USAGE_OLD_MS) {
+        if (now_ms - t->at_ms > 3 * u->period_ms + OLD_GRACE_MS) {
             drop(u, t);
             continue;
         }
@@ -128,7 +132,7 @@ bool usages_due(struct usages *u, struct table_pos *pos, uint64_t now_ms, struct
 {
     struct usage_service *s;
     while (table_next(&u->services, pos, ret_service, &s)) {
-        if (!due(s, now_ms))
+        if (!due(u, s, now_ms))
             continue;
         s->dirty = false;
         *ret = mean(u, s, now_ms);

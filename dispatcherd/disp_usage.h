@@ -9,11 +9,10 @@
 #include "common/util/table.h"
 
 #define USAGE_ERROR_MAX 160u
-#define USAGE_EVERY_MS 4500u /* at most so often; nodes report every 5 s */
 #define USAGE_AT_LEAST_MS 60000u
-#define USAGE_OLD_MS 16000u /* a task that has not reported for so long does not count any more */
 
 struct usages {
+    uint64_t period_ms;    /* nodes report that often, and no mean is written more often */
     struct table tasks;    /* task ID -> struct usage_task */
     struct table services; /* service ID -> struct usage_service */
 };

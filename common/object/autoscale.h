@@ -18,7 +18,7 @@
 
 #define AUTOSCALE_PREFIX "microswarm.autoscale."
 #define AUTOSCALE_MAX 100000u
-#define AUTOSCALE_PERIOD_MS 5000u /* nodes measure that often */
+#define AUTOSCALE_PERIOD_MS 5000u /* nodes measure that often, unless they are told otherwise */
 
 struct autoscale {
     bool given; /* there are such labels */

@@ -160,4 +160,4 @@ def test_bad_labels(s):
 
 
 if __name__ == "__main__":
-    st.main(setup)
+    st.main(setup, settings={d: {"usage_period": "500ms"} for d in ("agentd", "dispatcherd")})
