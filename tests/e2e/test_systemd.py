@@ -250,7 +250,8 @@ def test_networks(n):
             got = json.loads(inside("/usr/bin/python3", "-c", names, "ask", '[["web", "A", {}], ["web", "A", {"tcp": true}]]'))
             return got[0]["answers"] == got[1]["answers"] and got[0]["answers"]
     addr = st.wait_until(vip, 60, "the service's name")[0]
-    contains(inside("curl", "-sS", "--max-time", "20", "http://%s:8080/" % addr), "host=")
+    st.wait_until(lambda: "host=" in n.sh("nsenter", "--net=" + pin, "--", "curl", "-sS", "--max-time", "20", "http://%s:8080/" % addr, check=False),
+                  60, "an answer at the service's address")  # refused until the task is ready
     urls = ["http://127.0.0.1:8080/"] + (["http://[::1]:8080/"] if os.path.exists("/proc/net/if_inet6") else [])
     for url in urls:
         def answer(url=url):
