@@ -68,11 +68,15 @@ static void copy_map(char **at, struct strmap *l)
 }
 
 /* The texts of a node that constraints and platforms are compared with. */
-#define TRAITS 5
+#define TRAITS 6
 static void texts_of(struct view_node *v, struct str *ret[TRAITS])
 {
-    struct str *texts[TRAITS] = { &v->Description.Hostname, &v->Spec.Role, &v->Description.Platform.OS,
-                                  &v->Description.Platform.Architecture, &v->Status.Addr };
+    struct str *texts[TRAITS] = { &v->Description.Hostname,
+                                  &v->Spec.Role,
+                                  &v->Role,
+                                  &v->Description.Platform.OS,
+                                  &v->Description.Platform.Architecture,
+                                  &v->Status.Addr };
     memcpy(ret, texts, sizeof texts);
 }
 
@@ -80,6 +84,7 @@ static void texts_of(struct view_node *v, struct str *ret[TRAITS])
 static struct view_node *copy_traits(const struct view_node *from, struct str id)
 {
     struct view_node v = { .ID = id,
+                           .Role = from->Role,
                            .Spec = { .Role = from->Spec.Role, .Labels = from->Spec.Labels },
                            .Description = { .Hostname = from->Description.Hostname,
                                             .Platform = from->Description.Platform,

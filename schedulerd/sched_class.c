@@ -272,6 +272,7 @@ int sched_put_spec(struct sched *s, struct str id, struct str doc, sched_network
     spec.cpu = t->Resources.Reservations.NanoCPUs > 0 ? t->Resources.Reservations.NanoCPUs : 0;
     spec.memory = t->Resources.Reservations.MemoryBytes > 0 ? t->Resources.Reservations.MemoryBytes : 0;
     spec.max_replicas = t->Placement.MaxReplicas;
+    spec.image = t->ContainerSpec && t->ContainerSpec->Image.n ? sched_print(t->ContainerSpec->Image) : 0;
     want_needs(s, &w, &v, doc, network, arg);
     want_kinds(s, &w, &t->Resources.Reservations.GenericResources);
     want_constraints(s, &w, &t->Placement.Constraints);

@@ -44,6 +44,7 @@ struct sched {
     struct table classes;   /* what can be asked of a node -> struct sched_class */
     struct table indexes;   /* a key of constraints -> struct sched_index */
     struct table failures;  /* print of a taskspec's ID -> struct sched_failures */
+    struct table images;    /* print of an image's name -> struct sched_image */
     struct table given;     /* task ID -> struct sched_given: named resources that it holds */
     struct sched_node **at; /* nodes by their number; NULL: free */
     size_t nat, at_cap;

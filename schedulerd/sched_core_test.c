@@ -118,8 +118,9 @@ static void add_node(struct scenario *sc, const char *id, const struct args *a)
 {
     struct buf b = BUF_INIT;
     struct err e;
-    mp_map(&b, 4);
+    mp_map(&b, 5);
     mp_kv_cstr(&b, "ID", id);
+    mp_kv_cstr(&b, "Role", arg(a, "observed", ""));
     mp_cstr(&b, "Spec");
     mp_map(&b, 3);
     mp_kv_cstr(&b, "Availability", arg(a, "avail", "active"));
@@ -192,13 +193,16 @@ static bool network_of(void *arg_, struct str id, struct str *ret_driver, bool *
     return !str_is(id, "unknown");
 }
 
-static void put_mount(struct buf *b, const char *volume)
+static void put_container(struct buf *b, const char *image, const char *volume)
 {
     bool cluster = strcmp(volume, "cluster") == 0;
     mp_cstr(b, "ContainerSpec");
-    mp_map(b, 1);
+    mp_map(b, 2);
+    mp_kv_cstr(b, "Image", image);
     mp_cstr(b, "Mounts");
-    mp_array(b, 1);
+    mp_array(b, *volume != 0);
+    if (!*volume)
+        return;
     mp_map(b, cluster ? 1 : 2);
     mp_kv_cstr(b, "Type", cluster ? "cluster" : "volume");
     if (cluster)
@@ -218,9 +222,8 @@ static void add_spec(struct scenario *sc, const char *id, const struct args *a)
     mp_map(&b, 3);
     mp_kv_cstr(&b, "ID", id);
     mp_cstr(&b, "Spec");
-    mp_map(&b, 3 + (*log != 0) + (*volume != 0));
-    if (*volume)
-        put_mount(&b, volume);
+    mp_map(&b, 4 + (*log != 0));
+    put_container(&b, arg(a, "image", ""), volume);
     mp_cstr(&b, "Networks");
     mp_array(&b, count_of(a, "net="));
     for (unsigned i = 0; i < a->n; i++)

@@ -51,6 +51,7 @@ void sched_init(struct sched *s)
     table_init(&s->services, sizeof(struct sched_service));
     table_init(&s->classes, sizeof(struct sched_class));
     table_init(&s->failures, sizeof(struct sched_failures));
+    table_init(&s->images, sizeof(struct sched_image));
     table_init(&s->given, sizeof(struct sched_given));
     arena_init(&s->scratch, SCRATCH_BYTES);
     link_init(&s->pools);
@@ -86,7 +87,8 @@ static void clear_tables(struct sched *s)
         free(f->v);
     for (struct table_pos p = { 0 }; table_next(&s->given, &p, NULL, &g);)
         free(g->block);
-    struct table *all[] = { &s->nodes, &s->tasks, &s->specs, &s->services, &s->classes, &s->failures, &s->given };
+    struct table *all[] = { &s->nodes,   &s->tasks,    &s->specs, &s->services,
+                            &s->classes, &s->failures, &s->given, &s->images };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         table_clear(all[i]);
 }
@@ -111,8 +113,8 @@ void sched_clear(struct sched *s)
 void sched_done(struct sched *s)
 {
     sched_clear(s);
-    struct table *all[] = { &s->nodes,   &s->tasks,    &s->specs, &s->services,
-                            &s->classes, &s->failures, &s->given, &s->indexes };
+    struct table *all[] = { &s->nodes,    &s->tasks, &s->specs,  &s->services, &s->classes,
+                            &s->failures, &s->given, &s->images, &s->indexes };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         table_done(all[i]);
     free(s->at);
@@ -265,7 +267,7 @@ static uint64_t traits_of(const struct view_node *v)
 {
     const struct strmap *labels[] = { &v->Spec.Labels, &v->Description.Engine.Labels };
     const struct view_plugin *p = v->Description.Engine.Plugins.v;
-    uint64_t h = mix(mix(0xcbf29ce484222325ull, v->Description.Hostname), v->Spec.Role);
+    uint64_t h = mix(mix(mix(0xcbf29ce484222325ull, v->Description.Hostname), v->Spec.Role), v->Role);
     h = mix(mix(mix(h, v->Description.Platform.OS), v->Description.Platform.Architecture), v->Status.Addr);
     for (size_t k = 0; k < 2; k++)
         for (size_t i = 0; i < labels[k]->n; i++)
@@ -307,6 +309,7 @@ static void pack_node(struct sched_pack *k, const struct view_node *v, struct vi
     pack_plugins(k, &v->Description.Engine.Plugins, &ret->Description.Engine.Plugins);
     ret->ID = sched_pack_str(k, v->ID);
     ret->Spec.Role = sched_pack_str(k, v->Spec.Role);
+    ret->Role = sched_pack_str(k, v->Role);
     ret->Description.Hostname = sched_pack_str(k, v->Description.Hostname);
     ret->Description.Platform.OS = sched_pack_str(k, v->Description.Platform.OS);
     ret->Description.Platform.Architecture = sched_pack_str(k, v->Description.Platform.Architecture);
@@ -554,6 +557,30 @@ unsigned sched_failures_on(const struct sched_failures *f, const struct sched_no
     return count >= SCHED_FAILURES_MANY ? count : 0;
 }
 
+/* ---- images ---- */
+
+static void note_image(struct sched *s, const struct sched_task *t)
+{
+    const struct sched_node *n = t->node;
+    if (!t->spec->image)
+        return;
+    if (s->images.count > SCHED_IMAGES_MANY)
+        table_clear(&s->images);
+    struct sched_image *m = table_put(&s->images, print_key(&t->spec->image), NULL);
+    for (unsigned i = 0; i < m->n; i++)
+        if (m->at[i].node == n->number && m->at[i].serial == n->serial)
+            return;
+    m->at[m->next].node = n->number;
+    m->at[m->next].serial = n->serial;
+    m->next = (m->next + 1) % SCHED_IMAGE_NODES;
+    m->n += m->n < SCHED_IMAGE_NODES;
+}
+
+const struct sched_image *sched_image_of(const struct sched *s, const struct sched_spec *spec)
+{
+    return spec->image && s->images.count ? table_get(&s->images, print_key(&spec->image)) : NULL;
+}
+
 /* ---- services ---- */
 
 static struct sched_priority *priority_of(struct sched *s, int value)
@@ -770,6 +797,7 @@ void sched_set(struct sched *s, struct sched_task *t, struct sched_node *n, enum
                enum task_state desired)
 {
     struct sched_node *before = t->node;
+    bool was_ready = before && t->state >= TASK_READY;
     bool holds = n && state >= TASK_ASSIGNED && state <= TASK_RUNNING;
     if (before == n && holds && t->holds && t->active == (desired <= TASK_COMPLETE)) { /* it goes on */
         t->service->running -= runs(t);
@@ -784,6 +812,8 @@ void sched_set(struct sched *s, struct sched_task *t, struct sched_node *n, enum
         if (before && before != n)
             drop_unused_node(s, before);
     }
+    if (holds && state >= TASK_READY && !(was_ready && before == n))
+        note_image(s, t);
     look_at_balance(s, t->service);
 }
 
@@ -1064,7 +1094,7 @@ struct str *sched_enforce(struct sched *s, struct arena *a, size_t *ret_n)
         }
         for (struct sched_link *l = n->held.next; l != &n->held; l = l->next) {
             struct sched_task *t = SCHED_OF(l, struct sched_task, link);
-            if (t->active && !sched_meets_constraints(t->spec->class, n))
+            if (t->active && !t->evicted && !sched_meets_constraints(t->spec->class, n))
                 add_id(&v, ret_n, &cap, table_key(&s->tasks, t), a);
         }
         n->enforce = false;

@@ -17,6 +17,8 @@
 #include "schedulerd/sched_priv.h"
 
 #define NO_ROOM UINT64_MAX
+#define NUMBER_BITS 20u
+#define ACTIVE_MASK ((1u << 20) - 1)
 #define POOLED_MIN (1u << 16)
 #define POOL_WEIGHT 64u /* in nodes */
 #define INDEXES_MAX 64u
@@ -52,8 +54,8 @@ struct sched_pool {
 static uint64_t compose(unsigned failures, unsigned of_service, const struct sched_node *n)
 {
     uint64_t f = failures < 30 ? failures : 30, s = of_service < (1u << 18) ? of_service : (1u << 18) - 1,
-             a = n->active < (1u << 20) ? n->active : (1u << 20) - 1;
-    return f << 59 | s << 41 | a << 21 | (n->number & ((1u << 20) - 1));
+             a = n->active < ACTIVE_MASK ? n->active : ACTIVE_MASK;
+    return f << 58 | s << 40 | a << NUMBER_BITS | (n->number & ((1u << NUMBER_BITS) - 1));
 }
 
 static bool is_bottom(const struct sched_pool *p, unsigned b)
@@ -573,6 +575,7 @@ void sched_group_begin(struct sched_group *g, size_t tasks)
     struct sched *s = g->s;
     g->pool = pool_of(s, g->spec->class);
     g->failures = sched_recent(s, g->spec, g->now_ns);
+    g->image = sched_image_of(s, g->spec);
     size_t many = (counts->v ? counts->used : counts->one.n != 0) + (g->failures ? g->failures->n : 0) + tasks;
     g->all = many > g->pool->n / 8;
     for (unsigned i = 0; (c = sched_count_next(counts, &i));)
@@ -601,6 +604,26 @@ static unsigned top(const struct sched_pool *p)
     return b->n ? b->first + winner(p->win + b->at, b->n) : UINT32_MAX;
 }
 
+/* nearer - of the nodes that are as good as the best one, in the same branch, one that has the image. */
+static unsigned nearer(const struct sched_group *g, unsigned at)
+{
+    const struct sched_pool *p = g->pool;
+    uint64_t best = p->key[at] >> NUMBER_BITS;
+    unsigned found = UINT32_MAX;
+    for (unsigned i = 0; i < g->image->n; i++) {
+        unsigned number = g->image->at[i].node;
+        const struct sched_node *n = number < g->s->nat ? g->s->at[number] : NULL;
+        if (!n || n->serial != g->image->at[i].serial ||
+            (compose(0, 0, n) >> NUMBER_BITS & ACTIVE_MASK) != (best & ACTIVE_MASK))
+            continue;
+        unsigned x = place_of(p, number);
+        if (x != UINT32_MAX && (!p->branch_of || p->branch_of[x] == p->branch_of[at]) &&
+            group_key(g, x) >> NUMBER_BITS == best && (found == UINT32_MAX || p->node[x] < p->node[found]))
+            found = x;
+    }
+    return found == UINT32_MAX ? at : found;
+}
+
 struct sched_node *sched_group_best(struct sched_group *g)
 {
     for (;;) {
@@ -608,8 +631,10 @@ struct sched_node *sched_group_best(struct sched_group *g)
         if (at == UINT32_MAX || g->pool->key[at] == NO_ROOM)
             return NULL;
         uint64_t key = group_key(g, at);
-        if (key == g->pool->key[at])
-            return g->s->at[g->pool->node[at]];
+        if (key == g->pool->key[at]) {
+            g->best = g->image ? nearer(g, at) : at;
+            return g->s->at[g->pool->node[g->best]];
+        }
         CHECK(key > g->pool->key[at]); /* else the log told too little */
         touch(g, at);
         set_key(g->pool, at, key);
@@ -618,7 +643,7 @@ struct sched_node *sched_group_best(struct sched_group *g)
 
 void sched_group_placed(struct sched_group *g)
 {
-    unsigned at = top(g->pool);
+    unsigned at = g->best;
     touch(g, at);
     set_key(g->pool, at, group_key(g, at));
     for (unsigned which = g->pool->branch_of ? g->pool->branch_of[at] : 0; which != 0;

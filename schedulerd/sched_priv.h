@@ -119,6 +119,7 @@ struct sched_spec {
     size_t refs;
     uint64_t number; /* in the order of their coming */
     uint64_t hash;   /* of the ID */
+    uint64_t image;  /* print of its name */
     int64_t cpu, memory;
     uint64_t max_replicas;
     uint64_t hopeless; /* at this count of changes no less important tasks could make room; 0 never */
@@ -194,6 +195,17 @@ struct sched_failures {
 };
 #define SCHED_FAILURES_KEPT 4096u /* of one spec */
 
+/* Where an image is, as far as that was seen: a task was ready there, so it had been pulled. The nodes seen last; not
+ * all of them, since of those where a task could go one is enough. */
+#define SCHED_IMAGE_NODES 32u
+#define SCHED_IMAGES_MANY 4096u /* then all is forgotten */
+struct sched_image {
+    struct {
+        unsigned node, serial;
+    } at[SCHED_IMAGE_NODES];
+    unsigned n, next;
+};
+
 /* ---- filters ---- */
 
 /* sched_filter_node - the first filter that rejects the node; SCHED_FILTER_COUNT when none does. */
@@ -216,6 +228,8 @@ unsigned *sched_room_unsigned(unsigned *v, size_t n, size_t *cap);
 /* sched_recent - failures of a spec that still count; NULL none. */
 const struct sched_failures *sched_recent(struct sched *s, const struct sched_spec *spec, int64_t now_ns);
 unsigned sched_failures_on(const struct sched_failures *f, const struct sched_node *n, int64_t now_ns);
+
+const struct sched_image *sched_image_of(const struct sched *s, const struct sched_spec *spec); /* NULL: nowhere */
 
 /* sched_set - moves a task to a node and state, with everything that is counted. */
 void sched_set(struct sched *s, struct sched_task *t, struct sched_node *n, enum task_state state,
@@ -240,7 +254,9 @@ struct sched_group { /* tasks of one service and spec that are placed one after 
     struct sched_service *service;
     const struct sched_failures *failures;
     struct sched_pool *pool;
-    bool all; /* every node has the key of this group, not only those where it differs */
+    const struct sched_image *image; /* NULL: no node is known to have it */
+    unsigned best;                   /* where the best node is in the pool */
+    bool all;                        /* every node has the key of this group, not only those where it differs */
 };
 
 /* sched_group_begin - @tasks: how many are about to be placed, or SCHED_WHOLE: all keys will be looked at. */
@@ -248,7 +264,7 @@ struct sched_group { /* tasks of one service and spec that are placed one after 
 void sched_group_begin(struct sched_group *g, size_t tasks);
 /* sched_group_best - the node that comes first; NULL: none can take a task. */
 struct sched_node *sched_group_best(struct sched_group *g);
-/* sched_group_placed - after sched_set() put a task on that node. */
+/* sched_group_placed - after sched_set() put a task on the best node. */
 void sched_group_placed(struct sched_group *g);
 void sched_group_end(struct sched_group *g);
 /* sched_group_uneven - the node that has a task too many of the service, beside one that could take it; NULL: level. */

@@ -128,7 +128,7 @@ bool constraint_value(const struct constraint *c, const struct view_node *n, str
     else if (same(c->key, STR("node.hostname")))
         *ret_value = n->Description.Hostname;
     else if (same(c->key, STR("node.role")))
-        *ret_value = n->Spec.Role;
+        *ret_value = n->Role.n ? n->Role : n->Spec.Role; /* what it is, not what it is to become */
     else if (same(c->key, STR("node.platform.os")))
         *ret_value = n->Description.Platform.OS;
     else if (same(c->key, STR("node.platform.arch")))

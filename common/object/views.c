@@ -340,6 +340,7 @@ const struct field view_node_fields[] = {
     FIELD_VERSION(struct view_node),
     U64(struct view_node, Rev),
     FIELD_OBJ(struct view_node, Spec, node_spec_fields, struct view_node_spec),
+    TEXT(struct view_node, Role),
     FIELD_OBJ(struct view_node, Description, node_description_fields, struct view_node_description),
     FIELD_OBJ(struct view_node, Status, node_status_fields, struct view_node_status),
     TEXT(struct view_node, DataPathAddr),

@@ -265,6 +265,7 @@ struct view_node {
     struct view_version Version;
     uint64_t Rev;
     struct view_node_spec Spec;
+    struct str Role; /* observed: what its certificate says; "" until then */
     struct view_node_description Description;
     struct view_node_status Status;
     struct str DataPathAddr; /* "": Status.Addr */

@@ -160,9 +160,8 @@ def test_a_label_changes(s):
     eq(on(s, "moves"), ["m1", "w1"])
     s.docker("node", "update", "--label-add", "zone=b", "w1")
     wait_on(s, "moves", "m1", "m1")
-    old = [t for t in s.tasks("moves") if t["Status"]["State"] == "rejected"]
-    eq([(t["Status"]["Message"], t["Status"]["Err"]) for t in old],
-       [("task rejected by constraint enforcer", "assigned node no longer meets constraints")])
+    old = [t for t in s.tasks("moves") if t["DesiredState"] == "shutdown"]
+    eq([t["Status"]["Err"] for t in old], ["assigned node no longer meets constraints"])
     s.docker("node", "update", "--label-add", "zone=a", "w1")
     s.remove("moves")
 
