@@ -1,10 +1,10 @@
 /*
  * node_write.c - what the core wants durable: kept here until the disk is free, then written in one go.
  *
- * A single voter waits for its disk where it is: there is nothing else to do, and nobody else to talk to. With other
- * managers a thread waits, so that heartbeats, answers and the next proposals go on. But a follower whose disk has been
- * fast lately waits for it in place, too: it takes less than waking a thread and being woken by it, and what arrives
- * meanwhile goes into the next write together.
+ * A thread waits for the disk, so that heartbeats, answers and the next proposals go on. But a follower or a single
+ * voter whose disk has been fast lately waits for it in place: it takes less than waking a thread and being woken by
+ * it, and what arrives meanwhile goes into the next write together. So does a single voter until it leads: until then
+ * it has nothing else to do.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -383,7 +383,8 @@ bool write_go(void)
     }
     raft_status(node.core, &s);
     wr.began_us = now_us();
-    bool here = s.members.n == 1 || (s.role == RAFT_FOLLOWER && disk_is_fast());
+    bool alone = s.members.n == 1, starting = alone && !s.ready;
+    bool here = starting || ((alone || s.role == RAFT_FOLLOWER) && disk_is_fast());
     if (!here && thread_start()) {
         node.writing = true;
         CHECK(signal_fd(wr.go));
