@@ -25,7 +25,7 @@ struct event {
     uint64_t seq; /* from 1; 0: empty */
     const char *type, *scope;
     char action[64];
-    char *id, *name, *text; /* text: one JSON line */
+    char *id, *name, *text; /* text: one JSON line; NULL: without attributes, and nobody has asked for it yet */
     int64_t time_ns;
 };
 
@@ -85,12 +85,41 @@ static void event_clear(struct event *e)
 
 static void feed(struct listener *l);
 
+static char *event_text(const struct event *e, const struct attr *attrs, size_t n)
+{
+    struct buf b = BUF_INIT;
+    buf_putc(&b, '{');
+    if (strcmp(e->scope, "local") == 0) { /* older clients read these */
+        buf_printf(&b, "\"status\":\"%s\",\"id\":", e->action);
+        buf_json_str(&b, str_from(e->id));
+        if (n > 0 && strcmp(attrs[0].key, "image") == 0) {
+            buf_puts(&b, ",\"from\":");
+            buf_json_str(&b, str_from(attrs[0].val));
+        }
+        buf_putc(&b, ',');
+    }
+    buf_printf(&b, "\"Type\":\"%s\",\"Action\":\"%s\",\"Actor\":{\"ID\":", e->type, e->action);
+    buf_json_str(&b, str_from(e->id));
+    buf_puts(&b, ",\"Attributes\":{");
+    for (size_t i = 0; i < n; i++) {
+        buf_puts(&b, i ? "," : "");
+        buf_json_str(&b, str_from(attrs[i].key));
+        buf_putc(&b, ':');
+        buf_json_str(&b, str_from(attrs[i].val));
+    }
+    buf_puts(&b, n ? ",\"name\":" : "\"name\":");
+    buf_json_str(&b, str_from(e->name));
+    buf_printf(&b, "}},\"scope\":\"%s\",\"time\":%lld,\"timeNano\":%lld}\n", e->scope,
+               (long long)(e->time_ns / 1000000000), (long long)e->time_ns);
+    char *text = str_dup(buf_str(&b));
+    buf_done(&b);
+    return text;
+}
+
 static void emit_at(int64_t time_ns, const char *type, const char *scope, const char *action, struct str id,
                     struct str name, const struct attr *attrs, size_t n)
 {
     struct event *e = &ev.ring[(ev.last_seq + 1) % RING];
-    struct buf b = BUF_INIT;
-    bool local = strcmp(scope, "local") == 0;
 
     event_clear(e);
     e->seq = ++ev.last_seq;
@@ -100,31 +129,8 @@ static void emit_at(int64_t time_ns, const char *type, const char *scope, const 
     e->id = str_dup(id);
     e->name = str_dup(name);
     e->time_ns = time_ns;
-    buf_putc(&b, '{');
-    if (local) { /* older clients read these */
-        buf_printf(&b, "\"status\":\"%s\",\"id\":", action);
-        buf_json_str(&b, id);
-        if (n > 0 && strcmp(attrs[0].key, "image") == 0) {
-            buf_puts(&b, ",\"from\":");
-            buf_json_str(&b, str_from(attrs[0].val));
-        }
-        buf_putc(&b, ',');
-    }
-    buf_printf(&b, "\"Type\":\"%s\",\"Action\":\"%s\",\"Actor\":{\"ID\":", type, action);
-    buf_json_str(&b, id);
-    buf_puts(&b, ",\"Attributes\":{");
-    for (size_t i = 0; i < n; i++) {
-        buf_puts(&b, i ? "," : "");
-        buf_json_str(&b, str_from(attrs[i].key));
-        buf_putc(&b, ':');
-        buf_json_str(&b, str_from(attrs[i].val));
-    }
-    buf_puts(&b, n ? ",\"name\":" : "\"name\":");
-    buf_json_str(&b, name);
-    buf_printf(&b, "}},\"scope\":\"%s\",\"time\":%lld,\"timeNano\":%lld}\n", scope,
-               (long long)(e->time_ns / 1000000000), (long long)e->time_ns);
-    e->text = str_dup(buf_str(&b));
-    buf_done(&b);
+    if (n > 0)
+        e->text = event_text(e, attrs, n);
 }
 
 static void emit(const char *type, const char *scope, const char *action, struct str id, struct str name,
@@ -465,9 +471,12 @@ static void feed(struct listener *l)
     if (ev.last_seq >= RING && l->next_seq + RING <= ev.last_seq)
         l->next_seq = ev.last_seq - RING + 1;
     while (l->next_seq <= ev.last_seq && api_stream_waiting(r) < (64u << 10)) {
-        const struct event *e = &ev.ring[l->next_seq++ % RING];
-        if (wanted(l, e))
-            buf_puts(&r->out, e->text);
+        struct event *e = &ev.ring[l->next_seq++ % RING];
+        if (!wanted(l, e))
+            continue;
+        if (!e->text)
+            e->text = event_text(e, NULL, 0);
+        buf_puts(&r->out, e->text);
     }
     api_stream_push(r);
 }
