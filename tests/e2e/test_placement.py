@@ -146,10 +146,11 @@ def test_generic_resources_and_engine_labels(s):
 
 
 def test_bad_settings_are_refused(s):
-    prog = os.path.join(s.cluster.doc["bin"], "agentd")
+    prog, folder = os.path.join(s.cluster.doc["bin"], "agentd"), os.path.join(s.tmp, "bad")
+    os.makedirs(folder)
     for setting, word in (("node_generic_resources=gpu", "gpu"), ("node_generic_resources=gpu=1 gpu=a", "mixed"), ("labels=x", "x")):
         n = s.cluster.node("w2")
-        p = n.argv(prog, "-r", "/tmp", "-s", "/tmp", "-c", "/dev/null", "-o", setting)
+        p = n.argv(prog, "-r", folder, "-s", folder, "-c", "/dev/null", "-o", setting)
         said = st.run("sh", "-c", '"$@" 2>&1; test $? -ne 0', "sh", *p)
         st.contains(said, word)
 
