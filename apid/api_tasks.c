@@ -48,24 +48,39 @@ static void put_spec(struct buf *b, struct store_snap *snap, struct str task)
 
 #define QUICK_RESTARTS 5u /* so many in a row wait only for the delay that the service asks for: orchestratord */
 
-/* put_back_off - why a task that is to replace one that keeps ending does nothing: there is no other place where
- * `docker service ps` would show it. */
-static bool put_back_off(struct buf *b, struct str doc)
+#define WHY_MAX 256u
+
+/* back_off - why a task that is to replace one that keeps ending does nothing. */
+static bool back_off(struct str doc, char why[WHY_MAX])
 {
-    char until[WALL_TEXT_MAX], why[WALL_TEXT_MAX + 80];
-    struct buf patch = BUF_INIT;
-    struct err e = ERR_INIT;
-    struct str status, said;
+    char until[WALL_TEXT_MAX];
     uint64_t restarts = 0;
     int64_t at = 0;
 
     if (!mp_get_u64(doc, "Restarts", &restarts) || restarts <= QUICK_RESTARTS ||
         !str_is(text_at(doc, "DesiredState"), "ready") || !mp_get_i64(doc, "StartNotBefore", &at) ||
-        at <= clock_wall().ns || mp_get_str(doc, "Status.Err", &said) || !mp_find(doc, "Status", &status))
+        at <= clock_wall().ns)
         return false;
     wall_format((struct wall_ns){ at }, until);
-    (void)snprintf(why, sizeof why, "task ended %llu times in a row: the next one starts at %s",
+    (void)snprintf(why, WHY_MAX, "task ended %llu times in a row: the next one starts at %s",
                    (unsigned long long)restarts, until);
+    return true;
+}
+
+/* put_reason - what is not the node's to say, in the status, where `docker service ps` shows it. */
+static bool put_reason(struct buf *b, struct str doc)
+{
+    char why[WHY_MAX];
+    struct buf patch = BUF_INIT;
+    struct err e = ERR_INIT;
+    struct str status, reason, said;
+
+    if (mp_get_str(doc, "Status.Err", &said) || !mp_find(doc, "Status", &status))
+        return false;
+    if (mp_get_str(doc, "Evict.Reason", &reason)) /* schedulerd wanted it elsewhere */
+        (void)snprintf(why, sizeof why, STR_FMT, STR_ARG(reason));
+    else if (!back_off(doc, why))
+        return false;
     mp_map(&patch, 1);
     mp_kv_cstr(&patch, "Err", why);
     mp_cstr(b, "Status");
@@ -80,11 +95,11 @@ static int emit_task(struct req *r, struct store_snap *snap, struct str doc, str
     bool on_networks = mp_find(doc, "NetworksAttachments", &attached);
 
     struct buf status = BUF_INIT;
-    bool waits = put_back_off(&status, doc);
+    bool reason = put_reason(&status, doc);
 
     buf_clear(patch);
-    mp_map(patch, NTASK_OURS + 1 + on_networks + waits);
-    if (waits)
+    mp_map(patch, NTASK_OURS + 1 + on_networks + reason);
+    if (reason)
         buf_put(patch, status.p, status.n);
     buf_done(&status);
     for (size_t i = 0; i < NTASK_OURS; i++) {

@@ -817,8 +817,10 @@ void dnet_note_task(struct disp_net *d, struct str id, struct str doc, uint64_t 
     if (state == DNET_GONE || !node || n == 0) {
         if (t)
             task_drop(d, t);
-        else if (d->loading && doc.n && state_of(doc) == DNET_GONE)
+        else if (d->loading && state == DNET_GONE)
             old_add(d, rev_of(doc), KIND_TASK, id);
+        else if (d->loading && !node && n) /* its node was removed, nobody knows when */
+            old_add(d, d->begin, KIND_TASK, id);
         return;
     }
     if (t && (t->node != node || !same_networks(t, doc))) { /* does not happen, but then it is another one */

@@ -244,36 +244,16 @@ static void write_decision(struct sched_keeper *k, struct controller_pass *p, co
     k->refused += d->reason != NULL;
 }
 
-/* enforce - what runs where it may not run any more ends; orchestratord replaces it. */
+/* enforce - what runs where it may not run any more has to go. Docker writes "rejected" over what the node says of the
+ * task: then the address of a container that still runs is given to another one, and nobody drains it. */
 static void enforce(struct sched_keeper *k, struct controller_pass *p)
 {
-    struct buf patch = BUF_INIT;
-    struct str doc, status;
-    struct err e;
-    uint64_t rev = 0;
+    struct str doc, before;
     size_t n;
     struct str *v = sched_enforce(&k->core, p->arena, &n);
-    for (size_t i = 0; i < n; i++) {
-        if (store_get(p->snap, KIND_TASK, v[i], &doc) != 0 || !mp_find(doc, "Status", &status) ||
-            !mp_get_u64(doc, "Rev", &rev))
-            continue;
-        buf_clear(&patch);
-        mp_map(&patch, 4);
-        mp_kv_cstr(&patch, "State", "rejected");
-        mp_kv_cstr(&patch, "Message", "task rejected by constraint enforcer");
-        mp_kv_cstr(&patch, "Err", "assigned node no longer meets constraints");
-        mp_kv_i64(&patch, "Timestamp", p->now.ns);
-        buf_clear(&k->doc);
-        mp_map(&k->doc, 1);
-        mp_cstr(&k->doc, "Status");
-        if (mp_merge(&k->doc, status, buf_str(&patch), &e) != 0)
-            continue;
-        struct str id = arena_str(&p->txn->arena, v[i]);
-        txn_merge(p->txn, KIND_TASK, id, txn_doc(p->txn, &k->doc));
-        txn_require_rev(p->txn, KIND_TASK, id, rev);
-        log_info("task=" STR_FMT ": its node no longer meets its constraints", STR_ARG(id));
-    }
-    buf_done(&patch);
+    for (size_t i = 0; i < n; i++)
+        if (store_get(p->snap, KIND_TASK, v[i], &doc) == 0 && !mp_find(doc, "Evict", &before))
+            write_eviction(k, p, &(struct sched_eviction){ v[i], "assigned node no longer meets constraints" });
 }
 
 /* read_again - what a failed transaction was about: back to what the store says. */

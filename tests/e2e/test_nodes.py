@@ -51,7 +51,7 @@ def test_a_label_that_changes_moves_what_depended_on_it(s):
     free = on(s, "free")
     s.docker("node", "update", "--label-add", "zone=west", "w1")
     s.wait(lambda: sorted(on(s, "lab").values()) == ["w2", "w2"] or None, "both tasks are where the label still is")
-    errs = [t["Status"].get("Err", "") for t in s.tasks("lab") if t["Status"]["State"] == "rejected"]
+    errs = [t["Status"].get("Err", "") for t in s.tasks("lab") if t["DesiredState"] == "shutdown"]
     eq(errs, ["assigned node no longer meets constraints"])
     eq(on(s, "free"), free, "tasks without a constraint")
     s.docker("node", "update", "--label-rm", "zone", "w2")

@@ -182,14 +182,15 @@ static bool given_up(struct manager *m, struct str task)
     struct str state;
     struct err e;
     bool is = sm_get(m->sm, KIND_TASK, task, &doc, &e) == 0 && mp_get_str(buf_str(&doc), "Status.State", &state) &&
-              (str_is(state, "orphaned") || str_is(state, "rejected"));
+              str_is(state, "orphaned");
     buf_done(&doc);
     return is;
 }
 
 /*
  * check_drained - what may stop gets no new connections from any node that is alive, as far as this manager knows; all
- * the less from one that has its answer still on its way. When managers wait for ever for the nodes' word.
+ * the less from one that has its answer still on its way. When managers wait for ever for the nodes' word. One that has
+ * just come back, or whose meshd has, may have been taken for one that sends nothing.
  */
 static void check_drained(const struct call *c, const struct assignment *as)
 {
@@ -201,7 +202,7 @@ static void check_drained(const struct call *c, const struct assignment *as)
     for (unsigned i = 0; i < NODES; i++) {
         const struct agent *a = &sim.agents[i];
         const struct dnet_node *n = table_get(&net->nodes, str_from(a->node));
-        if (a->up && n && n->live)
+        if (a->up && n && n->live && sim.now - a->began > 2 * SECOND)
             CHECK(!model_sends(&a->mesh, as->ID));
     }
     sim.drained++;
@@ -421,6 +422,7 @@ static void restart_mesh(unsigned i)
 {
     struct agent *a = &sim.agents[i];
     a->mesh_gen++;
+    a->began = sim.now;
     a->mesh_out = false;
     buf_clear(&a->answer);
     a->mesh.seq = 0;
@@ -497,6 +499,7 @@ void restart_agent(unsigned i)
     if (chance(50))
         hint(i, false, 0);
     a->gen++;
+    a->began = sim.now;
     a->session[0] = 0;
     a->hello_out = a->poll_out = a->status_out = false;
     a->up = true;
@@ -549,6 +552,7 @@ void heal_agent(unsigned i)
     if (!a->cut)
         return;
     a->cut = false;
+    a->began = sim.now;
     hint(i, true, 0);
     if (a->up)
         wake_agent(i, (int64_t)below(300 * MS));

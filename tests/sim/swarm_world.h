@@ -110,6 +110,7 @@ struct agent {
     struct buf answer;      /* on its way there */
     uint64_t mesh_gen;
     bool mesh_out;
+    int64_t began; /* it, or its meshd, or to be reachable again */
 };
 
 struct logged { /* a committed entry */
