@@ -452,6 +452,7 @@ static const struct obj_field service_f[] = {
     F("Autoscale", OT_OBJ, 0, SUB(autoscale_state), .doc = "how many replicas are wanted instead; not in Docker"),
     F("Usage", OT_ANY, OBJ_INTERNAL, .doc = NULL),
     F("TaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
+    F("PreviousTaskSpecID", OT_STR, OBJ_INTERNAL, .doc = NULL),
     END,
 };
 const struct obj_type obj_service = { "Service", service_f, NULL };

@@ -91,12 +91,12 @@ def test_failing_image_pauses(s):
     s.create("fp", "app:v1", "--replicas", "3", *PATIENT)
     s.wait_running("fp", 3)
     for bad, state in (("app:bad", "failed"), (NOWHERE, "rejected")):
-        said = s.docker_fails("service", "update", "--no-resolve-image", "--image", bad, "fp",
+        said = s.docker_fails("service", "update", "--no-resolve-image", "--image", bad, "fp", client=st.DOCKERS[-1],
                               say="service update paused: update paused due to failure or early termination of task ")
         now = status(s, "fp")
         eq(now["State"], "paused")
         contains(said, now["Message"])
-        eq("CompletedAt" in now, False, "CompletedAt")
+        eq(sorted(now), ["Message", "StartedAt", "State"])
         culprit = s.api.get("/tasks/" + now["Message"].split()[-1])
         eq(culprit["Spec"]["ContainerSpec"]["Image"], bad)
         eq(culprit["Status"]["State"], state)
@@ -179,6 +179,7 @@ def test_rollback_twice_and_scaling(s):
     said = s.docker("service", "rollback", "rt")
     contains(said, "rollback: manually requested rollback")
     eq(status(s, "rt")["State"], "rollback_completed")
+    eq(sorted(s.inspect("rt")), ["CreatedAt", "Endpoint", "ID", "PreviousSpec", "Spec", "UpdateStatus", "UpdatedAt", "Version"])
     eq(images_running(s, "rt"), ["app:v1"] * 3)
     s.docker("service", "rollback", "rt")
     eq(images_running(s, "rt"), ["app:v2"] * 3)
@@ -191,6 +192,17 @@ def test_rollback_twice_and_scaling(s):
         s.docker("service", "scale", "rs%d=%d" % (n, n))
         s.docker("service", "rollback", "rs%d" % n)
         s.wait_running("rs%d" % n, 2)
+
+
+def test_rollback_in_the_middle(s):
+    s.create("rm", "app:v1", "--replicas", "4", "--update-delay", "1h", "--rollback-monitor", "500ms")
+    before = {t["ID"] for t in s.wait_running("rm", 4)}
+    update(s, "rm", "--image", "app:v2", "-d")
+    s.wait(lambda: images_running(s, "rm") == ["app:v1"] * 3 + ["app:v2"] or None, "one is new")
+    with Watch(s, "rm") as w:
+        s.docker("service", "rollback", "rm")
+    eq((images_running(s, "rm"), w.fewest >= 3, w.doubles), (["app:v1"] * 4, True, set()))
+    eq(len(before & {t["ID"] for t in s.running("rm")}), 3, "tasks that had not been touched")
 
 
 def test_force(s):
