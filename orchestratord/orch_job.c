@@ -6,12 +6,16 @@
  */
 #include "orchestratord/orch_priv.h"
 
-/* end_old_run - what runs of an earlier run goes; what has ended is history. */
+/* end_old_run - what runs of an earlier run goes; what has ended is history, and is not restarted. */
 static void end_old_run(struct slot *s)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (!s->tasks[i].current && s->tasks[i].state <= TASK_RUNNING)
-            orch_want(&s->tasks[i], TASK_REMOVE);
+    for (size_t i = 0; i < s->n; i++) {
+        struct orch_task *t = &s->tasks[i];
+        if (!t->current && t->state <= TASK_RUNNING)
+            orch_want(t, TASK_REMOVE);
+        else if (!t->current && orch_live(t))
+            orch_want(t, TASK_SHUTDOWN);
+    }
 }
 
 static void remove_slot(struct slot *s)
