@@ -677,6 +677,49 @@ static void test_cut(void **state)
     assert_true(has(l, "d"));
 }
 
+/* A leader applies what it sends before it is committed. When it never is, nobody has seen it. */
+static void test_ahead(void **state)
+{
+    (void)state;
+    group_of(3);
+    struct fake *l = leader(), *f = follower();
+    struct answer a[20];
+    assert_int_equal(put(l, "before").e.code, 0);
+    uint64_t revision = look(l).revision;
+    silent = true; /* it goes on leading for a while */
+    isolate(l, true);
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "s%d", i);
+        write_start(l, id, 10, &a[i]);
+    }
+    for (int i = 0; i < 20; i++) {
+        run_for(10);
+        assert_false(has(l, "s0"));
+        assert_int_equal(look(l).revision, revision);
+        assert_false(a[i].done);
+    }
+    for (int i = 0; i < 20; i += 2) { /* the same objects, of another leader */
+        char id[16];
+        snprintf(id, sizeof id, "s%d", i);
+        assert_int_equal(put(f, id).e.code, 0);
+    }
+    isolate(l, false);
+    silent = false;
+    WAIT(has(l, "s18"));
+    for (int i = 0; i < 20; i++)
+        WAIT(a[i].done);
+    assert_int_equal(put(l, "after").e.code, 0);
+    WAIT(look(l).revision == look(f).revision);
+    for (int i = 0; i < 20; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "s%d", i);
+        assert_int_equal(has(l, id), has(f, id));
+        assert_int_equal(has(l, id), i % 2 == 0 || a[i].e.code == 0);
+        assert_true(i % 2 == 1 || a[i].e.code != 0);
+    }
+}
+
 /* The leader's cable is pulled: requests on their way to it are lost, and nobody says so. What became of them, the log
  * of the next leader tells. */
 static void test_silence(void **state)
@@ -1046,7 +1089,7 @@ int main(int argc, char **argv)
         T(test_lost_answer), T(test_snapshot),    T(test_removal),
         T(test_quorum),      T(test_five),        T(test_planned_stop),
         T(test_force_new),   T(test_large),       T(test_address),
-        T(test_lost_disk),   T(test_leave),
+        T(test_lost_disk),   T(test_leave),       T(test_ahead),
     };
     if (getenv("TEST_FILTER") != NULL)
         cmocka_set_test_filter(getenv("TEST_FILTER"));
