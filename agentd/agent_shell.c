@@ -743,7 +743,7 @@ static void probe_tasks(const char *args, struct buf *out)
                    first ? "" : ",", t->id, task_state_name(t->core.state), (int)t->core.phase,
                    task_state_name(t->core.desired), t->core.pid, t->container_id);
         buf_json_str(out, t->a.ServiceName);
-        buf_puts(out, ",\"err\":");
+        buf_printf(out, ",\"health\":\"%s\",\"err\":", health_state_name(agent_health_state(t)));
         buf_json_str(out, str_from(t->core.err));
         buf_putc(out, '}');
         first = false;

@@ -82,6 +82,23 @@ def test_by_metric(s):
     s.remove("m")
 
 
+def test_daemons_that_die(s):
+    """All that was decided is stored, and what is measured is measured again."""
+    say(s, "metrics", "queue_length 100\n")
+    web(s, "k")
+    s.wait_running("k", 4, LATE)
+    ids = {t["ID"] for t in s.running("k")}
+    say(s, "metrics", "queue_length 10\n")
+    for d in ("orchestratord", "dispatcherd", "agentd"):
+        s.m1.kill(d)
+    s.m1.wait_ready()
+    two_rounds(s)
+    eq({t["ID"] for t in s.running("k")}, ids)
+    say(s, "metrics", "queue_length 0\n")
+    s.wait_running("k", 1, LATE)
+    s.remove("k")
+
+
 def test_metrics_that_lie(s):
     say(s, "metrics", "queue_length 10\n")
     web(s, "lies", "--replicas", "2")

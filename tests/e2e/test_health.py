@@ -247,6 +247,19 @@ def test_update_waits(s):
     s.remove("up")
 
 
+def test_update_to_a_sick_image(s):
+    """New tasks that never get well are failures of the update: it is taken back, and what was well runs."""
+    s.create("back", "well:latest", "--replicas", "2", "--update-failure-action", "rollback", "--update-monitor", "2s", "--rollback-monitor", "100ms",
+             "--restart-delay", "100ms")
+    s.wait_running("back", 2)
+    s.docker("service", "update", "-d", "--no-resolve-image", "--image", "sick:latest", "back")
+    s.wait(lambda: s.inspect("back").get("UpdateStatus", {}).get("State") == "rollback_completed" or None, "it is taken back", 60)
+    tasks = s.wait_running("back", 2)
+    eq({t["Spec"]["ContainerSpec"]["Image"] for t in tasks}, {"well:latest"})
+    contains(next(t for t in s.tasks("back") if t["Status"]["State"] == "failed")["Status"]["Err"], "unhealthy container")
+    s.remove("back")
+
+
 def test_exits_at_once(s):
     """Restarted as asked a few times, then ever later, and service ps says so; other services are not disturbed."""
     s.create("exits", "busybox:latest", "--restart-delay", "0s", args=("sh", "-c", "echo cannot; exit 3"))
