@@ -93,7 +93,7 @@ static bool value_of(struct str line, struct str name, double *ret)
 
 int prom_answer(struct str answer, struct str name, double *ret, struct err *e)
 {
-    struct str head, body, line;
+    struct str head, body, line = { NULL, 0 };
     double sum = 0, v;
     bool found = false;
     if (!body_of(answer, &head, &body))
