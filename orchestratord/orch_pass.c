@@ -1,6 +1,8 @@
 /* orch_pass.c - see orch_pass.h. */
 #include "orchestratord/orch_pass.h"
 
+#include <stdlib.h>
+
 #include "common/daemon/log.h"
 #include "common/object/stays.h"
 #include "common/util/check.h"
@@ -8,8 +10,10 @@
 
 #define SCRATCH_BYTES (64u << 20)
 #define PASS_TASKS 200000u /* read in one pass, at most: what is left follows in the next */
-#define REST_FROM 2000u    /* tasks that were read; less needs no rest, and each of more this: */
-#define REST_NS 3000       /* about what reading it takes */
+#define TOGETHER 32u       /* so many new tasks of a service get IDs of which this many characters are the same: */
+#define ALIKE 3u
+#define REST_FROM 2000u /* tasks that were read; less needs no rest, and each of more this: */
+#define REST_NS 3000    /* about what reading it takes */
 #define REST_MAX_NS 2000000000ll
 #define EXPLAIN_BYTES (1u << 30) /* at most; a million tasks */
 
@@ -459,11 +463,31 @@ static struct str finish(struct decision *d)
     return doc;
 }
 
-static void write_create(struct decision *d, const struct orch_create *c)
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* new_ids - of many tasks that are made together the IDs begin alike and come in order: so their documents stand side
+ * by side in the store, in pages that are filled up later on as the documents grow, and whoever changes or reads a
+ * service's tasks deals with few pages. */
+static char (*new_ids(struct decision *d, size_t n))[ID_SIZE]
+{
+    char(*ids)[ID_SIZE] = arena_array(d->p->arena, n + 1, sizeof *ids);
+    CHECK(ids != NULL);
+    for (size_t i = 0; i < n; i++) {
+        d->o->new_id(d->o->new_id_arg, ids[i]);
+        if (n >= TOGETHER)
+            memcpy(ids[i], ids[0], ALIKE);
+    }
+    if (n >= TOGETHER)
+        qsort(ids, n, sizeof *ids, by_text);
+    return ids;
+}
+
+static void write_create(struct decision *d, const struct orch_create *c, const char *id)
 {
     struct buf *b = &d->o->doc;
-    char id[ID_SIZE];
-    d->o->new_id(d->o->new_id_arg, id);
     struct str key = arena_str(&d->p->txn->arena, str_from(id));
     buf_clear(b);
     bool job = orch_is_job(&d->svc);
@@ -730,8 +754,9 @@ static void write_answer(struct decision *d, const struct orch_out *out)
             write_desired(d, &d->tasks[i]);
         }
     }
+    char(*ids)[ID_SIZE] = new_ids(d, out->ncreate);
     for (size_t i = 0; i < out->ncreate; i++)
-        write_create(d, &out->create[i]);
+        write_create(d, &out->create[i], ids[i]);
     if (orch_is_job(&d->svc))
         write_job(d, out);
     else
