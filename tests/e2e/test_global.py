@@ -71,7 +71,7 @@ def test_labels_and_constraints(s):
     # with a constraint that no node meets there is nothing, and nothing that waits
     s.docker("service", "update", "-d", "--constraint-rm", "node.labels.disk==ssd", "--constraint-add", "node.labels.disk==tape", "ssd")
     wait_on(s, "ssd")
-    eq(s.docker("service", "ls", "--format", "{{.Name}} {{.Replicas}}"), "ssd 0/0")
+    st.settles(lambda: s.docker("service", "ls", "--format", "{{.Name}} {{.Replicas}}"), "ssd 0/0", "service ls")
     s.docker("service", "update", "-d", "--constraint-rm", "node.labels.disk==tape", "ssd")
     wait_on(s, "ssd", "m1", "w1", "w2")
     s.docker("node", "update", "--label-rm", "disk", "w2")
