@@ -102,14 +102,15 @@ def test_failing_image_pauses(s):
         eq(culprit["Status"]["State"], state)
         if bad == NOWHERE:
             eq(images_running(s, "fp"), ["app:v1"] * 2)
-        update(s, "fp", "--image", "app:v1")
-    update(s, "fp", "--image", "app:v2")  # another update ends the pause
+        update(s, "fp", "--image", "app:v1", "-d")
+        s.wait(lambda: images_running(s, "fp") == ["app:v1"] * 3, "the old ones again")
+    update(s, "fp", "--image", "app:v2", "--update-monitor", "1s")  # another update ends the pause
     eq(images_running(s, "fp"), ["app:v2"] * 3)
     eq(status(s, "fp")["State"], "completed")
 
 
 def test_failing_image_rolls_back(s):
-    s.create("fr", "app:v1", "--replicas", "3", "--update-failure-action", "rollback", *PATIENT)
+    s.create("fr", "app:v1", "--replicas", "3", "--update-failure-action", "rollback", *QUICK)
     before = {t["ID"] for t in s.wait_running("fr", 3)}
     said = update(s, "fr", "--image", NOWHERE, "--label-add", "tried=yes")
     contains(said, "rollback: update rolled back due to failure or early termination of task ")
@@ -125,7 +126,7 @@ def test_failing_image_rolls_back(s):
     update(s, "fr", "--image", "app:v2")
     s.docker("service", "rollback", "fr")
     eq(images_running(s, "fr"), ["app:v1"] * 3)
-    update(s, "fr", "--image", "app:bad", "-d")  # runs, and ends at once
+    update(s, "fr", "--image", "app:bad", "--update-monitor", "5s", "-d")  # runs, and ends at once
     wait_status(s, "fr", "rollback_completed")
     s.wait_running("fr", 3)
     eq(images_running(s, "fr"), ["app:v1"] * 3)
