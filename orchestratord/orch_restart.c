@@ -26,7 +26,7 @@ static bool attempts_left(const struct slot *s, const struct orch_task *t, int64
  * replicated services, and so does this. The task of a job that completed is never run again. */
 bool orch_should_restart(const struct pass *p, const struct slot *s, const struct orch_task *t)
 {
-    if (p->svc->mode != ORCH_REPLICATED && !orch_ended_itself(t))
+    if ((p->svc->mode != ORCH_REPLICATED || t->evict) && !orch_ended_itself(t))
         return true;
     if (t->restart.condition == ORCH_NONE)
         return false;
