@@ -246,5 +246,19 @@ def test_the_mode_stays(s):
     s.remove("stays")
 
 
+def test_swarmctl_does_the_same(s):
+    for mode, options, want in (("replicated-job", ["--replicas", "3", "--max-concurrent", "2"], "0/2 (3/3 completed)"), ("global-job", [], "0/0 (3/3 completed)")):
+        out = s.swarmctl("service", "create", "--no-resolve-image", "--name", "ctl-" + mode, "--mode", mode, *options, "busybox:latest", "true")
+        st.contains(out, "job complete")
+        eq(row(s, "ctl-" + mode), (mode.replace("-", " "), want))
+    ps = ("service", "ps", "--format", "{{.ID}} {{.Name}} {{.Image}} {{.Node}} {{.DesiredState}} {{.Error}}")
+    for what in (("service", "ls"), (*ps, "ctl-replicated-job"), (*ps, "ctl-global-job")):
+        eq(s.swarmctl(*what), s.docker(*what), " ".join(what))
+    st.contains(s.swarmctl("service", "update", "--force", "ctl-global-job"), "job complete")
+    st.contains(s.swarmctl("service", "scale", "ctl-replicated-job=4"), "job complete")
+    eq(len(completed(s, "ctl-replicated-job")), 4, "complete")
+    s.remove("ctl-replicated-job", "ctl-global-job")
+
+
 if __name__ == "__main__":
     st.main(setup, managers=1, workers=2, settings=SETTINGS)
