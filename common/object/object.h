@@ -12,7 +12,6 @@
 #include <stdbool.h>
 
 #include "common/proto/mp.h"
-#include "common/util/base64.h"
 #include "common/util/err.h"
 
 enum obj_ftype {
@@ -110,9 +109,6 @@ int obj_defaults(const struct obj_type *t, json_t *doc, struct err *e);
  * Zero and absent are equal unless OBJ_KEEP. fn may be NULL. Secret values come as NULL. */
 typedef void obj_diff_fn(void *arg, const char *path, json_t *a, json_t *b);
 bool obj_diff(const struct obj_type *t, json_t *a, json_t *b, obj_diff_fn *fn, void *arg);
-
-/* Its old name. */
-#define obj_base64_decode base64_take
 
 /* obj_reference - the table as Markdown rows, for docs/reference. */
 void obj_reference(const struct obj_type *t, struct buf *out);

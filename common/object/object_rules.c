@@ -12,6 +12,7 @@
 #include "common/object/object_priv.h"
 #include "common/object/views.h"
 #include "common/template/expand.h"
+#include "common/util/base64.h"
 #include "common/util/cron.h"
 
 #define MEMORY_MIN_BYTES (4ll << 20)
@@ -303,7 +304,7 @@ static int data_size(json_t *v, size_t max, const char *text, struct err *e)
 {
     struct buf b = BUF_INIT;
     struct str s = { json_string_value(v), json_string_length(v) };
-    bool ok = obj_base64_decode(s, &b);
+    bool ok = base64_take(s, &b);
     size_t n = b.n;
     buf_done(&b);
     if (!ok)
