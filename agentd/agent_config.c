@@ -19,11 +19,12 @@ static int mkdir_inside(int root, const char *path, struct err *e)
     struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
                             .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
     char part[4097];
-    for (size_t i = 1;; i++) {
+    size_t len = strlen(path);
+    if (len >= sizeof part)
+        return err_set(e, ERR_INVALID, "working directory is too long");
+    for (size_t i = 1; i <= len; i++) {
         if (path[i] != '/' && path[i] != '\0')
             continue;
-        if (i >= sizeof part)
-            return err_set(e, ERR_INVALID, "working directory is too long");
         memcpy(part, path, i);
         part[i] = '\0';
         int fd = (int)syscall(SYS_openat2, root, part, &how, sizeof how);
@@ -40,9 +41,8 @@ static int mkdir_inside(int root, const char *path, struct err *e)
         } else {
             return err_errno(e, errno, "working directory %.200s", path);
         }
-        if (path[i] == '\0')
-            return 0;
     }
+    return 0;
 }
 
 /* What Docker puts into every container's own layer: programs know a container by /.dockerenv, and df needs mtab. */

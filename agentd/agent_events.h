@@ -11,4 +11,4 @@
 void agent_event(const struct atask *t, const char *action, const char *more);
 void agent_events_op(struct rpc_call *c, const struct agent_events *req);
 unsigned agent_events_waiting(void); /* who listen */
-void agent_events_close(void); /* calls that wait are gone with their server */
+void agent_events_close(void);       /* calls that wait are gone with their server */

@@ -92,7 +92,7 @@ static void line(void *arg, char **words, unsigned n, struct buf *out)
     }
     if (changed) { /* so many seconds ago */
         sc->in.before = &sc->before;
-        sc->before.ChangedAt = sc->in.now_ns - atoll(words[1]) * SECOND;
+        sc->before.ChangedAt = sc->in.now_ns - strtoll(words[1], NULL, 10) * SECOND;
         return;
     }
     for (unsigned i = 1; i < n; i++) {
