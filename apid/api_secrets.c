@@ -361,7 +361,13 @@ static void compare_secret(struct req *r, struct change *c)
 {
     uint8_t nonce[32];
     uint8_t digest[CRYPTO_HASH];
+    struct err e = ERR_INIT;
 
+    /* Seldom asked, and only of managers: not before there is something to ask. */
+    if (!api.dispatcherd && rpc_client_open(&api.dispatcherd, daemon_loop(), daemon_run_dir(), "dispatcherd", &e) < 0) {
+        api_fail(r, &e);
+        return;
+    }
     random_bytes(nonce, sizeof nonce);
     crypto_hmac_sha256((struct str){ (char *)nonce, sizeof nonce }, buf_str(&c->data), digest);
     struct disp_secret_is q = { .ID = str_from(c->id),

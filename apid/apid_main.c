@@ -39,8 +39,7 @@ static int start(struct err *e)
         (r = rpc_client_open(&api.agentd, loop, run, "agentd", e)) < 0 ||
         (r = rpc_client_open(&api.meshd, loop, run, "meshd", e)) < 0 ||
         (r = rpc_client_open(&api.gatewayd, loop, run, "gatewayd", e)) < 0 ||
-        (r = rpc_client_open(&api.cad, loop, run, "cad", e)) < 0 ||
-        (r = rpc_client_open(&api.dispatcherd, loop, run, "dispatcherd", e)) < 0 || (r = state_open(e)) < 0 ||
+        (r = rpc_client_open(&api.cad, loop, run, "cad", e)) < 0 || (r = state_open(e)) < 0 ||
         (r = store_wake_open(&wake, loop, run, on_wake, NULL, e)) < 0)
         return r;
     rpc_client_share(api.raftd, &op_raftd_txn);
