@@ -8,7 +8,7 @@
 #include "common/util/check.h"
 #include "meshd/mesh_nl.h"
 
-#define LAYOUT 3 /* of the table: another one is made anew */
+#define LAYOUT 4 /* of the table: another one is made anew */
 #define ICMP_REDIRECT_TYPE 5
 #define COMMENT_SIZE 80
 
@@ -61,11 +61,10 @@ static const struct {
     unsigned rules;
 } chains[] = {
     { "to_gateway", NULL, 0, 0, 1 },
-    { "guard", "filter", NF_INET_PRE_ROUTING, -300, 2 },
+    { "guard", "filter", NF_INET_LOCAL_IN, -300, 2 },
     { "pre", "nat", NF_INET_PRE_ROUTING, -105, 1 },
     { "out", "nat", NF_INET_LOCAL_OUT, -105, 1 },
-    { "post", "nat", NF_INET_POST_ROUTING, 95, 3 },
-    { "forward", "filter", NF_INET_FORWARD, 0, 1 },
+    { "post", "nat", NF_INET_POST_ROUTING, 95, 4 },
     { "icmp", "filter", NF_INET_LOCAL_OUT, 0, 1 },
 };
 #define NCHAINS (sizeof chains / sizeof *chains)
@@ -98,7 +97,14 @@ static void put_port_rules(const struct mesh_host *h)
 static void put_post_rules(const struct mesh_host *h)
 {
     uint32_t up = htonl(MESH_UP_HOST);
-    struct nftnl_rule *r;
+    struct nftnl_rule *r = nfx_rule(&h->t, "post"); /* past the published ports nobody goes to the gateway. A chain of
+    type nat sees the first packet of a connection only, so this costs the others nothing. */
+    nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, h->link);
+    nfx_forwarded(r);
+    nfx_ct_bits(r, NFT_CT_STATUS, NFX_CT_DNAT, false);
+    nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, h->link);
+    nfx_verdict(r, NF_DROP, NULL);
+    nfx_add(&h->t, r);
     for (int i = 0; i < 2; i++) {
         r = nfx_rule(&h->t, "post");
         nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, h->link);
@@ -114,14 +120,15 @@ static void put_post_rules(const struct mesh_host *h)
     nfx_add(&h->t, r);
 }
 
-/* put_guard_rules - route_localnet opens 127/8 to the gateway: closed to what comes from there. And a VXLAN packet says
- * itself whom it is from: only those of the swarm may say so for our networks. */
+/* put_guard_rules - route_localnet opens 127/8 to the gateway: closed to what comes from there but is no answer. And a
+ * VXLAN packet says itself whom it is from: only those of the swarm may say so for our networks. */
 static void put_guard_rules(const struct mesh_host *h)
 {
     uint16_t port = htons(h->vxlan_port);
     struct nftnl_rule *r = nfx_rule(&h->t, "guard");
     nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_EQ, h->link);
     nfx_net4(r, 16, 127u << 24, 8, true);
+    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_KNOWN, false);
     nfx_verdict(r, NF_DROP, NULL);
     nfx_add(&h->t, r);
     r = nfx_rule(&h->t, "guard");
@@ -140,15 +147,8 @@ static void put_guard_rules(const struct mesh_host *h)
 static void put_filter_rules(const struct mesh_host *h)
 {
     uint8_t redirect = ICMP_REDIRECT_TYPE;
-    struct nftnl_rule *r = nfx_rule(&h->t, "forward");
-    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, true);
-    nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, h->link);
-    nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, h->link);
-    nfx_ct_bits(r, NFT_CT_STATUS, NFX_CT_DNAT, false);
-    nfx_verdict(r, NF_DROP, NULL);
-    nfx_add(&h->t, r);
+    struct nftnl_rule *r = nfx_rule(&h->t, "icmp");
     /* A hairpin goes out where it came in: a redirect would lead the gateway past the translation. */
-    r = nfx_rule(&h->t, "icmp");
     nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, h->link);
     nfx_proto(r, IPPROTO_ICMP);
     nfx_payload(r, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, NFT_REG_1);

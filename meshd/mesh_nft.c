@@ -10,7 +10,7 @@
 #include "meshd/mesh_nl.h"
 
 #define TABLE "microswarm"
-#define LAYOUT 3 /* of the tables: others are made anew */
+#define LAYOUT 4 /* of the tables: others are made anew */
 #define COMMENT_SIZE 80
 #define STEER_CHAIN "out"
 #define ETHER_DST 0
@@ -55,8 +55,7 @@ static const struct {
     { "guard", "filter", NF_INET_PRE_ROUTING, -300, 3 },
     { "steer", "filter", NF_INET_PRE_ROUTING, -150, 2 },
     { "pre", "nat", NF_INET_PRE_ROUTING, -105, 1 },
-    { "post", "nat", NF_INET_POST_ROUTING, 95, 3 },
-    { "forward", "filter", NF_INET_FORWARD, 0, 4 },
+    { "post", "nat", NF_INET_POST_ROUTING, 95, 6 },
 };
 #define NCHAINS (sizeof chains / sizeof *chains)
 #define DRAW_RULES 2
@@ -166,21 +165,20 @@ static void put_post_rules(const struct mesh_nft *t)
     nfx_add(&t->ip, r);
 }
 
-static void put_forward_rules(const struct nfx *t)
+/* put_way_rules - what may begin: a chain of type nat sees the first packet of a connection only, so this costs the
+ * others nothing. */
+static void put_way_rules(const struct nfx *t)
 {
     static const char *const ways_out[] = { MESH_UPLINK, MESH_VXLAN };
-    struct nftnl_rule *r = nfx_rule(t, "forward");
-    nfx_ct_bits(r, NFT_CT_STATE, NFX_CT_NEW, false);
-    nfx_verdict(r, NF_ACCEPT, NULL);
-    nfx_add(t, r);
-    r = nfx_rule(t, "forward");
+    struct nftnl_rule *r = nfx_rule(t, "post");
+    nfx_forwarded(r);
     nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_NEQ, MESH_VXLAN);
     nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_NEQ, MESH_UPLINK);
     nfx_ct_bits(r, NFT_CT_STATUS, NFX_CT_DNAT, false);
     nfx_verdict(r, NF_DROP, NULL);
     nfx_add(t, r);
     for (size_t i = 0; i < 2; i++) {
-        r = nfx_rule(t, "forward");
+        r = nfx_rule(t, "post");
         nfx_ifname(r, NFT_META_IIFNAME, NFT_CMP_EQ, MESH_VXLAN);
         nfx_ifname(r, NFT_META_OIFNAME, NFT_CMP_EQ, ways_out[i]);
         nfx_verdict(r, NF_DROP, NULL);
@@ -201,8 +199,8 @@ static void put_base(struct mesh_nft *t)
     put_port_rules(&t->ip);
     put_guard_rules(&t->ip);
     put_steer_rules(&t->ip);
+    put_way_rules(&t->ip);
     put_post_rules(t);
-    put_forward_rules(&t->ip);
 }
 
 static void put_steering(struct mesh_nft *t)

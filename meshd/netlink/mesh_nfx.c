@@ -301,6 +301,13 @@ void nfx_net4(struct nftnl_rule *r, uint32_t off, uint32_t base, uint8_t prefix,
     nfx_cmp(r, NFT_REG_1, inside ? NFT_CMP_EQ : NFT_CMP_NEQ, &be, sizeof be);
 }
 
+void nfx_forwarded(struct nftnl_rule *r)
+{
+    uint32_t none = 0;
+    nfx_meta(r, NFT_META_IIF, NFT_REG_1);
+    nfx_cmp(r, NFT_REG_1, NFT_CMP_NEQ, &none, sizeof none);
+}
+
 void nfx_nat4(struct nftnl_rule *r, uint32_t type, uint32_t addr_reg, uint32_t port_reg)
 {
     struct nftnl_expr *x = nfx_expr(r, "nat");

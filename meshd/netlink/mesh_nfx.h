@@ -33,8 +33,9 @@ struct nfx { /* a table, and the socket that reaches its namespace */
 #define NFX_IFNAME 41u
 #define NFX_PAIR(a, b) ((a) << 6 | (b))
 
-#define NFX_ROOM 2048u /* of any message but one with elements */
-#define NFX_CT_NEW 8u  /* NF_CT_STATE_BIT(IP_CT_NEW) */
+#define NFX_ROOM 2048u  /* of any message but one with elements */
+#define NFX_CT_NEW 8u   /* NF_CT_STATE_BIT(IP_CT_NEW) */
+#define NFX_CT_KNOWN 6u /* ESTABLISHED, RELATED */
 #define NFX_CT_DNAT 0x20u
 
 /* ---- transactions ---- */
@@ -79,6 +80,8 @@ void nfx_ct(struct nftnl_rule *r, uint32_t key, uint32_t dreg);
 void nfx_ct_set(struct nftnl_rule *r, uint32_t key, uint32_t sreg, int dir);   /* dir -1: both */
 void nfx_ct_bits(struct nftnl_rule *r, uint32_t key, uint32_t bits, bool set); /* any of them, none of them */
 void nfx_local(struct nftnl_rule *r, bool yes); /* the packet is for an address of this namespace */
+/* nfx_forwarded - the packet came in by a link: it is not this host's own. In postrouting. */
+void nfx_forwarded(struct nftnl_rule *r);
 /* nfx_net4 - source (12) or destination (16) address in base/prefix; host byte order. */
 void nfx_net4(struct nftnl_rule *r, uint32_t off, uint32_t base, uint8_t prefix, bool inside);
 /* nfx_nat4 - @type NFT_NAT_SNAT, _DNAT; registers with address and port; port_reg 0: keep it. */
