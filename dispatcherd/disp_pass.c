@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "common/daemon/daemon.h"
 #include "common/daemon/log.h"
 #include "common/util/check.h"
 
@@ -372,6 +373,7 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
     struct store_iter it;
     struct disp_peer *p;
     struct str id, doc;
+    size_t n = 0;
     lead(k, meta);
     table_clear(&k->orphans);
     table_clear(&k->holds);
@@ -391,6 +393,8 @@ static void on_reload(void *arg, struct store_snap *snap, const struct store_met
         learn_node(k, it.id, it.doc);
     }
     for (store_each(snap, KIND_TASK, &it); store_next(&it);) {
+        if (n++ % 4096 == 0)
+            daemon_busy();
         dnet_note_task(&k->net, it.id, it.doc, k->calls->now_ms());
         note_task(k, snap, it.id, it.doc);
     }

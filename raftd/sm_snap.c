@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/daemon/daemon.h"
 #include "common/proto/mp.h"
 #include "common/util/check.h"
 #include "raftd/members.h"
@@ -170,6 +171,7 @@ static int restore_batch(struct restore *rs, struct err *e)
 {
     struct sm *sm = rs->sm;
     int r = 0;
+    daemon_busy();
     if (sm->state.txn != NULL)
         r = map_commit(&sm->state, e);
     if (r == 0 && sm->secret.txn != NULL)

@@ -102,6 +102,16 @@ void daemon_exit(int code)
     sd_event_exit(self.loop, code);
 }
 
+void daemon_busy(void)
+{
+    static uint64_t told_ms;
+    uint64_t now = clock_mono().ms;
+    if (now - told_ms < 1000)
+        return;
+    told_ms = now;
+    sd_notify(0, "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000");
+}
+
 static int on_terminate(sd_event_source *s, const struct signalfd_siginfo *si, void *arg)
 {
     (void)s;

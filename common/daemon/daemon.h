@@ -51,6 +51,9 @@ const char *daemon_run_dir(void);
 uid_t daemon_user(const char *daemon);
 const char *daemon_state_dir(void); /* others may write to either: see dir_own() */
 void daemon_exit(int code);         /* leaves the loop; for fatal findings at run time */
+/* daemon_busy - from within what takes long, while starting or in the loop (to read a million objects): systemd hears
+ * at most once a second that it is neither stuck in its start nor in its loop. Cheap. */
+void daemon_busy(void);
 
 /* A timer that is armed for a moment and then fires once. Arming again moves it; ms in mono time; UINT64_MAX disarms.
  */
