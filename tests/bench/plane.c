@@ -1,15 +1,15 @@
 /*
  * plane.c - the whole control plane at scale: real daemons, messages, store and Raft; the agents are simulated.
  *
- *   plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m MANAGERS] [-p PARALLELISM] [-o] [-k SECONDS]
+ *   plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m MANAGERS] [-p PARALLELISM] [-o] [-d] [-k SECONDS]
  *
  * Managers (1 or 3) of all their daemons in a network and mount namespace of its own, run folder on tmpfs. Each node's
  * agent has a session and a long poll at the leader's dispatcherd, as gatewayd brings them ("from"), and reports a task
  * as running when it hears of it and as shut down when it is to stop: no containers, no links of workers. Declared
  * through Docker's API: SERVICES services with TASKS tasks in all, then an update of each of them, PARALLELISM (0: all)
- * tasks at a time; -o: each on an overlay network of its own. Measured: tasks a second until all run, as the store
- * says; CPU time of each daemon; memory a task over all daemons of a manager, the state map counted once; a restart of
- * raftd. -k keeps the daemons until a line comes on standard input.
+ * tasks at a time; -o: each on an overlay network of its own; -d: no update. Measured: tasks a second until all run, as
+ * the store says; CPU time of each daemon; memory a task over all daemons of a manager, the state map counted once; a
+ * restart of raftd. -k keeps the daemons until a line comes on standard input.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -73,7 +73,7 @@ static struct {
     char dir[64];
     const char *bin;
     unsigned nodes, services, tasks, managers, parallelism;
-    bool overlay;
+    bool overlay, declare_only;
     unsigned keep; /* seconds */
     struct manager m[MANAGERS_MAX];
     unsigned leader;
@@ -813,7 +813,7 @@ static void options(int argc, char **argv)
     b.services = 100;
     b.tasks = 100000;
     b.managers = 1;
-    while ((c = getopt(argc, argv, "b:n:s:t:m:p:ok:")) != -1) {
+    while ((c = getopt(argc, argv, "b:n:s:t:m:p:odk:")) != -1) {
         unsigned long v = optarg ? strtoul(optarg, NULL, 10) : 0;
         if (c == 'b')
             b.bin = optarg;
@@ -829,14 +829,17 @@ static void options(int argc, char **argv)
             b.parallelism = (unsigned)v;
         else if (c == 'o')
             b.overlay = true;
+        else if (c == 'd')
+            b.declare_only = true;
         else if (c == 'k')
             b.keep = (unsigned)v;
         else
             exit(2);
     }
     if (!b.nodes || !b.services || b.tasks < b.services || (b.managers != 1 && b.managers != 3)) {
-        fprintf(stderr,
-                "plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m 1|3] [-p PARALLELISM] [-o] [-k SECONDS]\n");
+        fprintf(
+            stderr,
+            "plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m 1|3] [-p PARALLELISM] [-o] [-d] [-k SECONDS]\n");
         exit(2);
     }
 }
@@ -889,8 +892,10 @@ int main(int argc, char **argv)
     usage_now(&empty);
     tell_memory("declare", &empty, measure("declare", 0));
     stay();
-    tell_memory("update", &empty, measure("update", 1));
-    stay();
+    if (!b.declare_only) {
+        tell_memory("update", &empty, measure("update", 1));
+        stay();
+    }
     if (b.managers == 1) {
         restart_raftd("raftd_restart", false);
         restart_raftd("raftd_restart_after_reboot", true);
