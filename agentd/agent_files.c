@@ -245,18 +245,18 @@ static bool find_config(void *arg, struct str target, struct str *ret)
  * task's status. That a target does not exist, and where, may be said. */
 static void tell_less(struct err *e)
 {
-    unsigned line = 0, col = 0;
-    const char *missing = strstr(e->msg, ": error calling ");
-    char text[200];
-    if (missing && strstr(missing, " target ")) {
-        (void)sscanf(e->msg, "template: expansion:%u:%u:", &line, &col);
-        snprintf(text, sizeof text, "template: expansion:%u:%u%s", line, col, missing);
-    } else if (sscanf(e->msg, "template: expansion:%u:%u:", &line, &col) == 2) {
-        snprintf(text, sizeof text, "template: expansion:%u:%u: this action cannot be evaluated", line, col);
-    } else {
-        (void)sscanf(e->msg, "template: expansion:%u:", &line);
-        snprintf(text, sizeof text, "template: expansion:%u: it cannot be parsed", line);
-    }
+    static const char head[] = "template: expansion:"; /* then LINE: or LINE:COLUMN: */
+    const char *at = strncmp(e->msg, head, sizeof head - 1) == 0 ? e->msg + sizeof head - 1 : "";
+    const char *missing = strstr(e->msg, ": error calling "), *why = ": it cannot be parsed";
+    size_t n = strspn(at, "0123456789:");
+    char text[300];
+    while (n > 0 && at[n - 1] == ':')
+        n--;
+    if (missing && strstr(missing, " target "))
+        why = missing;
+    else if (memchr(at, ':', n))
+        why = ": this action cannot be evaluated";
+    snprintf(text, sizeof text, "%s%.*s%s", head, (int)n, at, why);
     err_set(e, ERR_INVALID, "%s", text);
 }
 

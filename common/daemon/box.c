@@ -25,7 +25,7 @@ static int agree(const uint8_t priv[BOX_KEY], const uint8_t other[BOX_KEY], cons
 {
     static const char label[] = "microswarm box 1";
     uint8_t shared[CRYPTO_KEY], key[CRYPTO_KEY];
-    char in[sizeof label + 2 * BOX_KEY];
+    char in[sizeof label + (size_t)2 * BOX_KEY];
 
     memcpy(in, label, sizeof label);
     memcpy(in + sizeof label, sender, BOX_KEY);

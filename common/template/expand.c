@@ -227,7 +227,7 @@ static struct str value_of(struct str env)
 
 int expand_env(const struct expand_ctx *ctx, struct str in, struct arena *a, struct str *ret, struct err *e)
 {
-    struct str value = value_of(in), out;
+    struct str value = value_of(in), out = { NULL, 0 };
 
     if (plain(value)) {
         *ret = in;
@@ -240,7 +240,8 @@ int expand_env(const struct expand_ctx *ctx, struct str in, struct arena *a, str
     if (!p)
         return err_set(e, ERR_NOMEM, "template: out of memory");
     memcpy(p, in.p, head);
-    memcpy(p + head, out.p, out.n);
+    if (out.n)
+        memcpy(p + head, out.p, out.n);
     *ret = (struct str){ p, head + out.n };
     return 0;
 }
