@@ -60,7 +60,7 @@ def test_in_the_foreground(s):
     eq(len(completed(s, "fg")), 7, "complete")
     eq(sorted(t.get("Slot", 0) for t in completed(s, "fg")), list(range(7)), "slots from 0")
     eq({(t["DesiredState"], t["Status"]["Message"]) for t in completed(s, "fg")}, {("complete", "finished")})
-    eq(row(s, "fg"), ("replicated job", "0/2 (7/7 completed)"))
+    st.settles(lambda: row(s, "fg"), ("replicated job", "0/2 (7/7 completed)"), "service ls")
     doc = s.inspect("fg")
     eq((doc["Spec"]["Mode"], "UpdateStatus" in doc), ({"ReplicatedJob": {"MaxConcurrent": 2, "TotalCompletions": 7}}, False))
     eq(doc["JobStatus"]["JobIteration"], {}, "the first run")
@@ -110,8 +110,8 @@ def test_20_of_them_although_a_node_loses_its_power(s):
             w1.wait_ready(60 * st.SLOW)
     eq(sorted(t.get("Slot", 0) for t in completed(s, "twenty")), list(range(20)), "each slot is complete once")
     eq([t for t in completed(s, "twenty") if t["ID"] in lost], [], "what was lost with the node")
-    eq(row(s, "twenty"), ("replicated job", "0/4 (20/20 completed)"))
     s.cluster.wait_nodes(3, 60 * st.SLOW)
+    st.settles(lambda: row(s, "twenty"), ("replicated job", "0/4 (20/20 completed)"), "service ls")
     # the node is back, and says what it knows: nothing changes
     st.settles(lambda: sorted({t["Status"]["State"] in ("complete", "failed", "shutdown", "orphaned", "rejected") for t in s.tasks("twenty")}), [True],
                "nothing of it runs")
