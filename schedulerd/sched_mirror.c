@@ -414,7 +414,8 @@ static void note_enforce(struct sched *s, struct sched_node *n)
 static void adopt_node(struct sched *s, struct sched_node *n, const struct view_node *v)
 {
     struct sched_pack k = { 0 };
-    bool was_present = n->present, was_ready = n->present && n->ready;
+    bool was_present = n->present, was_ready = n->present && n->ready, stocked = n->nstock != 0;
+    int64_t cpu = n->cpu, memory = n->memory;
     pack_node(&k, v, &n->view);
     k = (struct sched_pack){ malloc(k.n + 1), 0 };
     CHECK(k.p != NULL);
@@ -435,7 +436,8 @@ static void adopt_node(struct sched *s, struct sched_node *n, const struct view_
     s->epoch += !same;
     if (!same || was_ready != n->ready)
         look_at_all_balances(s);
-    note_freed(s, n);
+    if (!same || was_ready != n->ready || cpu != n->cpu || memory != n->memory || stocked || n->nstock)
+        note_freed(s, n); /* else it is something that nobody here looks at, such as its liveness */
 }
 
 static void drop_unused_node(struct sched *s, struct sched_node *n)
@@ -699,6 +701,7 @@ static void count_port(struct sched_node *n, unsigned port, int by)
 
 void sched_hold(struct sched *s, struct sched_node *n, const struct sched_spec *spec, int sign)
 {
+    CHECK(n != NULL);
     n->used_cpu += sign * spec->cpu;
     n->used_memory += sign * spec->memory;
     stock_add(n, spec->class, sign);
@@ -749,10 +752,12 @@ static void uncount(struct sched *s, struct sched_task *t)
     struct sched_service *svc = t->service;
     svc->running -= runs(t);
     if (t->holds) {
+        CHECK(t->node != NULL);
         claim(s, t, t->node, false);
         sched_hold(s, t->node, t->spec, -1);
     }
     if (t->active) {
+        CHECK(t->node != NULL);
         t->node->active--;
         svc->active--;
         count_task(&svc->counts, t->node->number, -1);
@@ -924,6 +929,7 @@ struct list sched_give(struct sched *s, struct sched_task *t, struct arena *a)
     size_t room = 0;
     if (c->nkinds == 0)
         return l;
+    CHECK(t->node != NULL);
     for (unsigned i = 0; i < c->nkinds; i++) {
         const struct sched_stock *st = stock_of(t->node, c->kinds[i].name);
         room += st && st->ids[0].p ? (size_t)c->kinds[i].amount : 1;
