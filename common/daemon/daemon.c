@@ -27,6 +27,7 @@ DEFINE_CLEANUP(FILE *, fclose)
 #define TIDY_BYTES (256u << 10) /* of free memory in the heap: not worth a call below */
 #define TIDY_FIRST_MS 10000u
 #define TIDY_EVERY_MS 300000u
+#define TIDY_BURST_MS 5000u
 
 static struct {
     const struct daemon_spec *spec;
@@ -371,6 +372,12 @@ static void tidy(void *arg)
         unmap_unused();
     started = true;
     timer_arm(self.tidy, clock_mono().ms + TIDY_EVERY_MS);
+}
+
+void daemon_burst(void)
+{
+    if (self.tidy)
+        timer_arm(self.tidy, clock_mono().ms + TIDY_BURST_MS);
 }
 
 /* What starting needed, and later a burst, lies in holes of the heap until the system has it again. */

@@ -54,6 +54,9 @@ void daemon_exit(int code);         /* leaves the loop; for fatal findings at ru
 /* daemon_busy - from within what takes long, while starting or in the loop (to read a million objects): systemd hears
  * at most once a second that it is neither stuck in its start nor in its loop. Cheap. */
 void daemon_busy(void);
+/* daemon_burst - much memory is in use for a moment: what is free again some seconds later is given back then. Cheap.
+ */
+void daemon_burst(void);
 
 /* A timer that is armed for a moment and then fires once. Arming again moves it; ms in mono time; UINT64_MAX disarms.
  */

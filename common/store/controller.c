@@ -9,6 +9,7 @@
 
 #define TXN_TIMEOUT_MS 30000u
 #define PASS_ARENA_BYTES (512u << 20)
+#define BURST_CHANGES 2000u      /* told in one turn */
 #define RETRY_FIRST_NS 2000000ll /* 2 ms after a lost race: what won it is already visible */
 #define RETRY_LONGEST_NS 2000000000ll
 
@@ -110,6 +111,7 @@ static void tell_change(void *arg, uint64_t revision, enum kind kind, struct str
 static void reload(struct controller *c, struct store_snap *snap, const struct store_meta *m)
 {
     c->reloads++;
+    daemon_burst();
     c->ops->reload(c->arg, snap, m);
     c->want_pass = true;
 }
@@ -129,9 +131,12 @@ static void catch_up(struct controller *c, struct store_snap *snap, const struct
             struct store_snap *snap;
         } t = { c, snap };
         struct err e = ERR_INIT;
+        uint64_t before = c->changes;
         c->want_pass = true;
         if (store_changes(snap, c->since, tell_change, &t, &e) != 0)
             reload(c, snap, m);
+        if (c->changes - before > BURST_CHANGES)
+            daemon_burst();
     }
     c->since = m->revision;
     if (c->ops->seen)
