@@ -9,7 +9,7 @@
  * through Docker's API: SERVICES services with TASKS tasks in all, then an update of each of them, PARALLELISM (0: all)
  * tasks at a time; -o: each on an overlay network of its own; -d: no update. Measured: tasks a second until all run, as
  * the store says; CPU time of each daemon; memory a task over all daemons of a manager, the state map counted once; a
- * restart of raftd. -k keeps the daemons until a line comes on standard input.
+ * restart of raftd. -k stays for so many seconds after each measurement, to be looked at.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +41,7 @@
 
 #define MANAGERS_MAX 3u
 #define CALL_MS 120000u
+#define REST_S 8u       /* daemons give back what a burst needed after 5 s */
 #define REPORT_MAX 512u /* statuses in one report, as agentd's */
 
 static const char *const daemons[] = { "raftd",      "gatewayd",   "cad",         "orchestratord",
@@ -269,11 +270,25 @@ static void tell_cpu(const char *what, const struct usage *from, unsigned tasks)
     figure(name, all, "s", more);
 }
 
-/* tell_memory - a task in the store, of which an update leaves twice as many: its history. */
+static uint64_t stay_until_us;
+static bool stayed(void)
+{
+    return now_us() >= stay_until_us;
+}
+
+static void stay(unsigned seconds)
+{
+    stay_until_us = now_us() + seconds * 1000000ull;
+    run_until(stayed, seconds * 1000ull + 10000, "staying");
+}
+
+/* tell_memory - at rest, when the daemons have given back what the burst needed; of a task in the store, of which an
+ * update leaves twice as many: its history. */
 static void tell_memory(const char *what, const struct usage *from, size_t tasks)
 {
     struct usage u;
     char name[96], more[160];
+    stay(REST_S);
     usage_now(&u);
     const unsigned i = b.leader;
     double all = u.map[i] - from->map[i];
@@ -793,18 +808,6 @@ static void restart_raftd(const char *what, bool reboot)
     figure(what, (double)(now_us() - t0) / 1e6, "s", "\"note\":\"killed, until a barrier is answered\"");
 }
 
-static uint64_t stay_until_us;
-static bool stayed(void)
-{
-    return now_us() >= stay_until_us;
-}
-
-static void stay(void)
-{
-    stay_until_us = now_us() + b.keep * 1000000ull;
-    run_until(stayed, b.keep * 1000ull + 10000, "staying");
-}
-
 static void options(int argc, char **argv)
 {
     int c;
@@ -891,10 +894,10 @@ int main(int argc, char **argv)
     make_networks();
     usage_now(&empty);
     tell_memory("declare", &empty, measure("declare", 0));
-    stay();
+    stay(b.keep);
     if (!b.declare_only) {
         tell_memory("update", &empty, measure("update", 1));
-        stay();
+        stay(b.keep);
     }
     if (b.managers == 1) {
         restart_raftd("raftd_restart", false);
