@@ -23,6 +23,7 @@
 #define PAUSE_MIN_MS 20u
 #define PAUSE_MAX_MS 1000u
 #define PAGE 4096u
+#define TASK_BYTES_MAX (64u << 20) /* of all files of a task, each counted once more when it is a template */
 
 /* Memory that is neither swapped nor dumped, and wiped before it goes. */
 struct safe {
@@ -43,6 +44,7 @@ struct job {
     files_done_fn *done;
     struct payload *v;
     size_t n, at; /* at: the first that is not there yet */
+    size_t bytes;
     struct box_key key;
     struct timer *timer;
     uint64_t pause_ms;
@@ -304,6 +306,10 @@ static int fill(struct job *j, struct content *v, size_t n, size_t *ret_bytes, s
             if (expand_one(j, p, &v[i].own, e) < 0)
                 return -e->code;
             v[i].text = (struct str){ v[i].own.p, v[i].own.n };
+            j->bytes += v[i].own.n;
+            if (j->bytes > TASK_BYTES_MAX)
+                return err_set(e, ERR_TOO_BIG, "the expanded secrets and configs of a task may have %u MiB at most",
+                               TASK_BYTES_MAX >> 20);
         }
         *ret_bytes += (v[i].text.n / PAGE + 2) * PAGE;
     }
@@ -389,6 +395,10 @@ static void again(struct job *j)
 static int take(struct job *j, const struct disp_payload_reply *rep, struct err *e)
 {
     struct payload *p = &j->v[j->at];
+    j->bytes += rep->Box.n;
+    if (j->bytes > TASK_BYTES_MAX)
+        return err_set(e, ERR_TOO_BIG, "the secrets and configs of a task may have %u MiB at most",
+                       TASK_BYTES_MAX >> 20);
     if (rep->Box.n < BOX_OVERHEAD || !safe_new(&p->data, rep->Box.n))
         return err_set(e, ERR_NOMEM, "out of memory");
     if (box_open(&j->key, rep->Box, (uint8_t *)p->data.p, e) < 0) {

@@ -10,6 +10,8 @@
 #include "common/util/crypto.h"
 #include "dispatcherd/disp_pass.h"
 
+#define LOGGED 100u /* refusals that are logged; later one in so many */
+
 DEFINE_CLEANUP(struct store_snap *, store_end)
 
 static struct str text(struct str doc, const char *path)
@@ -103,8 +105,9 @@ int disp_payload(struct disp_keeper *k, const struct disp_payload *q, struct str
     if (r < 0)
         return r;
     if (!may_have(snap, q, owner, secret)) {
-        log_warn("node=" STR_FMT " task=" STR_FMT ": refused " STR_FMT " " STR_FMT, STR_ARG(owner), STR_ARG(q->TaskID),
-                 STR_ARG(q->Kind), STR_ARG(q->ID));
+        if (k->refused < LOGGED || k->refused % LOGGED == 0) /* a node may ask as often as it likes */
+            log_warn("node=" STR_FMT " task=" STR_FMT ": refused " STR_FMT " " STR_FMT, STR_ARG(owner),
+                     STR_ARG(q->TaskID), STR_ARG(q->Kind), STR_ARG(q->ID));
         return err_set(e, ERR_DENIED, "no task of this node that is to run uses this " STR_FMT, STR_ARG(q->Kind));
     }
     if (store_get(snap, secret ? KIND_SECRET : KIND_CONFIG, q->ID, &doc) != 0)

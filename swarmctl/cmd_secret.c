@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #define CONTENT_MAX (1u << 20) /* a byte more than any daemon takes is enough to be told so */
 #define ROUNDS_MAX 3           /* services that came while others were updated are updated, too */
 #define RACES_MAX 10
+#define LOOK_MS 50
 
 struct noun {
     const char *word, *path, *refs, *id_key, *name_key; /* refs: below ContainerSpec */
@@ -403,22 +405,35 @@ static int put_service(struct rotation *x, const char *id, bool *again)
     return r;
 }
 
-/* settled - its tasks run with the new version; an update that was paused or rolled back has not taken it. */
+/* judge - 1: what became of the update; 0: it took it; -1: not over yet. */
+static int judge(struct rotation *x, json_t *service, const char *name)
+{
+    const char *state = jstr(service, "UpdateStatus.State"), *why = jstr(service, "UpdateStatus.Message");
+
+    if (uses(x, service) || strncmp(state, "rollback", 8) == 0)
+        return cli_fail(x->c, "service %s went back to what it was: %s", name, why);
+    if (strcmp(state, "paused") == 0)
+        return cli_fail(x->c, "the update of service %s is paused: %s", name, why);
+    if (strcmp(state, "updating") != 0)
+        return 0;
+    return wait_interrupted() ? cli_fail(x->c, "the update of service %s goes on", name) : -1;
+}
+
+/* settled - its tasks run with the new version, and the manager has watched them for as long as it should: an update
+ * that was paused or rolled back has not taken it. */
 static int settled(struct rotation *x, const char *id, const char *name)
 {
-    json_t *service = get_service_of(x->c, id);
-    const char *state = jstr(service, "UpdateStatus.State");
-    int r = 0;
+    int r = -1;
 
-    if (!service)
-        r = x->c->status == 404 ? 0 : cli_fail_api(x->c);
-    else if (uses(x, service) || strncmp(state, "rollback", 8) == 0)
-        r = cli_fail(x->c, "service %s went back to what it was: %s", name, jstr(service, "UpdateStatus.Message"));
-    else if (strcmp(state, "paused") == 0)
-        r = cli_fail(x->c, "the update of service %s is paused: %s", name, jstr(service, "UpdateStatus.Message"));
-    else if (strcmp(state, "updating") == 0)
-        r = cli_fail(x->c, "the update of service %s goes on", name);
-    json_decref(service);
+    while (r < 0) {
+        json_t *service = get_service_of(x->c, id);
+        if (!service)
+            return x->c->status == 404 ? 0 : cli_fail_api(x->c);
+        r = judge(x, service, name);
+        json_decref(service);
+        if (r < 0)
+            poll(NULL, 0, LOOK_MS); /* the API has nothing to wait on */
+    }
     return r;
 }
 

@@ -118,6 +118,11 @@ int wait_service(struct cli *c, const char *name, bool quiet)
     return next == CONVERGE_FAILED;
 }
 
+bool wait_interrupted(void)
+{
+    return interrupted != 0;
+}
+
 /* ---- what specs need from the daemon ---- */
 
 static int network_id(void *arg, const char *name, struct buf *id)

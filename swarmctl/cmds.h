@@ -50,3 +50,4 @@ json_t *newest_version(json_t *list, const char *name);
 
 /* wait_service - shows progress until the service has converged. 0, or 1 with the user told. */
 int wait_service(struct cli *c, const char *name, bool quiet);
+bool wait_interrupted(void); /* the last wait was ended by the user */

@@ -341,7 +341,7 @@ def test_templates(s):
     why = "template: expansion:1:2: executing \"expansion\" at <.Foo>: can't evaluate field Foo in type *template.Context"
     for option, value, what in (("--hostname", "{{.Foo}}", "hostname failed: "), ("--env", "X={{.Foo}}", "env failed: expanding env \"X={{.Foo}}\": "),
                                 ("--mount", "type=volume,source={{.Foo}},target=/x", "mounts failed: expanding mount source \"{{.Foo}}\": ")):
-        s.docker_fails("service", "create", "-d", option, value, "busybox:latest", say="rpc error: code = InvalidArgument desc = expanding " + what + why)
+        s.docker_fails("service", "create", "-d", "--no-resolve-image", option, value, "busybox:latest", say="rpc error: code = InvalidArgument desc = expanding " + what + why)
     put(s, "secret", "bad", "top-secret {{secret \"nope\"}}", "--template-driver", "golang")
     put(s, "secret", "worse", "zz {{top-secret", "--template-driver", "golang")
     put(s, "config", "badc", "{{.Foo}}", "--template-driver", "golang")
