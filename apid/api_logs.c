@@ -30,8 +30,10 @@ struct log_task {
     struct buf cursor, details;
     uint64_t rev; /* of the task when it was last polled */
     bool polling, ended, here;
-    bool over; /* by the store */
-    bool idle; /* nothing there yet: look again when the task changes */
+    bool asked; /* where its log ended when the client came is known, or on its way */
+    bool late;  /* it came after the client did */
+    bool over;  /* by the store */
+    bool idle;  /* nothing there yet: look again when the task changes */
     struct log_node *at;
     uint64_t scan; /* when it was last seen in the store */
 };
@@ -151,6 +153,7 @@ static void see_task(struct logs *l, struct store_snap *snap, struct str id, str
     }
     if (!(t = add_task(l, id, node, str_eq(node, this_node))))
         return;
+    t->late = l->scan > 1;
     t->rev = rev;
     t->over = is_over(doc);
     t->scan = l->scan;
@@ -316,7 +319,10 @@ static void poll_task(struct req *r, struct log_task *t, bool crowded)
     memcpy(p->task, t->id, sizeof p->task);
     in.TaskID = str_from(t->id);
     in.Cursor = buf_str(&t->cursor);
-    in.WaitMs = !l->follow ? 0 : crowded ? POLL_WAIT_CROWDED_MS : POLL_WAIT_MS;
+    in.WaitMs = !l->follow || (crowded && !t->asked) ? 0 : crowded ? POLL_WAIT_CROWDED_MS : POLL_WAIT_MS;
+    if (t->late) /* it began while somebody followed: there is no "last lines" of before */
+        in.Tail = -1;
+    t->asked = true;
     if (l->follow && l->want.Until) {
         int64_t left = (l->want.Until - clock_wall().ns) / 1000000 + 1;
         in.WaitMs = left < 1 ? 1 : (uint64_t)left < in.WaitMs ? (uint64_t)left : in.WaitMs;

@@ -15,10 +15,14 @@ from swarmtest import contains, eq  # noqa: E402
 
 SAY = "for i in $(seq 1 %d); do echo line $i; done; echo wrong >&2; sleep 1000"
 LATE = 60
+SHARED = "/run/logs-test"  # the same folder in all containers
+MOUNT = ("--mount", "type=bind,src=%s,dst=/shared" % SHARED)
 
 
 def setup(s):
     s.load("busybox")
+    for n in s.cluster.nodes():
+        n.sh("mkdir", "-p", SHARED)
 
 
 def everywhere(s, name, lines=5, *options):
@@ -190,6 +194,24 @@ def test_a_node_without_power(s):
         w2.wait_ready(60 * st.SLOW)
         s.cluster.wait_nodes(5, 60 * st.SLOW)
     s.remove("d")
+
+
+def test_many_tasks(s):
+    """More than are asked at the same time: all are read, and those who follow hear of each."""
+    s.create("many", "busybox:latest", "--replicas", "50", *MOUNT, args=("sh", "-c", "echo begins; until [ -e /shared/go ]; do sleep 1; done; echo goes on; sleep 1000"))
+    s.wait_running("many", 50, LATE)
+    st.settles(lambda: s.logs("many").count("begins"), 50, "all begin", LATE)
+    f = Follow(s, "many", "--raw")
+    try:
+        f.until(lambda text: text.count("begins") == 50, "what all have said")
+        for n in s.cluster.nodes():
+            n.sh("touch", SHARED + "/go")
+        f.until(lambda text: text.count("goes on") == 50, "all go on")
+    except st.Failure as e:
+        raise st.Failure("%s: %d begin, %d go on" % (e, f.text.count("begins"), f.text.count("goes on"))) from None
+    finally:
+        f.close()
+    s.remove("many")
 
 
 def test_many_lines(s):
