@@ -81,7 +81,7 @@ static int64_t attempt_end(const struct slot *s, const struct orch_task *t)
 static struct orch_task *attempt(const struct slot *s)
 {
     struct orch_task *found = NULL;
-    for (size_t i = since_change(s); i < s->n; i++) {
+    for (size_t i = s->tasks ? since_change(s) : s->n; i < s->n; i++) { /* a slot of this decision has no tasks yet */
         struct orch_task *t = &s->tasks[i];
         if (t->want != TASK_REMOVE && attempt_end(s, t) && (!found || attempt_end(s, t) < attempt_end(s, found)))
             found = t;
