@@ -21,8 +21,6 @@ MOUNT = ("--mount", "type=bind,src=%s,dst=/shared" % SHARED)
 
 def setup(s):
     s.load("busybox")
-    for n in s.cluster.nodes():
-        n.sh("mkdir", "-p", SHARED)
 
 
 def everywhere(s, name, lines=5, *options):
@@ -198,6 +196,8 @@ def test_a_node_without_power(s):
 
 def test_many_tasks(s):
     """More than are asked at the same time: all are read, and those who follow hear of each."""
+    for n in s.cluster.nodes():  # one of them has been off
+        n.sh("mkdir", "-p", SHARED)
     s.create("many", "busybox:latest", "--replicas", "50", *MOUNT, args=("sh", "-c", "echo begins; until [ -e /shared/go ]; do sleep 1; done; echo goes on; sleep 1000"))
     s.wait_running("many", 50, LATE)
     st.settles(lambda: s.logs("many").count("begins"), 50, "all begin", LATE)
