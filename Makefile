@@ -19,9 +19,7 @@ override CFLAGS += -std=gnu11 $(WARN) -fstack-protector-strong -fno-omit-frame-p
 # What is not called, and long tables of relocations, are left out: ten daemons have them in memory.
 LDFLAGS  += $(if $(SANITIZE),-fsanitize=$(SANITIZE),-Wl$(comma)--gc-sections$(comma)-z$(comma)pack-relative-relocs) \
             -Wl,-z,relro,-z,now -Wl,--as-needed
-# libmicrohttpd is linked statically, because of the libraries that the shared one brings (end of apid/api_http.c).
-PKGLIBS  := $(patsubst -lmicrohttpd,-l:libmicrohttpd.a,$(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null)) \
-            -lnng -lpthread
+PKGLIBS  := $(shell pkg-config --libs $(filter-out cmocka,$(PKGS)) 2>/dev/null) -lnng -lpthread
 
 DAEMONS  := raftd gatewayd cad orchestratord allocatord schedulerd dispatcherd agentd meshd apid
 TOOLS    := swarmctl
