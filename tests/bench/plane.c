@@ -776,7 +776,7 @@ static void make_networks(void)
     for (unsigned i = 0; b.overlay && i < b.services; i++) {
         snprintf(body, sizeof body,
                  "{\"Name\":\"net%u\",\"Driver\":\"overlay\",\"IPAM\":{\"Config\":[{\"Subnet\":\"10.%u.0.0/16\"}]}}", i,
-                 i);
+                 i + 1); /* 10.0.0.0/24 is the ingress network's */
         api(0, "POST", "/networks/create", body, 201, NULL, 0);
     }
 }
@@ -839,10 +839,10 @@ static void options(int argc, char **argv)
         else
             exit(2);
     }
-    if (!b.nodes || !b.services || b.tasks < b.services || (b.managers != 1 && b.managers != 3)) {
-        fprintf(
-            stderr,
-            "plane [-b BIN] [-n NODES] [-s SERVICES] [-t TASKS] [-m 1|3] [-p PARALLELISM] [-o] [-d] [-k SECONDS]\n");
+    if (!b.nodes || !b.services || b.tasks < b.services || (b.managers != 1 && b.managers != 3) ||
+        (b.overlay && b.services > 250)) {
+        fprintf(stderr, "plane [-b BIN] [-n NODES] [-s SERVICES, with -o at most 250] [-t TASKS] [-m 1|3] [-p "
+                        "PARALLELISM] [-o] [-d] [-k SECONDS]\n");
         exit(2);
     }
 }
