@@ -371,20 +371,19 @@ static void json_text(const char *doc, const char *key, char *ret, size_t size)
     ret[n] = 0;
 }
 
-static bool up(unsigned i)
+static unsigned waited_for;
+static bool up(void)
 {
     int status;
-    char *p = http(b.m[i].sock, "GET", "/_ping", "", &status);
+    char *p = http(b.m[waited_for].sock, "GET", "/_ping", "", &status);
     free(p);
     return status == 200;
 }
 
 static void wait_up(unsigned i)
 {
-    struct timespec pause = { 0, 20000000 };
-    for (uint64_t end = now_us() + 30000000; !up(i); nanosleep(&pause, NULL))
-        if (now_us() > end)
-            fail("apid", STR("does not answer"));
+    waited_for = i;
+    run_until(up, 30000, "apid");
 }
 
 static void make_swarm(void)
