@@ -705,8 +705,8 @@ static int pack_value(struct buf *out, struct mp_cursor *c, int depth)
 {
     const uint8_t *start = c->p;
     struct mp_val v;
-    if (depth > MP_DEPTH_MAX || mp_next(c, &v) < 0)
-        return -ERR_INVALID;
+    if (mp_next(c, &v) < 0 || ((v.type == MP_MAP || v.type == MP_ARRAY) && depth + 1 >= MP_DEPTH_MAX))
+        return -ERR_INVALID; /* as mp_skip() */
     int word = v.type == MP_STR && v.s.n > 2 ? word_of(v.s) : -1;
     if (word >= 0) {
         const uint8_t b[] = { WORD_HEAD, WORD_TYPE, (uint8_t)word };
