@@ -2,6 +2,8 @@
 #include "common/util/check.h"
 #include "common/util/cron.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct cron c;
