@@ -117,7 +117,7 @@ def search(node, needle, daemons=None, skip_files=()):
     """Everywhere on a node: disk, run folder, every process of ours."""
     needle = needle.encode()
     found = []
-    for d in daemons or node.info["daemons"]:
+    for d in () if st.SANITIZED else daemons or node.info["daemons"]:  # its shadow is terabytes, and it keeps what was freed
         pid = node.host_pid(d)
         if pid:
             found += ["%s: memory of %s: %s" % (node.name, d, x) for x in in_memory(pid, needle)]
