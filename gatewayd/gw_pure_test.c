@@ -281,8 +281,8 @@ static void test_authz_matrix(void **state)
 {
     static const char *const none[] = { "cad.root", "cad.issue" };
     static const char *const worker[] = {
-        "cad.root",           "cad.issue",          "dispatcherd.session", "dispatcherd.assignments",
-        "dispatcherd.status", "dispatcherd.network"
+        "cad.root",           "cad.issue",           "dispatcherd.session", "dispatcherd.assignments",
+        "dispatcherd.status", "dispatcherd.network", "dispatcherd.payload", "dispatcherd.usage"
     };
     static const char *const services[] = { "raftd",       "cad",  "orchestratord", "allocatord", "schedulerd",
                                             "dispatcherd", "apid", "gatewayd",      "agentd",     "meshd" };

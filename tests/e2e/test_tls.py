@@ -22,7 +22,7 @@ from swarmtest import contains, eq  # noqa: E402
 
 # What each kind of peer may ask, and which daemon of a manager must be asking. The rest of all operations is refused.
 NOBODY = {("cad", "root"): None, ("cad", "issue"): "gatewayd"}
-WORKER = {**NOBODY, **{("dispatcherd", op): "agentd" for op in ("session", "assignments", "status")}, ("dispatcherd", "network"): "meshd"}
+WORKER = {**NOBODY, **{("dispatcherd", op): "agentd" for op in ("session", "assignments", "status", "payload", "usage")}, ("dispatcherd", "network"): "meshd"}
 MANAGER = {**WORKER,
     ("cad", "rotate"): "apid", ("raftd", "member_add"): "raftd", ("raftd", "member_remove"): "raftd", ("raftd", "forward"): "raftd",
     ("raftd", "barrier"): "raftd", ("raftd", "members"): "raftd", ("raftd", "status"): "raftd", ("agentd", "logs"): "apid",
