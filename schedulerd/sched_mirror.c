@@ -6,6 +6,7 @@
 #define SCRATCH_BYTES (64u << 20)
 #define LOG_MIN 4096u
 #define FAILED_SPECS_MANY 1024u
+#define STOCK_MAX 1024u /* generic resources of a node; more are not looked at */
 
 void *sched_pack_room(struct sched_pack *k, size_t size)
 {
@@ -324,45 +325,67 @@ static struct sched_stock *stock_of(struct sched_node *n, struct str kind)
     return NULL;
 }
 
+static size_t stock_text(const struct view_generic *g)
+{
+    return g->NamedResourceSpec      ? g->NamedResourceSpec->Kind.n + g->NamedResourceSpec->Value.n
+           : g->DiscreteResourceSpec ? g->DiscreteResourceSpec->Kind.n
+                                     : 0;
+}
+
+/* stock_kind - the kind of one resource, made when it is new; NULL: there are things of that kind that have names, and
+ * this is an amount, or the other way round. dockerd refuses that, but a node may say anything; the first one counts.
+ */
+static struct sched_stock *stock_kind(struct sched_node *n, const struct view_generic *g, struct sched_pack *k)
+{
+    const struct view_named *named = g->NamedResourceSpec;
+    if (!named && !g->DiscreteResourceSpec)
+        return NULL;
+    struct str kind = named ? named->Kind : g->DiscreteResourceSpec->Kind;
+    struct sched_stock *st = stock_of(n, kind);
+    if (!st) {
+        st = &n->stock[n->nstock++];
+        *st = (struct sched_stock){ .name = sched_pack_str(k, kind), .named = named != NULL };
+    }
+    return st->named == (named != NULL) ? st : NULL;
+}
+
 /* take_stock - generic resources by kind: an amount, or things with names. In one block: kinds, ids, marks, text. */
 static void take_stock(struct sched_node *n, const struct list *l)
 {
     const struct view_generic *g = l->v;
-    size_t text = 0;
-    for (size_t i = 0; i < l->n; i++)
-        text += g[i].NamedResourceSpec      ? g[i].NamedResourceSpec->Kind.n + g[i].NamedResourceSpec->Value.n
-                : g[i].DiscreteResourceSpec ? g[i].DiscreteResourceSpec->Kind.n
-                                            : 0;
+    size_t many = l->n < STOCK_MAX ? l->n : STOCK_MAX, text = 0;
+    struct sched_stock *st;
+    for (size_t i = 0; i < many; i++)
+        text += stock_text(&g[i]);
     free(n->stock);
     n->stock = NULL;
     n->nstock = 0;
-    if (l->n == 0)
+    if (many == 0)
         return;
-    struct sched_stock *v = calloc(1, l->n * (sizeof *v + l->n * (sizeof(struct str) + 1)) + text);
-    CHECK(v != NULL);
-    struct str *ids = (struct str *)(v + l->n);
-    bool *taken = (bool *)(ids + l->n * l->n);
-    struct sched_pack k = { (char *)(taken + l->n * l->n), 0 };
-    n->stock = v;
-    for (size_t i = 0; i < l->n; i++) {
-        const struct view_named *named = g[i].NamedResourceSpec;
-        const struct view_discrete *discrete = g[i].DiscreteResourceSpec;
-        if (!named && !discrete)
+    n->stock = calloc(1, many * (sizeof *st + sizeof(struct str) + sizeof(bool)) + text);
+    CHECK(n->stock != NULL);
+    struct str *ids = (struct str *)(n->stock + many);
+    bool *taken = (bool *)(ids + many);
+    struct sched_pack k = { (char *)(taken + many), 0 };
+    for (size_t i = 0; i < many; i++) {
+        if (!(st = stock_kind(n, &g[i], &k)))
             continue;
-        struct str kind = named ? named->Kind : discrete->Kind;
-        struct sched_stock *st = stock_of(n, kind);
-        if (!st) {
-            st = &v[n->nstock];
-            *st = (struct sched_stock){ .name = sched_pack_str(&k, kind),
-                                        .ids = ids + n->nstock * l->n,
-                                        .taken = taken + n->nstock * l->n };
-            n->nstock++;
-        }
-        if (named)
-            st->ids[st->amount++] = sched_pack_str(&k, named->Value);
-        else if (!st->ids[0].p) /* dockerd refuses both of one kind */
-            st->amount += discrete->Value;
+        int64_t more = st->named ? 1 : g[i].DiscreteResourceSpec->Value;
+        if (more > 0 && __builtin_add_overflow(st->amount, more, &st->amount))
+            st->amount = INT64_MAX;
     }
+    for (st = n->stock; st < n->stock + n->nstock; st++) {
+        if (!st->named)
+            continue;
+        st->ids = ids;
+        st->taken = taken;
+        ids += st->amount;
+        taken += st->amount;
+        st->amount = 0; /* counted again, as they get their names */
+    }
+    for (size_t i = 0; i < many; i++)
+        if (g[i].NamedResourceSpec && (st = stock_kind(n, &g[i], &k)))
+            st->ids[st->amount++] = sched_pack_str(&k, g[i].NamedResourceSpec->Value);
 }
 
 static void stock_add(struct sched_node *n, const struct sched_class *c, int sign)
@@ -379,7 +402,7 @@ static void claim(struct sched *s, const struct sched_task *t, struct sched_node
     const struct sched_given *g = t->given ? table_get(&s->given, table_key(&s->tasks, t)) : NULL;
     for (size_t i = 0; g && i < g->n; i++) {
         struct sched_stock *st = stock_of(n, g->v[i].type);
-        for (int64_t k = 0; st && k < st->amount && st->ids[0].p; k++)
+        for (int64_t k = 0; st && st->named && k < st->amount; k++)
             if (str_eq(st->ids[k], g->v[i].name))
                 st->taken[k] = taken;
     }
@@ -932,16 +955,16 @@ struct list sched_give(struct sched *s, struct sched_task *t, struct arena *a)
     CHECK(t->node != NULL);
     for (unsigned i = 0; i < c->nkinds; i++) {
         const struct sched_stock *st = stock_of(t->node, c->kinds[i].name);
-        room += st && st->ids[0].p ? (size_t)c->kinds[i].amount : 1;
+        room += st && st->named ? (size_t)c->kinds[i].amount : 1;
     }
     l.v = arena_array(a, room, sizeof(struct view_generic));
     for (unsigned i = 0; i < c->nkinds; i++) {
         const struct sched_stock *st = stock_of(t->node, c->kinds[i].name);
         int64_t want = c->kinds[i].amount;
         struct view_discrete d = { c->kinds[i].name, want };
-        if (!st || !st->ids[0].p)
+        if (!st || !st->named)
             add_generic(a, &l, &(struct view_generic){ .DiscreteResourceSpec = &d });
-        for (int64_t k = 0; st && st->ids[0].p && k < st->amount && want > 0; k++) {
+        for (int64_t k = 0; st && st->named && k < st->amount && want > 0; k++) {
             struct view_named named = { c->kinds[i].name, st->ids[k] };
             if (st->taken[k])
                 continue;

@@ -61,6 +61,7 @@ struct sched_kind { /* of generic resource: what is asked for */
 struct sched_stock { /* of generic resource: what a node has */
     struct str name;
     int64_t amount, used;
+    bool named;
     struct str *ids; /* of a named one: amount of them */
     bool *taken;
 };
