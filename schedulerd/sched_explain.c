@@ -111,7 +111,7 @@ void sched_explain(struct sched *s, struct str task, int64_t now_ns, struct buf 
     put_task(s, t, out);
     put_needs(t->spec, out);
     /* a task that has its place is told about as if it had not: its own node may be full with it */
-    struct sched_node *n = t->waiting || !t->node->present ? NULL : t->node;
+    struct sched_node *n = t->waiting || !t->node || !t->node->present ? NULL : t->node;
     enum task_state state = t->state, desired = t->desired;
     bool freed = s->freed;
     if (n)

@@ -1,6 +1,5 @@
 /* sched_filter.c - the pipeline: each filter says whether a node can take one more task of a spec. */
 #include <stdio.h>
-#include <strings.h>
 
 #include "schedulerd/sched_priv.h"
 
@@ -66,26 +65,9 @@ bool sched_meets_constraints(const struct sched_class *c, const struct sched_nod
     return true;
 }
 
-static struct str architecture(struct str s)
-{
-    return str_is(s, "x86_64") ? STR("amd64") : str_is(s, "aarch64") ? STR("arm64") : s;
-}
-
-static bool same_word(struct str a, struct str b)
-{
-    return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
-}
-
 static bool has_platform(const struct sched_class *c, const struct sched_node *n)
 {
-    const struct view_platform *have = &n->view.Description.Platform;
-    for (unsigned i = 0; i < c->nplatforms; i++) {
-        const struct view_platform *p = &c->platforms[i];
-        if ((p->OS.n == 0 || same_word(p->OS, have->OS)) &&
-            (p->Architecture.n == 0 || same_word(architecture(p->Architecture), architecture(have->Architecture))))
-            return true;
-    }
-    return c->nplatforms == 0;
+    return platform_match(&(struct list){ .v = c->platforms, .n = c->nplatforms }, &n->view);
 }
 
 static bool has_ports(const struct sched_class *c, const struct sched_node *n)
@@ -169,8 +151,8 @@ const char *sched_reason(const struct sched *s, const struct sched_spec *spec, c
     unsigned counts[SCHED_FILTER_COUNT + 1] = { 0 };
     char text[1024];
     size_t at = 0;
-    for (size_t i = 0; i < s->nat; i++)
-        if (s->at[i] && s->at[i]->present && (!only || only == s->at[i]))
+    for (size_t i = only ? only->number : 0, end = only ? i + 1 : s->nat; i < end; i++)
+        if (s->at[i] && s->at[i]->present)
             counts[sched_filter_node(spec, svc, s->at[i])]++;
     for (bool first = true;; first = false) {
         enum sched_filter most = SCHED_FILTER_COUNT;

@@ -172,17 +172,17 @@ static bool is_least(const struct sched *s, const struct sched_service *svc)
 size_t sched_preempt(struct sched *s, struct sched_task *t, struct arena *a, struct sched_victims *out)
 {
     struct sched_node *node = NULL;
-    size_t n, looked = 0;
+    size_t n = 0, looked = 0;
     if (is_least(s, t->service) || t->spec->hopeless == s->changes)
         return 0;
     arena_reset(&s->scratch);
     struct plan *best = arena_alloc(&s->scratch, sizeof *best), *one = arena_alloc(&s->scratch, sizeof *one);
     CHECK(best != NULL && one != NULL);
-    const unsigned *numbers = sched_pool_nodes(s, t->spec->class, &n);
+    const unsigned *numbers = t->node ? &t->node->number : sched_pool_nodes(s, t->spec->class, &n);
+    if (t->node) /* of a global service, which may have as many tasks as there are nodes */
+        n = t->node->present && sched_can_ever(t->spec->class, t->node);
     for (size_t i = 0; i < n; i++) {
         struct sched_node *x = s->at[numbers[i]];
-        if (t->node && t->node != x)
-            continue;
         looked++;
         if (!plan_node(one, t, x) || (node && !better(one, best)))
             continue;

@@ -179,7 +179,7 @@ static void set_tasks(struct sched_pool *p, unsigned which, unsigned tasks)
 /* An index of a constraint's key: prints of values and the nodes that have them. */
 struct sched_index {
     uint64_t epoch;
-    bool asked, built;
+    bool built;
     size_t n;
     struct entry {
         uint64_t print;
