@@ -157,6 +157,11 @@ static inline bool orch_is_job(const struct orch_service *s)
     return s->mode == ORCH_REPLICATED_JOB || s->mode == ORCH_GLOBAL_JOB;
 }
 
+static inline bool orch_is_global(const struct orch_service *s)
+{
+    return s->mode == ORCH_GLOBAL || s->mode == ORCH_GLOBAL_JOB;
+}
+
 enum orch_update orch_update_parse(struct str state);
 const char *orch_update_name(enum orch_update u); /* "" for ORCH_UPDATE_NONE */
 /* orch_update_message - for people, as Docker words it. */

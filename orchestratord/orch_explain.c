@@ -59,8 +59,7 @@ static void put_task(struct buf *b, const struct orch_task *t)
 
 static bool same_slot(const struct orch_account *a, const struct orch_task *x, const struct orch_task *y)
 {
-    bool global = a->svc->mode == ORCH_GLOBAL || a->svc->mode == ORCH_GLOBAL_JOB;
-    return global ? str_eq(x->node_id, y->node_id) : x->slot == y->slot;
+    return orch_is_global(a->svc) ? str_eq(x->node_id, y->node_id) : x->slot == y->slot;
 }
 
 static const struct orch_task *task_of(const struct orch_account *a)
@@ -74,8 +73,8 @@ static const struct orch_task *task_of(const struct orch_account *a)
 static void put_slots(const struct orch_account *a, struct buf *b)
 {
     const struct orch_task *only = task_of(a);
-    size_t left = 0, listed = 0, boring = a->n > ORCH_EXPLAIN_MAX;
-    bool first = true;
+    size_t left = 0, listed = 0;
+    bool first = true, boring = a->n > ORCH_EXPLAIN_MAX;
     buf_puts(b, ",\"slots\":[");
     for (size_t i = 0, j; i < a->n; i = j) {
         const struct orch_task *t = &a->tasks[i];
@@ -133,7 +132,7 @@ void orch_explain(const struct orch_account *a, struct buf *b)
         buf_printf(b, ",\"replicas\":%" PRIu64, svc->replicas);
     for (size_t i = 0; i < svc->nplaces; i++)
         open += svc->places[i].open;
-    if (svc->mode == ORCH_GLOBAL || svc->mode == ORCH_GLOBAL_JOB)
+    if (orch_is_global(svc))
         buf_printf(b, ",\"places\":%zu,\"places_open\":%zu", svc->nplaces, open);
     if (a->update_message.n) {
         buf_printf(b, ",\"update\":{\"state\":\"%s\"", orch_update_name(svc->update));

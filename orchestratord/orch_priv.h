@@ -37,9 +37,11 @@ static inline int64_t sooner(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static inline bool orch_is_global(const struct orch_service *s)
+/* after - so long after a time, or never: users may ask for any duration. */
+static inline int64_t after(int64_t at, int64_t ns)
 {
-    return s->mode == ORCH_GLOBAL || s->mode == ORCH_GLOBAL_JOB;
+    int64_t sum;
+    return __builtin_add_overflow(at, ns, &sum) ? ORCH_NEVER : sum;
 }
 
 /* orch_live - it is to run, and has not done its job. It may have ended all the same, and not been replaced yet. */

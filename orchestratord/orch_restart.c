@@ -97,7 +97,7 @@ static void restart_task(struct pass *p, struct slot *s, struct orch_task *t)
     c->replaces = t->id;
     c->start_ns = later(dead ? t->status_ns : p->now, 0);
     if (dead) /* what only has to move does not wait; Docker lets it when the node is down */
-        c->start_ns += restart_delay(t->restart.delay_ns, c->restarts);
+        c->start_ns = after(c->start_ns, restart_delay(t->restart.delay_ns, c->restarts));
     if (c->start_ns > p->now || orch_slot_stopping(s)) {
         c->desired = TASK_READY;
         if (c->start_ns > p->now)
@@ -113,7 +113,7 @@ static int64_t stopping_until(const struct slot *s, const struct orch_task *t)
     for (size_t i = 0; i < s->n; i++) {
         const struct orch_task *o = &s->tasks[i];
         if (o != t && !orch_live(o) && (o->want != TASK_REMOVE || str_eq(o->id, t->replaces)) && orch_holds_slot(o))
-            until = later(until, later(t->created_ns, t->start_ns) + ORCH_STOP_WAIT_NS + o->grace_ns);
+            until = later(until, after(after(later(t->created_ns, t->start_ns), ORCH_STOP_WAIT_NS), o->grace_ns));
     }
     return until;
 }

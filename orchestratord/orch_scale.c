@@ -5,7 +5,7 @@
 
 #include "common/util/check.h"
 
-/* occupied - it has a live task, or its last one has ended for good (a job well done, or out of attempts). */
+/* orch_occupied - it has a live task, or its last one has ended for good (a job well done, or out of attempts). */
 bool orch_occupied(const struct pass *p, const struct slot *s)
 {
     const struct orch_task *t = orch_newest(s);
@@ -14,7 +14,7 @@ bool orch_occupied(const struct pass *p, const struct slot *s)
     return t && p->svc->update != ORCH_UPDATE_ROLLBACK && !orch_should_restart(p, s, t);
 }
 
-static void orch_remove_slot(struct pass *p, struct slot *s)
+static void remove_slot(struct pass *p, struct slot *s)
 {
     s->keep = false;
     for (size_t i = 0; i < s->n; i++)
@@ -88,7 +88,7 @@ static void scale_down(struct pass *p, size_t occupied_slots, struct arena *a)
     }
     qsort(v, n, sizeof *v, by_ordinal);
     for (size_t i = p->svc->replicas; i < n; i++)
-        orch_remove_slot(p, v[i]);
+        remove_slot(p, v[i]);
 }
 
 /* scale_up - the lowest free slot numbers from 1; a dead slot that gets a task again keeps its history. The slots are
@@ -126,5 +126,5 @@ void orch_scale(struct pass *p, struct arena *a)
     p->out->more = p->svc->replicas > n && p->svc->replicas - n > ORCH_CREATE_MAX;
     for (size_t i = 0; i < p->nslots; i++)
         if (!p->slots[i].keep)
-            orch_remove_slot(p, &p->slots[i]);
+            remove_slot(p, &p->slots[i]);
 }

@@ -13,7 +13,6 @@ bool orch_ended_itself(const struct orch_task *t)
     return t->state == TASK_COMPLETE || t->state == TASK_FAILED || t->state == TASK_REJECTED;
 }
 
-/* stopped - no container of it runs any more, or none ever will. */
 bool orch_stopped(const struct orch_task *t)
 {
     return t->state > TASK_RUNNING || (t->state < TASK_ASSIGNED && t->want > TASK_COMPLETE);
@@ -71,7 +70,6 @@ bool orch_slot_stopping(const struct slot *s)
     return false;
 }
 
-/* newest - the youngest task that is not being removed; NULL if there is none. */
 struct orch_task *orch_newest(const struct slot *s)
 {
     for (size_t i = s->n; i-- > 0;)
@@ -80,7 +78,6 @@ struct orch_task *orch_newest(const struct slot *s)
     return NULL;
 }
 
-/* clean_task - the live task with the current spec that is furthest on. */
 struct orch_task *orch_clean_task(const struct slot *s)
 {
     struct orch_task *best = NULL;

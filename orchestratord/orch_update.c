@@ -14,8 +14,8 @@
 
 #include "common/util/check.h"
 
-/* stop_doubles - a daemon that was killed may have left a transaction on its way to raftd, and its successor decided
- * without it: then a slot has two tasks of the current spec. The one that is furthest on stays. */
+/* orch_stop_doubles - a daemon that was killed may have left a transaction on its way to raftd, and its successor
+ * decided without it: then a slot has two tasks of the current spec. The one that is furthest on stays. */
 void orch_stop_doubles(struct slot *s)
 {
     const struct orch_task *clean = orch_clean_task(s);
@@ -38,7 +38,7 @@ static bool is_paused(const struct pass *p)
 static int64_t monitor(const struct pass *p)
 {
     const struct orch_service *s = p->svc;
-    return s->monitor_ns > s->update_delay_ns ? s->monitor_ns : s->update_delay_ns + 1000000000ll;
+    return s->monitor_ns > s->update_delay_ns ? s->monitor_ns : after(s->update_delay_ns, 1000000000ll);
 }
 
 static size_t count_others(const struct slot *s, const struct orch_task *clean)
@@ -127,9 +127,9 @@ static enum progress slot_progress(struct pass *p, const struct slot *s)
     const struct orch_task *clean = orch_clean_task(s);
     int64_t done = slot_done(p, s);
     if (done) {
-        if (done + p->svc->update_delay_ns <= p->now)
+        if (after(done, p->svc->update_delay_ns) <= p->now)
             return SLOT_IDLE;
-        orch_look_again(p, done + p->svc->update_delay_ns);
+        orch_look_again(p, after(done, p->svc->update_delay_ns));
         return SLOT_DELAY;
     }
     if (!clean && !s->create)
@@ -181,7 +181,7 @@ static void replace_slot(struct pass *p, struct slot *s)
 static bool has_failed(const struct pass *p, const struct orch_task *t)
 {
     if (!t->current || t->desired > TASK_RUNNING || t->want <= TASK_RUNNING || t->want == TASK_REMOVE ||
-        t->state <= TASK_RUNNING)
+        !orch_ended_itself(t))
         return false;
     return t->running_ns == 0 || t->status_ns - t->running_ns <= monitor(p);
 }
@@ -192,7 +192,7 @@ static const struct orch_task *fail_stuck(struct pass *p, struct slot *s)
     struct orch_task *t = orch_clean_task(s);
     if (!t || t->state >= TASK_RUNNING || t->want < TASK_RUNNING || s->create || p->svc->progress_ns <= 0)
         return NULL;
-    int64_t due = later(t->created_ns, t->start_ns) + p->svc->progress_ns;
+    int64_t due = after(later(t->created_ns, t->start_ns), p->svc->progress_ns);
     if (t->node_id.n) /* it may run already */
         due = later(due, p->svc->reports_ns + ORCH_HEAR_NS);
     if (due > p->now) {
@@ -206,7 +206,7 @@ static const struct orch_task *fail_stuck(struct pass *p, struct slot *s)
         c->restarts = t->restarts + 1;
         c->attempts = t->attempts + 1;
         c->replaces = t->id;
-        c->start_ns = p->now + t->restart.delay_ns;
+        c->start_ns = after(p->now, t->restart.delay_ns);
         c->desired = TASK_READY;
         orch_look_again(p, c->start_ns);
     }
@@ -326,8 +326,8 @@ static enum orch_update verdict(struct pass *p, const struct tally *t)
         return ORCH_UPDATE_UPDATING;
     if (t->dirty || t->starting || !in_phase(p))
         return u;
-    if (t->last_ns + monitor(p) > p->now) {
-        orch_look_again(p, t->last_ns + monitor(p));
+    if (after(t->last_ns, monitor(p)) > p->now) {
+        orch_look_again(p, after(t->last_ns, monitor(p)));
         return u;
     }
     return u == ORCH_UPDATE_UPDATING ? ORCH_UPDATE_COMPLETED : ORCH_UPDATE_ROLLBACK_COMPLETED;
