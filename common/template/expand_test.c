@@ -41,6 +41,7 @@ static const struct {
     { "{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "a-b=x;tier=gold;" },
     { "{{with .Service.Labels.tier}}[{{.}}]{{end}}", "[gold]" },
     { "{{join \"-\" .Service.Name .Task.Slot}} {{printf \"%s\" .Task.Slot}}", "web-2 2" },
+    { "{{printf \"%.2s|%.0s|%.9s|%4.1s\" \"äöü\" .Service.Name .Node.ID \"é!\"}}", "äö||nid|   é" },
     { "{{.Bogus}}", "template: expansion:1:2: executing \"expansion\" at <.Bogus>: can't evaluate field Bogus in type "
                     "*template.Context" },
     { "a{{.Service.Bogus}}", "template: expansion:1:11: executing \"expansion\" at <.Service.Bogus>: can't evaluate "
@@ -139,6 +140,7 @@ static void test_bounds(void **state)
         "{{$x := \"aaaaaaaa\"}}{{range .Service.Labels}}{{$x = print $x $x}}{{end}}",
         "{{range .Service.Labels}}{{range $.Service.Labels}}{{range $.Service.Labels}}{{end}}{{end}}{{end}}",
         "{{range .Service.Labels}}{{range $.Service.Labels}}{{$.Service.Labels}}{{end}}{{end}}",
+        "{{range .Service.Labels}}{{range $.Service.Labels}}{{printf \"%.0s\" $.Service.Labels}}{{end}}{{end}}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct arena a;
@@ -153,6 +155,12 @@ static void test_bounds(void **state)
     for (int i = 0; i < 200000; i++)
         buf_puts(&long_text, "{{.}}");
     assert_true(expand_check(buf_str(&long_text), &e) < 0); /* too many actions */
+    buf_clear(&long_text);
+    buf_puts(&long_text, "{{printf `%.1s` `");
+    for (int i = 0; i < 900000; i++)
+        buf_putc(&long_text, 'a');
+    buf_puts(&long_text, "`}}");
+    assert_int_equal(expand_check(buf_str(&long_text), &e), 0); /* at once */
     buf_done(&long_text);
 }
 

@@ -351,18 +351,29 @@ static void put_number(struct buf *b, const struct verb *v, struct val a, bool *
     buf_puts(b, text);
 }
 
-static void put_verb(struct buf *b, const struct verb *v, struct val a)
+/* first_columns - at most so many characters of a text. */
+static struct str first_columns(struct str s, size_t most)
+{
+    size_t n = 0;
+
+    for (; n < s.n && most > 0; most--)
+        n += text_char_len(s, n);
+    return (struct str){ s.p, n };
+}
+
+/* put_verb - what is printed is work even if a precision cuts it off. */
+static void put_verb(struct exec *ex, struct buf *b, const struct verb *v, struct val a)
 {
     struct buf text = TMPL_BUF;
     bool ok = true;
 
     val_print(&text, a);
+    ex->steps += (unsigned)(text.n / TMPL_STEP_BYTES);
     if (v->verb == 'v' || (v->verb == 's' && !json_is_number(a.j) && !json_is_boolean(a.j)) ||
         (v->verb == 't' && json_is_boolean(a.j))) {
         struct str s = buf_str(&text);
         if (v->verb == 's' && v->precision >= 0)
-            for (int cols = 0; s.n > 0 && text_columns(s) > (size_t)v->precision && cols < 1 << 20; cols++)
-                s.n--;
+            s = first_columns(s, (size_t)v->precision);
         put_padded(b, v, s);
     } else if (v->verb == 'q' && json_is_string(a.j)) {
         struct buf q = TMPL_BUF;
@@ -405,7 +416,7 @@ FN(printf)
         else if (next >= n)
             buf_printf(&b, "%%!%c(MISSING)", v.verb);
         else
-            put_verb(&b, &v, a[next++]);
+            put_verb(ex, &b, &v, a[next++]);
     }
     for (unsigned i = next; i < n; i++) {
         buf_puts(&b, i == next ? "%!(EXTRA " : ", ");
