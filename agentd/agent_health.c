@@ -67,8 +67,13 @@ static void queue_drop(struct checked *c)
     c->queued = false;
 }
 
+/* A check that cannot begin gives its slot back in here: that is taken by the loop, however many such there are. */
 static void queue_run(void)
 {
+    static bool running;
+    if (running)
+        return;
+    running = true;
     while (queue_head && slots < agent_conf.health_starts_max) {
         struct checked *c = queue_head;
         queue_drop(c);
@@ -76,6 +81,7 @@ static void queue_run(void)
         slots++;
         begin_check(c);
     }
+    running = false;
 }
 
 static void slot_drop(struct checked *c)
@@ -437,7 +443,8 @@ bool agent_health_begin(struct atask *t, bool back)
     next_check(c);
     if (back) {
         ctr_aside_kill(t->ag->oci, t->id);
-        c->due_ms = clock_mono().ms + part_of(c->due_ms - clock_mono().ms, t->id) + 1;
+        uint64_t now = clock_mono().ms;
+        c->due_ms = now + part_of(c->due_ms > now ? c->due_ms - now : 0, t->id) + 1;
         arm(c);
     }
     return true;

@@ -63,5 +63,5 @@ void health_done(struct health *h);
  */
 bool health_take(struct health *h, const struct health_conf *c, const struct health_result *r, int64_t age_ns);
 
-/* health_pause - from the end of a check (or the container's start) to the next one. */
+/* health_pause_ns - from the end of a check (or the container's start) to the next one. */
 int64_t health_pause_ns(const struct health *h, const struct health_conf *c, int64_t age_ns);
