@@ -100,6 +100,8 @@ void view_op_containers(struct agent *ag, struct rpc_call *c, const struct agent
                                                           .Slot = t->a.Slot,
                                                           .Spec = t->a.Spec };
         agent_health_view(t, &a, &v[rep.Containers.n - 1].Health);
+        if (req->ID.n == 0) /* 20 KiB each: a list of thousands would be larger than any answer may be */
+            v[rep.Containers.n - 1].Health.Log = (struct list){ 0 };
     }
     rep.Containers.v = v;
     if (v)

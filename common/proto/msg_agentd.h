@@ -94,7 +94,7 @@ struct agent_health_result {
 struct agent_health {
     struct str Status; /* "none", "starting", "healthy", "unhealthy" */
     uint64_t FailingStreak;
-    struct list Log; /* struct agent_health_result: the last ones */
+    struct list Log; /* struct agent_health_result: the last ones; only of a container that was asked for by ID */
     /* What is run, and when. */
     struct strs Test;
     int64_t Interval, Timeout, StartPeriod, StartInterval; /* ns */
