@@ -18,6 +18,7 @@
 #include "common/daemon/box.h"
 #include "common/util/check.h"
 #include "common/util/cleanup.h"
+#include "common/util/crypto.h"
 
 #define CALL_TIMEOUT_MS 5000u
 #define PAUSE_MIN_MS 20u
@@ -243,18 +244,30 @@ static bool find_config(void *arg, struct str target, struct str *ret)
     return find(arg, false, target, ret);
 }
 
+/* missing_target - "error calling secret: secret target X not found", when X stands in the template: one that was made
+ * of another secret's content is not to be repeated. */
+static const char *missing_target(const struct payload *p, const struct err *e)
+{
+    static const char tail[] = " not found";
+    const char *why = strstr(e->msg, ": error calling "), *x = why ? strstr(why, " target ") : NULL;
+    size_t n = x ? strlen(x += strlen(" target ")) : 0;
+    if (n < sizeof tail - 1 || strcmp(x + n - (sizeof tail - 1), tail) != 0)
+        return NULL;
+    return memmem(p->data.p, p->data.n, x, n - (sizeof tail - 1)) ? why : NULL;
+}
+
 /* tell_less - what is wrong with a secret's template, without a word of it: it is a secret, and the text goes into the
  * task's status. That a target does not exist, and where, may be said. */
-static void tell_less(struct err *e)
+static void tell_less(const struct payload *p, struct err *e)
 {
     static const char head[] = "template: expansion:"; /* then LINE: or LINE:COLUMN: */
     const char *at = strncmp(e->msg, head, sizeof head - 1) == 0 ? e->msg + sizeof head - 1 : "";
-    const char *missing = strstr(e->msg, ": error calling "), *why = ": it cannot be parsed";
+    const char *missing = missing_target(p, e), *why = ": it cannot be parsed";
     size_t n = strspn(at, "0123456789:");
     char text[300];
     while (n > 0 && at[n - 1] == ':')
         n--;
-    if (missing && strstr(missing, " target "))
+    if (missing)
         why = missing;
     else if (memchr(at, ':', n))
         why = ": this action cannot be evaluated";
@@ -279,8 +292,8 @@ static int expand_one(struct job *j, const struct payload *p, struct safe *ret, 
     ret->n = out.n;
     if (r == 0)
         return 0;
-    if (p->secret)
-        tell_less(e);
+    if (p->secret || (strstr(e->msg, " target ") && !missing_target(p, e)))
+        tell_less(p, e);
     safe_done(ret);
     return err_wrap(e, "failed to expand templated %s " STR_FMT, word(p->secret), STR_ARG(p->name));
 }
@@ -361,7 +374,7 @@ static struct job *job_free(struct job *j)
         safe_done(&j->v[i].data);
     free(j->v);
     timer_free(j->timer);
-    box_wipe(&j->key, sizeof j->key);
+    crypto_wipe(&j->key, sizeof j->key);
     free(j);
     return NULL;
 }

@@ -8,11 +8,6 @@
 _Static_assert(BOX_OVERHEAD == BOX_KEY + CRYPTO_TAG, "format");
 _Static_assert(BOX_KEY == CRYPTO_KEY, "X25519");
 
-void box_wipe(void *p, size_t n)
-{
-    crypto_wipe(p, n);
-}
-
 int box_key_new(struct box_key *ret, struct err *e)
 {
     random_bytes(ret->priv, sizeof ret->priv);

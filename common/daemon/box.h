@@ -15,7 +15,7 @@
 #define BOX_OVERHEAD 48u /* the sender's public key, and the tag */
 
 struct box_key {
-    uint8_t pub[BOX_KEY], priv[BOX_KEY]; /* cleanse it after use */
+    uint8_t pub[BOX_KEY], priv[BOX_KEY]; /* crypto_wipe() it after use */
 };
 
 int box_key_new(struct box_key *ret, struct err *e);
@@ -25,5 +25,3 @@ int box_seal(struct str content, struct str to, struct buf *out, struct err *e);
 
 /* box_open - @ret has room for box.n - BOX_OVERHEAD bytes. -ERR_CORRUPT when it is not for this key or was changed. */
 int box_open(const struct box_key *key, struct str box, uint8_t *ret, struct err *e);
-
-void box_wipe(void *p, size_t n);
