@@ -114,7 +114,6 @@ static struct change *change_new(struct req *r, const struct sort *s)
 {
     json_t *spec = api_body(r, s->spec);
 
-    r->body_is_secret = s->kind == KIND_SECRET;
     if (!spec)
         return NULL;
     struct change *c = calloc(1, sizeof *c);
@@ -236,6 +235,7 @@ static void create(struct req *r, const struct sort *s)
     struct store_snap *snap = NULL;
     struct err e = ERR_INIT;
 
+    r->body_is_secret = s->kind == KIND_SECRET;
     if (api_snap(r, &snap, NULL) < 0)
         return;
     store_end(snap);
@@ -384,6 +384,7 @@ static void update(struct req *r, const struct sort *s)
     uint64_t version;
     struct str id, doc;
 
+    r->body_is_secret = s->kind == KIND_SECRET;
     if (query_version(&r->query, s->word, &version, &e) < 0) {
         api_fail(r, &e);
         return;
