@@ -82,7 +82,6 @@ static int plan_copy(struct atask *t, int rootfs_fd, struct str target, const ch
     return 0;
 }
 
-/* unbind_subpaths - false when one is still mounted: then nothing below the task's folder may be removed. */
 bool run_unbind_subpaths(struct atask *t)
 {
     char name[16], path[512];

@@ -77,7 +77,7 @@ static void slot_release(struct atask *t)
     slots_run(t->ag);
 }
 
-/* rejected - no other try on this node can do better, so the text is the reason as it is */
+/* run_rejected - no other try on this node can do better, so the text is the reason as it is */
 void run_rejected(struct atask *t, const struct err *e)
 {
     t->run_no++;
@@ -233,7 +233,7 @@ static void ctr_spec_of(struct atask *t, const struct log_opts *lo, struct ctr_s
                               .stdin_open = c && c->OpenStdin };
 }
 
-/* start_go_on - called whenever one of the things a container needs is there */
+/* run_go_on - called whenever one of the things a container needs is there */
 void run_go_on(struct atask *t)
 {
     struct err e = ERR_INIT;

@@ -1,9 +1,9 @@
 /*
  * agent_usage.h - inside agentd: what tasks use, of services whose labels ask for it (common/object/autoscale.h).
  *
- * Every 5 s, while there are such tasks: CPU time and memory of their control groups, and the metric that the container
- * exposes, read over HTTP from inside its network namespace. A container that does not answer within a second, or says
- * more than 1 MiB, has no metric; nothing here waits for it.
+ * As often as usage_period says, while there are such tasks: CPU time and memory of their control groups, and the
+ * metric that the container exposes, read over HTTP from inside its network namespace. A container that does not answer
+ * within a second, or says more than 1 MiB, has no metric; nothing here waits for it.
  */
 #pragma once
 

@@ -160,8 +160,7 @@ struct disp_link_reply {
 };
 
 extern const struct field assignment_fields[], task_status_fields[], task_port_fields[];
-extern const struct op op_disp_session, op_disp_assignments, op_disp_status, op_disp_payload,
-    op_disp_secret_is, /* disp_payload -> disp_payload_reply (agentd) */
-    op_disp_usage,     /* disp_usage -> disp_usage_reply (agentd) */
-    op_disp_network,   /* disp_network -> disp_network_reply (meshd) */
-    op_disp_link;      /* disp_link -> disp_link_reply (gatewayd) */
+/* Asked by agentd; by apid (secret_is), meshd (network) and gatewayd (link). X takes struct disp_X, gives disp_X_reply.
+ */
+extern const struct op op_disp_session, op_disp_assignments, op_disp_status, op_disp_payload, op_disp_usage,
+    op_disp_secret_is, op_disp_network, op_disp_link;

@@ -1,5 +1,5 @@
 /*
- * controller.h - the loop that orchestratord, allocatord, schedulerd, dispatcherd and cad share (DESIGN §6).
+ * controller.h - the loop that orchestratord, allocatord, schedulerd, dispatcherd and cad share (docs/architecture.md).
  *
  * A turn: open a snapshot; not leader: stand by; else tell the ops what changed since the last turn (or `reload` after
  * a start, a new leadership or a gap), then let `pass` decide, and send what it put into the transaction. One
