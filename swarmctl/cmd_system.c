@@ -7,12 +7,12 @@
 #include "common/daemon/daemon.h" /* MICROSWARM_VERSION */
 #include "swarmctl/cmds.h"
 #include "swarmctl/conv.h"
+#include "swarmctl/format.h"
 #include "swarmctl/human.h"
 #include "swarmctl/info.h"
 #include "swarmctl/jpath.h"
 #include "swarmctl/output.h"
 #include "swarmctl/tabw.h"
-#include "swarmctl/format.h"
 
 static const struct flag events_flags[] = {
     { .name = "format", .type = &T_STRING, .help = FORMAT_INSPECT_HELP },

@@ -2,9 +2,9 @@
 
 #include <ctype.h>
 
+#include "swarmctl/format.h"
 #include "swarmctl/jpath.h"
 #include "swarmctl/tabw.h"
-#include "swarmctl/format.h"
 
 void row_text(json_t *row, const char *field, struct buf *b)
 {
