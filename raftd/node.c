@@ -537,6 +537,7 @@ int node_maps_replace(struct err *e)
     raft_log_state(node.log, &st);
     ops_backup_drop();
     snapshot_abandon();
+    apply_give_back();
     node.sm = sm_close(node.sm);
     int r = maps_open(raft_log_identity(node.log), &st, e);
     if (r < 0)
