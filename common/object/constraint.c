@@ -15,39 +15,48 @@ static struct str trim(struct str s)
     return s;
 }
 
-static bool key_ok(struct str k)
+/* swarmkit: ^(?i)[a-z_][a-z0-9\-_.]+$ */
+bool constraint_key_ok(struct str key)
 {
-    if (k.n < 2 || !(isalpha((unsigned char)k.p[0]) || k.p[0] == '_'))
-        return false;
-    for (size_t i = 1; i < k.n; i++)
-        if (!isalnum((unsigned char)k.p[i]) && !strchr("_-.", k.p[i]))
+    for (size_t i = 0; i < key.n; i++) {
+        unsigned char c = (unsigned char)key.p[i];
+        if (!(isalpha(c) || c == '_' || (i > 0 && (isdigit(c) || c == '-' || c == '.'))))
             return false;
-    return true;
+    }
+    return key.n >= 2;
 }
 
-static bool value_ok(struct str v)
+/* swarmkit: ^(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\\^\$\|\/]+$ */
+bool constraint_value_ok(struct str value)
 {
-    for (size_t i = 0; i < v.n; i++)
-        if (!isalnum((unsigned char)v.p[i]) && !isspace((unsigned char)v.p[i]) &&
-            (v.p[i] == 0 || !strchr(":-_.*()?+[]\\^$|/", v.p[i])))
+    for (size_t i = 0; i < value.n; i++) {
+        unsigned char c = (unsigned char)value.p[i];
+        if (!isalnum(c) && (c == 0 || !strchr(":-_ \t\n\r\f.*()?+[]\\^$|/", c)))
             return false;
-    return v.n > 0;
+    }
+    return value.n > 0;
+}
+
+bool constraint_split(struct str text, struct constraint *ret)
+{
+    const char *equal = text.n ? memmem(text.p, text.n, "==", 2) : NULL,
+               *op = equal || text.n == 0 ? equal : memmem(text.p, text.n, "!=", 2);
+    if (!op)
+        return false;
+    size_t at = (size_t)(op - text.p);
+    *ret = (struct constraint){ .key = trim((struct str){ text.p, at }),
+                                .value = trim((struct str){ op + 2, text.n - at - 2 }),
+                                .equal = equal != NULL };
+    return true;
 }
 
 bool constraint_parse(struct str text, struct constraint *ret)
 {
-    for (size_t i = 0; i + 1 < text.n; i++) {
-        if ((text.p[i] != '=' && text.p[i] != '!') || text.p[i + 1] != '=')
-            continue;
-        struct constraint c = { .key = trim((struct str){ text.p, i }),
-                                .value = trim((struct str){ text.p + i + 2, text.n - i - 2 }),
-                                .equal = text.p[i] == '=' };
-        if (!key_ok(c.key) || !value_ok(c.value))
-            return false;
-        *ret = c;
-        return true;
-    }
-    return false;
+    struct constraint c;
+    if (!constraint_split(text, &c) || !constraint_key_ok(c.key) || !constraint_value_ok(c.value))
+        return false;
+    *ret = c;
+    return true;
 }
 
 static bool same(struct str a, struct str b)

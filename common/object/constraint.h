@@ -8,6 +8,11 @@ struct constraint {
     bool equal;            /* ==, else != */
 };
 
+/* constraint_split - at == or, where there is none, at !=; the parts are not looked at. False without an operator. */
+bool constraint_split(struct str text, struct constraint *ret);
+bool constraint_key_ok(struct str key);
+bool constraint_value_ok(struct str value);
+
 /* constraint_parse - false when malformed. */
 bool constraint_parse(struct str text, struct constraint *ret);
 

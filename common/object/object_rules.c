@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "common/object/autoscale.h"
+#include "common/object/constraint.h"
 #include "common/object/object_priv.h"
 #include "common/object/views.h"
 #include "common/template/expand.h"
@@ -597,47 +598,15 @@ int obj_rules_update(json_t *obj, const char *path, struct err *e)
     return 0;
 }
 
-/* swarmkit: ^(?i)[a-z_][a-z0-9\-_.]+$ */
-static bool constraint_key_ok(struct str s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        if (!(isalpha(c) || c == '_' || (i > 0 && (isdigit(c) || c == '-' || c == '.'))))
-            return false;
-    }
-    return s.n >= 2;
-}
-
-/* swarmkit: ^(?i)[a-z0-9:\-_\s\.\*\(\)\?\+\[\]\\\^\$\|\/]+$ */
-static bool constraint_value_ok(struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if (!isalnum((unsigned char)s.p[i]) && strchr(":-_ \t\n\r\f.*()?+[]\\^$|/", s.p[i]) == NULL)
-            return false;
-    return s.n > 0;
-}
-
-static struct str trim(struct str s)
-{
-    while (s.n > 0 && isspace((unsigned char)s.p[0]))
-        s = (struct str){ s.p + 1, s.n - 1 };
-    while (s.n > 0 && isspace((unsigned char)s.p[s.n - 1]))
-        s.n--;
-    return s;
-}
-
 static int constraint_check(const char *s, struct err *e)
 {
-    const char *op = strstr(s, "==");
-    if (op == NULL)
-        op = strstr(s, "!=");
-    if (op == NULL)
+    struct constraint c;
+    if (!constraint_split(str_from(s), &c))
         return invalid(e, "constraint expected one operator from ==, !=");
-    struct str key = trim((struct str){ s, (size_t)(op - s) }), value = trim(str_from(op + 2));
-    if (!constraint_key_ok(key))
-        return err_set(e, ERR_INVALID, "key '%.*s' is invalid", (int)(key.n < 100 ? key.n : 100), key.p);
-    if (!constraint_value_ok(value))
-        return err_set(e, ERR_INVALID, "value '%.*s' is invalid", (int)(value.n < 100 ? value.n : 100), value.p);
+    if (!constraint_key_ok(c.key))
+        return err_set(e, ERR_INVALID, "key '%.*s' is invalid", (int)(c.key.n < 100 ? c.key.n : 100), c.key.p);
+    if (!constraint_value_ok(c.value))
+        return err_set(e, ERR_INVALID, "value '%.*s' is invalid", (int)(c.value.n < 100 ? c.value.n : 100), c.value.p);
     return 0;
 }
 
