@@ -34,13 +34,18 @@ struct val val_new(struct exec *ex, json_t *made)
     return (struct val){ .j = made };
 }
 
+void val_drop(struct buf *b)
+{
+    if (b->p)
+        explicit_bzero(b->p, b->cap);
+    buf_done(b);
+}
+
 struct val val_text(struct exec *ex, struct buf *b)
 {
     ex->overflow |= b->failed;
     json_t *s = json_stringn_nocheck(b->p ? b->p : "", b->n);
-    if (b->p)
-        explicit_bzero(b->p, b->cap);
-    buf_done(b);
+    val_drop(b);
     return val_new(ex, s);
 }
 
@@ -534,6 +539,18 @@ static int exec_list(struct exec *ex, const struct node *n, struct val dot)
     return 0;
 }
 
+/* drop_pool - its texts are nobody else's, and may be parts of secrets. */
+static void drop_pool(json_t *pool)
+{
+    json_t *made;
+    size_t i;
+
+    for_each (pool, i, made)
+        if (json_is_string(made))
+            explicit_bzero((char *)(uintptr_t)json_string_value(made), json_string_length(made));
+    json_decref(pool);
+}
+
 int tmpl_exec(const struct tmpl *t, json_t *data, enum tmpl_mode mode, void *arg, struct buf *out, struct err *e)
 {
     struct exec ex = { .t = t, .mode = mode, .arg = arg, .root = data, .out = out, .e = e, .pool = json_array() };
@@ -543,7 +560,7 @@ int tmpl_exec(const struct tmpl *t, json_t *data, enum tmpl_mode mode, void *arg
     ex.vars[ex.var_count++] = (struct var){ STR("$"), dot };
     printing = t->lang->hint;
     int r = exec_list(&ex, t->root, dot);
-    json_decref(ex.pool);
+    drop_pool(ex.pool);
     return r < 0 ? r : 0;
 }
 

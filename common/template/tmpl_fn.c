@@ -235,7 +235,7 @@ FN(html)
             buf_putc(&b, in.p[i]);
         }
     }
-    buf_done(&in);
+    val_drop(&in);
     *ret = val_text(ex, &b);
     return 0;
 }
@@ -254,7 +254,7 @@ FN(js)
         else
             buf_putc(&b, (char)c);
     }
-    buf_done(&in);
+    val_drop(&in);
     *ret = val_text(ex, &b);
     return 0;
 }
@@ -273,7 +273,7 @@ FN(urlquery)
         else
             buf_printf(&b, "%%%02X", c);
     }
-    buf_done(&in);
+    val_drop(&in);
     *ret = val_text(ex, &b);
     return 0;
 }
@@ -379,7 +379,7 @@ static void put_verb(struct exec *ex, struct buf *b, const struct verb *v, struc
         struct buf q = TMPL_BUF;
         go_quote(&q, buf_str(&text));
         put_padded(b, v, buf_str(&q));
-        buf_done(&q);
+        val_drop(&q);
     } else {
         put_number(b, v, a, &ok);
         if (!ok)
@@ -391,7 +391,7 @@ static void put_verb(struct exec *ex, struct buf *b, const struct verb *v, struc
                                               : "value",
                        buf_cstr(&text));
     }
-    buf_done(&text);
+    val_drop(&text);
 }
 
 FN(printf)

@@ -47,8 +47,9 @@ void *exec_arg(const struct exec *ex);
 enum tmpl_mode exec_mode(const struct exec *ex);
 int exec_fail(struct exec *ex, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-struct val val_new(struct exec *ex, json_t *made);   /* taken into the pool */
+struct val val_new(struct exec *ex, json_t *made);   /* taken into the pool; a text is wiped in the end */
 struct val val_text(struct exec *ex, struct buf *b); /* made of b, which is emptied */
+void val_drop(struct buf *b);                        /* a text on the way: wiped, as it may be part of a secret */
 struct str val_str(struct val v);
 int val_want_text(struct exec *ex, struct val v);
 int val_want_int(struct exec *ex, struct val v);
