@@ -555,6 +555,8 @@ void agent_stop(void)
     if (ag->db && store_changes(ag, &e) < 0)
         log_error("store: %s", e.msg);
     ag->logs = agent_logs_close(ag->logs);
+    for (struct atask *t = ag->tasks; t; t = t->next)
+        agent_health_end(t); /* all of them first: a slot that gets free must not begin another check */
     while (ag->tasks) {
         struct atask *t = ag->tasks;
         task_unlink(t);
