@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/print.h"
 
 #define PERIOD_MS 5000u
 #define SUSPECT_MS 1000u
@@ -312,16 +313,9 @@ enum disp_due disp_expire(struct disp *d, uint64_t now_ms, struct str *ret_node,
 
 /* ---- what nodes were told ---- */
 
-static uint64_t mix(uint64_t h, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
-    return (h ^ 0xff) * 0x100000001b3ull;
-}
-
 uint64_t disp_print(struct str desired, struct str taskspec, struct str ports)
 {
-    return mix(mix(mix(0xcbf29ce484222325ull, desired), taskspec), ports);
+    return print_mix(print_mix(print_mix(PRINT_NONE, desired), taskspec), ports);
 }
 
 static void heat(struct disp *d, struct disp_peer *p)

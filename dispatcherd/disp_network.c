@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/print.h"
 
 #define OLD_MAX 100000u
 #define LOOK_BACK                                                                                                      \
@@ -451,18 +452,10 @@ static struct dnet_net *net_of(struct disp_net *d, struct str id)
     return n;
 }
 
-static uint64_t mix(uint64_t h, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
-    return (h ^ 0xff) * 0x100000001b3ull;
-}
-
 static uint64_t mix_u64(uint64_t h, uint64_t v)
 {
-    return mix(h, (struct str){ (const char *)&v, sizeof v });
+    return print_mix(h, (struct str){ (const char *)&v, sizeof v });
 }
-#define PRINT 0xcbf29ce484222325ull
 
 static struct str raw(struct str doc, const char *path)
 {
@@ -516,7 +509,7 @@ void dnet_note_network(struct disp_net *d, struct str id, struct str doc)
         return;
     (void)mp_get_u64(doc, "State.VNI", &vni);
     (void)mp_get_bool(doc, "Spec.Ingress", &ingress);
-    print = mix_u64(mix(mix(PRINT, raw(doc, "Spec")), raw(doc, "IPAM")), vni);
+    print = mix_u64(print_mix(print_mix(PRINT_NONE, raw(doc, "Spec")), raw(doc, "IPAM")), vni);
     bool there = doc.n != 0 && vni != 0;
     if (there != n->there || (there && print != n->print))
         net_changed(d, n, doc);
@@ -565,9 +558,9 @@ static void place_add(struct disp_net *d, struct place **v, size_t *n, size_t *c
         i++;
     if (i == *n) {
         *v = grow(*v, *n, cap, sizeof **v);
-        (*v)[(*n)++] = (struct place){ at, PRINT };
+        (*v)[(*n)++] = (struct place){ at, PRINT_NONE };
     }
-    (*v)[i].print = mix((*v)[i].print, what);
+    (*v)[i].print = print_mix((*v)[i].print, what);
 }
 
 static bool each_raw(struct mp_cursor *c, size_t *left, struct str *ret)
@@ -673,7 +666,7 @@ void dnet_note_service(struct disp_net *d, struct str id, struct str doc)
         return;
     struct place *v = doc.n ? places_of(d, doc, &n) : NULL;
     for (size_t i = 0; i < n; i++)
-        v[i].print = mix(mix(v[i].print, name), mode);
+        v[i].print = print_mix(print_mix(v[i].print, name), mode);
     service_leave(d, s, v, n);
     for (size_t i = 0; i < n; i++)
         service_entry(d, s, id, &v[i], rev_of(doc));
@@ -830,7 +823,8 @@ void dnet_note_task(struct disp_net *d, struct str id, struct str doc, uint64_t 
     bool fresh = t == NULL;
     if (fresh)
         t = task_new(d, node, id, doc);
-    uint64_t print = mix_u64(mix(mix(PRINT, raw(doc, "NetworksAttachments")), raw(doc, "ServiceID")), state);
+    uint64_t print =
+        mix_u64(print_mix(print_mix(PRINT_NONE, raw(doc, "NetworksAttachments")), raw(doc, "ServiceID")), state);
     for (size_t i = 0; i < t->n; i++)
         if (t->on[i]->print != print) { /* NOLINT(clang-analyzer-core.NullDereference): i is below n */
             t->on[i]->print = print;
@@ -893,7 +887,8 @@ void dnet_note_node(struct disp_net *d, struct str id, struct str doc)
             node_gone(d, n);
         return;
     }
-    uint64_t print = mix(mix(mix(PRINT, node_addr(doc)), text(doc, "Description.Hostname")), text(doc, "BootID"));
+    uint64_t print = print_mix(print_mix(print_mix(PRINT_NONE, node_addr(doc)), text(doc, "Description.Hostname")),
+                               text(doc, "BootID"));
     n = table_put(&d->nodes, id, &fresh);
     if (fresh) {
         CHECK(str_copy(n->id, sizeof n->id, id));

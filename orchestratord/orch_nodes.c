@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/util/check.h"
+#include "common/util/print.h"
 
 void orch_nodes_init(struct orch_nodes *m)
 {
@@ -114,24 +115,17 @@ static struct view_node *copy_traits(const struct view_node *from, struct str id
     return to;
 }
 
-static uint64_t mix(uint64_t h, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
-    return (h ^ 0xff) * 0x100000001b3ull;
-}
-
 static uint64_t print_of(struct view_node v)
 {
     const struct strmap *maps[] = { &v.Spec.Labels, &v.Description.Engine.Labels };
     struct str *texts[TRAITS];
-    uint64_t h = 0xcbf29ce484222325ull;
+    uint64_t h = PRINT_NONE;
     texts_of(&v, texts);
     for (size_t i = 0; i < TRAITS; i++)
-        h = mix(h, *texts[i]);
+        h = print_mix(h, *texts[i]);
     for (size_t k = 0; k < 2; k++)
         for (size_t i = 0; i < maps[k]->n; i++)
-            h = mix(mix(h + k, maps[k]->v[i].key), maps[k]->v[i].val);
+            h = print_mix(print_mix(h + k, maps[k]->v[i].key), maps[k]->v[i].val);
     return h;
 }
 

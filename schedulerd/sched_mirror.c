@@ -27,10 +27,7 @@ struct str sched_pack_str(struct sched_pack *k, struct str s)
 
 uint64_t sched_print(struct str s)
 {
-    uint64_t h = 0xcbf29ce484222325ull;
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
-    return h;
+    return print_add(PRINT_NONE, s);
 }
 
 unsigned *sched_room_unsigned(unsigned *v, size_t n, size_t *cap)
@@ -257,24 +254,18 @@ static struct sched_node *node_of(struct sched *s, struct str id)
     return n;
 }
 
-static uint64_t mix(uint64_t h, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        h = (h ^ (unsigned char)s.p[i]) * 0x100000001b3ull;
-    return (h ^ 0xff) * 0x100000001b3ull;
-}
-
 static uint64_t traits_of(const struct view_node *v)
 {
     const struct strmap *labels[] = { &v->Spec.Labels, &v->Description.Engine.Labels };
     const struct view_plugin *p = v->Description.Engine.Plugins.v;
-    uint64_t h = mix(mix(mix(0xcbf29ce484222325ull, v->Description.Hostname), v->Spec.Role), v->Role);
-    h = mix(mix(mix(h, v->Description.Platform.OS), v->Description.Platform.Architecture), v->Status.Addr);
+    uint64_t h = print_mix(print_mix(print_mix(PRINT_NONE, v->Description.Hostname), v->Spec.Role), v->Role);
+    h = print_mix(print_mix(print_mix(h, v->Description.Platform.OS), v->Description.Platform.Architecture),
+                  v->Status.Addr);
     for (size_t k = 0; k < 2; k++)
         for (size_t i = 0; i < labels[k]->n; i++)
-            h = mix(mix(h + k, labels[k]->v[i].key), labels[k]->v[i].val);
+            h = print_mix(print_mix(h + k, labels[k]->v[i].key), labels[k]->v[i].val);
     for (size_t i = 0; i < v->Description.Engine.Plugins.n; i++)
-        h = mix(mix(h + 2, p[i].Type), p[i].Name);
+        h = print_mix(print_mix(h + 2, p[i].Type), p[i].Name);
     return h;
 }
 

@@ -198,10 +198,10 @@ void sched_index_clear(struct sched *s)
 
 static uint64_t folded(struct str v)
 {
-    uint64_t h = 0xcbf29ce484222325ull;
+    uint64_t h = PRINT_NONE;
     for (size_t i = 0; i < v.n; i++) {
         unsigned char c = (unsigned char)v.p[i];
-        h = (h ^ (c >= 'A' && c <= 'Z' ? c + 32u : c)) * 0x100000001b3ull;
+        h = (h ^ (c >= 'A' && c <= 'Z' ? c + 32u : c)) * PRINT_PRIME;
     }
     return h;
 }

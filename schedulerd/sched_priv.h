@@ -3,6 +3,7 @@
 
 #include "common/object/constraint.h"
 #include "common/util/check.h"
+#include "common/util/print.h"
 #include "schedulerd/sched_core.h"
 
 #define SCHED_OF(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))

@@ -1,7 +1,7 @@
 /*
  * views.h - what the controllers read of a document, as C structs (FIELDS_VIEW decoding: unknown fields are skipped).
  *
- * All text borrows from the snapshot. Zero means absent; the *_or_default() helpers apply Docker's defaults, since
+ * All text borrows from the snapshot. Zero means absent; view_replicas() and its like apply Docker's defaults, since
  * specs are stored as they were posted.
  */
 #pragma once
