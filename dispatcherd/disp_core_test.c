@@ -1,5 +1,6 @@
 /* Who is alive is told in scenarios (testdata/core): `at MS` moves the clock and prints what became due. */
 #include "dispatcherd/disp_core.h"
+#include "dispatcherd/disp_pass.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -315,9 +316,36 @@ static void test_reports_only_go_forward(void **state)
     assert_true(disp_report_counts(&now, TASK_FAILED, STR("started"), STR(""), STR("c"), 0, 1));
 }
 
+/* A node that was taken over says what it likes of itself; every controller has to read it. */
+static void test_descriptions(void **state)
+{
+    struct arena a;
+    struct err e = ERR_INIT;
+    struct buf b = BUF_INIT, big = BUF_INIT;
+    (void)state;
+    arena_init(&a, 1u << 20);
+    mp_map(&b, 1);
+    mp_kv_cstr(&b, "Hostname", "n");
+    assert_int_equal(disp_check_description(buf_str(&b), &a, &e), 0);
+    buf_clear(&b);
+    mp_map(&b, 1);
+    mp_kv_u64(&b, "Hostname", 1);
+    assert_int_equal(disp_check_description(buf_str(&b), &a, &e), -ERR_INVALID);
+    assert_non_null(strstr(e.msg, "Hostname"));
+    assert_int_equal(disp_check_description(STR("\xc0"), &a, &e), 0); /* nothing is known of it */
+    mp_map(&big, 4096);
+    for (unsigned i = 0; i < 4096; i++)
+        mp_kv_cstr(&big, "Unknown", "0123456789");
+    assert_int_equal(disp_check_description(buf_str(&big), &a, &e), -ERR_INVALID);
+    buf_done(&b);
+    buf_done(&big);
+    arena_done(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_descriptions),
         cmocka_unit_test(test_scenarios),
         cmocka_unit_test_setup_teardown(test_a_new_session_ends_the_old_one, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heartbeats_are_spread, setup, teardown),

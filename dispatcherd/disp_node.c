@@ -12,6 +12,26 @@ static const char *const loss_message[] = {
     [DISP_LOSS_NEVER_CAME] = "heartbeat failure for node in \"unknown\" state",
 };
 
+#define DESCRIPTION_MAX 65536u
+
+int disp_check_description(struct str description, struct arena *a, struct err *e)
+{
+    struct buf doc = BUF_INIT;
+    struct view_node v;
+    struct err why;
+    if (description.n > DESCRIPTION_MAX)
+        return err_set(e, ERR_INVALID, "Description: %zu bytes, at most %u are allowed", description.n,
+                       DESCRIPTION_MAX);
+    mp_map(&doc, 1);
+    mp_kv_raw(&doc, "Description", description);
+    struct str copy = arena_str(a, buf_str(&doc));
+    bool failed = doc.failed || copy.p == NULL;
+    buf_done(&doc);
+    if (failed)
+        return err_set(e, ERR_NOMEM, "Description: out of memory");
+    return view_node(copy, &v, a, &why) == 0 ? 0 : err_set(e, ERR_INVALID, "Description: %s", why.msg);
+}
+
 static struct str text(struct str doc, const char *path)
 {
     struct str s;

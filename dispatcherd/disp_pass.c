@@ -133,6 +133,11 @@ static bool overdue(const struct disp_wait *w, const void *arg)
 
 void disp_hello(struct disp_keeper *k, void *call, const struct disp_session *req, struct str node, struct str addr)
 {
+    struct err e = ERR_INIT;
+    if (disp_check_description(req->Description, k->calls->arena(call), &e) != 0) {
+        k->calls->failed(call, ERR_INVALID, e.msg);
+        return;
+    }
     drop_waits(k, hello_of, &node, "asked again"); /* the agent has given up on the call before */
     struct disp_wait *w = enqueue(k, call, node);
     w->hello = true;

@@ -144,6 +144,10 @@ void disp_net_tick(struct disp_keeper *k);
 /* disp_take_hello - the node is ready (or held back), and this is what it is. */
 void disp_take_hello(struct disp_keeper *k, struct controller_pass *p, struct disp_wait *w);
 void disp_write_losses(struct disp_keeper *k, struct controller_pass *p);
+/* disp_check_description - what a node says of itself is read by every controller: it must be of its form and of a
+ * moderate size. -ERR_INVALID. */
+int disp_check_description(struct str description, struct arena *a, struct err *e);
+
 /* disp_write_ready - nodes whose damping is over. disp_write_orphans - tasks of which nobody will report any more. */
 void disp_write_ready(struct disp_keeper *k, struct controller_pass *p);
 void disp_write_orphans(struct disp_keeper *k, struct controller_pass *p);

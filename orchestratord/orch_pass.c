@@ -326,7 +326,8 @@ static void read_tasks(struct decision *d)
     struct err e;
     size_t cap = 0;
     for (store_each_index(d->p->snap, IX_TASK_SERVICE, d->id, &it); store_next(&it);) {
-        if (view_task(it.doc, &v, d->p->arena, &e) != 0) {
+        arena_reset(&d->o->scratch); /* what is kept of a view is text of the snapshot */
+        if (view_task(it.doc, &v, &d->o->scratch, &e) != 0) {
             log_error("service=" STR_FMT ": %s", STR_ARG(d->id), e.msg);
             d->damaged = true;
             continue;

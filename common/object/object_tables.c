@@ -354,13 +354,13 @@ static const struct obj_field update_f[] = {
 };
 TYPE(update, "UpdateConfig", .check = obj_rules_update);
 static const struct obj_field replicated_f[] = {
-    F("Replicas", OT_UINT, A | K, .min = 0, .max = 10000000, .def = "1", .doc = "how many tasks"),
+    F("Replicas", OT_UINT, A | K, .min = 0, .max = 1000000, .def = "1", .doc = "how many tasks"),
     END,
 };
 TYPE(replicated, "ReplicatedService");
 static const struct obj_field replicated_job_f[] = {
-    F("MaxConcurrent", OT_UINT, A | K, .min = 0, .max = 10000000, .def = "1", .doc = "at a time"),
-    F("TotalCompletions", OT_UINT, A | K, .min = 0, .max = 10000000, .def = "1", .def_from = "MaxConcurrent",
+    F("MaxConcurrent", OT_UINT, A | K, .min = 0, .max = 1000000, .def = "1", .doc = "at a time"),
+    F("TotalCompletions", OT_UINT, A | K, .min = 0, .max = 1000000, .def = "1", .def_from = "MaxConcurrent",
       .doc = "how many in all"),
     END,
 };

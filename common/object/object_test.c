@@ -278,7 +278,7 @@ static const struct {
     { SPEC("\"Mode\":{\"Replicated\":{\"Replicas\":-1}}"), "Mode.Replicated.Replicas: must not be negative" },
     { SPEC("\"Mode\":{\"Replicated\":{\"Replicas\":1.5}}"), "Mode.Replicated.Replicas: must be a whole number" },
     { SPEC("\"Mode\":{\"Replicated\":{\"Replicas\":99999999999}}"),
-      "Mode.Replicated.Replicas: must be between 0 and 10000000" },
+      "Mode.Replicated.Replicas: must be between 0 and 1000000" },
     { SPEC("\"EndpointSpec\":{\"Ports\":[{\"TargetPort\":70000}]}"),
       "EndpointSpec.Ports[0].TargetPort: must be between 1 and 65535" },
     { SPEC("\"EndpointSpec\":{\"Ports\":[{\"TargetPort\":1,\"Protocol\":\"icmp\"}]}"),
@@ -693,7 +693,7 @@ static void reference_has_rows(void **state)
     struct buf out = BUF_INIT;
     obj_reference(&obj_service_spec, &out);
     assert_non_null(strstr(buf_cstr(&out), "| `TaskTemplate.ContainerSpec.Mounts[].BindOptions.Propagation` | text |"));
-    assert_non_null(strstr(buf_cstr(&out), "| `Mode.Replicated.Replicas` | integer ≥ 0 | `1` | 0…10000000 |"));
+    assert_non_null(strstr(buf_cstr(&out), "| `Mode.Replicated.Replicas` | integer ≥ 0 | `1` | 0…1000000 |"));
     assert_null(strstr(buf_cstr(&out), "Rev`"));
     buf_done(&out);
 }

@@ -8,7 +8,7 @@
 #include "common/util/check.h"
 
 #define TXN_TIMEOUT_MS 30000u
-#define PASS_ARENA_BYTES (512u << 20)
+#define PASS_ARENA_BYTES (2u << 30) /* a service of a million tasks takes a third of it */
 #define BURST_CHANGES 2000u      /* told in one turn */
 #define RETRY_FIRST_NS 2000000ll /* 2 ms after a lost race: what won it is already visible */
 #define RETRY_LONGEST_NS 2000000000ll
