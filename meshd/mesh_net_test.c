@@ -300,6 +300,19 @@ static int accept_one(const int *servers, int n, int *ret_fd, char peer[64])
     return -1;
 }
 
+/* settled - what was sent is acknowledged: nothing is under way that would meet whatever is broken next. */
+static void settled(int fd)
+{
+    struct tcp_info info = { .tcpi_unacked = 1 };
+    for (int ms = 0; info.tcpi_unacked && ms < WAIT_MS; ms++) {
+        socklen_t n = sizeof info;
+        assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n), 0);
+        if (info.tcpi_unacked)
+            (void)poll(NULL, 0, 1);
+    }
+    assert_int_equal(info.tcpi_unacked, 0);
+}
+
 /* talk - a byte each way over an established pair. */
 static void talk(int a, int b)
 {
@@ -312,6 +325,8 @@ static void talk(int a, int b)
     assert_int_equal(poll(&pa, 1, WAIT_MS), 1);
     assert_int_equal(recv(a, &ch, 1, 0), 1);
     assert_int_equal(ch, 'y');
+    settled(a);
+    settled(b);
 }
 
 /* once - connects, talks, closes with RST (no TIME_WAIT); which server it was. peer may be NULL. */
